@@ -1,0 +1,1 @@
+"""Secrets Broker: an event-sourced, audit-first credential ledger."""

@@ -1,0 +1,1 @@
+"""The ledger: commands become events, events become evidence."""

@@ -1,0 +1,98 @@
+"""Settings: the one place that reads the environment.
+
+A value is looked for in this order, and the first that is not empty wins:
+
+1. ``<data dir>/.env``, where ``--data-dir`` or ``SECRETS_BROKER_DATA_DIR`` points at what
+   ``secrets-broker dev`` made,
+2. the process's environment,
+3. ``.env`` in the working folder.
+
+Nothing is required until it is asked for, so that a command only needs what it uses.
+"""
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from dotenv import dotenv_values
+
+DATA_DIR = "SECRETS_BROKER_DATA_DIR"
+
+
+class MissingSettingError(Exception):
+    """A setting that this command needs is not there."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"{name} not set: put it into the environment or a .env file, "
+            "or print fresh settings with: secrets-broker keygen"
+        )
+        self.name = name
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the environment says; secrets in it never show in a repr."""
+
+    values: Mapping[str, str] = field(repr=False)
+    data_dir: Path | None = None
+
+    @classmethod
+    def load(cls, data_dir: Path | None = None) -> "Settings":
+        """Read the sources of this module's docstring, in their order."""
+        if data_dir is None and os.environ.get(DATA_DIR):
+            data_dir = Path(os.environ[DATA_DIR])
+        merged: dict[str, str] = {}
+        for source in _weakest_first(data_dir):
+            merged.update({name: value for name, value in source.items() if value})
+        return cls(merged, data_dir)
+
+    def get(self, name: str) -> str | None:
+        """The value, or None where it is unset or empty."""
+        return self.values.get(name)
+
+    def require(self, name: str) -> str:
+        """The value; raises MissingSettingError, which names it."""
+        value = self.values.get(name)
+        if value is None:
+            raise MissingSettingError(name)
+        return value
+
+    @property
+    def kms_key(self) -> str:
+        """What the environment's KEK is derived from."""
+        return self.require("SECRETS_KMS_KEY")
+
+    @property
+    def previous_kms_keys(self) -> tuple[str, ...]:
+        """Keys that may still wrap data keys while a rotation goes on."""
+        raw = self.get("SECRETS_KMS_KEY_PREVIOUS") or ""
+        return tuple(key for key in (part.strip() for part in raw.split(",")) if key)
+
+    @property
+    def internal_key(self) -> str:
+        """What callers prove themselves with."""
+        return self.require("INTERNAL_KEY")
+
+    @property
+    def database_url(self) -> str:
+        """The service's own login, as a postgresql:// URL."""
+        return self.require("DATABASE_URL")
+
+    @property
+    def migration_database_url(self) -> str:
+        """The owner of the schemas; where there is no such login, the service's."""
+        return self.get("MIGRATION_DATABASE_URL") or self.database_url
+
+
+def _weakest_first(data_dir: Path | None) -> Iterator[Mapping[str, str | None]]:
+    yield _env_file(Path(".env"))
+    yield os.environ
+    if data_dir is not None:
+        yield _env_file(data_dir / ".env")
+
+
+def _env_file(path: Path) -> Mapping[str, str | None]:
+    # No interpolation: a key may hold a "$", and means it.
+    return dotenv_values(path, interpolate=False) if path.is_file() else {}
