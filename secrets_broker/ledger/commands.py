@@ -1,0 +1,184 @@
+"""Commands: what a caller wants, held to the rules before anything is done.
+
+`parse` is the one place where a value from outside becomes a command. Its errors name a field
+and a rule, and never hold the value: it may be a password.
+"""
+
+from datetime import datetime
+from typing import Annotated, Any, Final, TypeVar
+
+import msgspec
+from msgspec import Meta
+
+from secrets_broker.ledger.encoding import canonical_json, json_problem, text_problem
+from secrets_broker.ledger.errors import FieldError, InvalidCommandError
+
+MAX_PASSWORD_BYTES: Final = 8 * 1024
+MAX_DATA_BYTES: Final = 32 * 1024
+
+Host = Annotated[str, Meta(min_length=1, max_length=255)]
+Purpose = Annotated[str, Meta(min_length=1, max_length=50)]
+ShortText = Annotated[str, Meta(max_length=255)]
+JsonObject = dict[str, Any]
+
+Name = tuple[str, str]
+"""A credential's name: host and purpose."""
+
+
+class Content(msgspec.Struct, frozen=True, kw_only=True):
+    """What a credential holds, in clear. It is never printed."""
+
+    password: str
+    username: str | None = None
+    domain: str | None = None
+    additional_data: Any = msgspec.field(default_factory=dict)
+    secret_data: JsonObject | None = None
+
+    def __repr__(self) -> str:
+        """Show nothing: a repr ends in logs and tracebacks."""
+        return "Content(…)"
+
+
+class Upsert(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Store a credential: a new one, or the next version of the one of that name."""
+
+    host: Host
+    purpose: Purpose
+    password: str
+    username: ShortText | None = None
+    domain: ShortText | None = None
+    additional_data: JsonObject | None = None
+    secret_data: JsonObject | None = None
+
+    def __post_init__(self) -> None:
+        """Hold what types cannot say."""
+        _check_texts(self, "host", "purpose", "username", "domain", "password")
+        _check_password(self.password)
+        _check_data(self.additional_data, self.secret_data)
+
+    def __repr__(self) -> str:
+        """Show the name only: a repr ends in logs and tracebacks."""
+        return f"Upsert(host={self.host!r}, purpose={self.purpose!r}, …)"
+
+    @property
+    def name(self) -> Name:
+        """The credential's name."""
+        return self.host, self.purpose
+
+    @property
+    def content(self) -> Content:
+        """What is to be stored; an absent additional_data is an empty object."""
+        return Content(
+            password=self.password,
+            username=self.username,
+            domain=self.domain,
+            additional_data=self.additional_data or {},
+            secret_data=self.secret_data,
+        )
+
+
+class _Named(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    host: Host
+    purpose: Purpose
+
+    def __post_init__(self) -> None:
+        """Hold what types cannot say."""
+        _check_texts(self, "host", "purpose")
+
+    @property
+    def name(self) -> Name:
+        """The credential's name."""
+        return self.host, self.purpose
+
+
+class Lookup(_Named, frozen=True, kw_only=True):
+    """Disclose a credential to the caller."""
+
+
+class Delete(_Named, frozen=True, kw_only=True):
+    """Take a credential out of what is served; its history stays."""
+
+
+class ImportCredential(_Named, frozen=True, kw_only=True):
+    """Take over a credential of an earlier installation, with its own times and names."""
+
+    content: Content
+    occurred_at: datetime | None
+    details: JsonObject
+
+
+class ImportAccess(msgspec.Struct, frozen=True, kw_only=True):
+    """Take over a line of an earlier installation's access log."""
+
+    host: str
+    purpose: str
+    ok: bool
+    credential_id: int | None
+    occurred_at: datetime | None
+    details: JsonObject
+
+    @property
+    def name(self) -> Name:
+        """The name that the line speaks of."""
+        return self.host, self.purpose
+
+
+class RecordRebuild(msgspec.Struct, frozen=True, kw_only=True):
+    """State that a projection was made anew, and what that changed."""
+
+    details: JsonObject
+
+    @property
+    def name(self) -> None:
+        """It concerns no credential."""
+        return None
+
+
+Command = Upsert | Lookup | Delete | ImportCredential | ImportAccess | RecordRebuild
+
+C = TypeVar("C", Upsert, Lookup, Delete)
+
+
+def parse(kind: type[C], fields: object) -> C:
+    """Make a command of decoded JSON or keyword arguments; raises InvalidCommandError."""
+    try:
+        return msgspec.convert(fields, kind)
+    except msgspec.ValidationError as error:
+        raise InvalidCommandError(_field_error(str(error), kind)) from None
+
+
+def _field_error(message: str, kind: type[msgspec.Struct]) -> FieldError:
+    # msgspec's messages hold types and limits, never values; an unknown key is the exception.
+    known = ", ".join(kind.__struct_fields__)
+    if "unknown field" in message:
+        return FieldError("", f"has a field that is not known; known are {known}")
+    text, _, path = message.partition(" - at `$")
+    field = path.rstrip("`").lstrip(".").split("[")[0].split(".")[0]
+    if "missing required field" in text:
+        return FieldError(text.split("`")[1], "is required")
+    head, _, rest = text.partition(": ") if text.split(":")[0] in kind.__struct_fields__ else ("", "", text)
+    return FieldError(field or head, rest[:1].lower() + rest[1:])
+
+
+def _check_texts(command: msgspec.Struct, *fields: str) -> None:
+    for field in fields:
+        text = getattr(command, field)
+        problem = text_problem(text) if text is not None else None
+        if problem:
+            raise ValueError(f"{field}: {problem}")
+
+
+def _check_password(password: str) -> None:
+    if len(password.encode("utf-8")) > MAX_PASSWORD_BYTES:
+        raise ValueError("password: must be at most 8 KiB")
+
+
+def _check_data(additional: JsonObject | None, secret: JsonObject | None) -> None:
+    total = 0
+    for field, data in (("additional_data", additional), ("secret_data", secret)):
+        problem = json_problem(data)
+        if problem:
+            raise ValueError(f"{field}: {problem}")
+        total += len(canonical_json(data)) if data else 0
+    if total > MAX_DATA_BYTES:
+        raise ValueError("additional_data: with secret_data must be at most 32 KiB")

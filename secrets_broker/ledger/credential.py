@@ -1,0 +1,142 @@
+"""The life of one credential: its state, `decide` and `evolve`.
+
+Both are pure. `decide` says which event a command becomes in a state; `evolve` says which
+state follows from an event. They know no clock, no key and no database.
+"""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, assert_never
+
+from secrets_broker.ledger import events
+from secrets_broker.ledger.commands import (
+    Command,
+    Content,
+    Delete,
+    ImportAccess,
+    ImportCredential,
+    Lookup,
+    RecordRebuild,
+    Upsert,
+)
+from secrets_broker.ledger.events import Event
+
+NOT_FOUND = "not_found"
+DECRYPT_FAILED = "decrypt_failed"
+ALREADY_THERE = "already_there"
+FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """A credential that a lookup finds, as its last state-changing event left it."""
+
+    id: int
+    version: int
+    position: int
+    data_key: str
+
+
+State = Live | None
+"""None: there is no such credential, or not any more."""
+
+INITIAL: State = None
+
+
+class Undisclosable:
+    """Stands for a content that must not be served: it does not follow from the ledger."""
+
+
+UNDISCLOSABLE = Undisclosable()
+Opened = Content | Undisclosable | None
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What a command becomes: the facts of its event, and the content to seal into its body."""
+
+    type: str
+    credential_id: int | None = None
+    version: int | None = None
+    error: str | None = None
+    occurred_at: datetime | None = None
+    details: dict[str, Any] | None = None
+    content: Content | None = field(default=None, repr=False)
+
+
+def decide(state: State, command: Command, position: int, opened: Opened = None) -> Decision:
+    """Say which event the command becomes at this position.
+
+    `opened` is what a lookup found in the projection: a content, UNDISCLOSABLE, or None for
+    nothing. Only a lookup regards it.
+    """
+    match command:
+        case Upsert():
+            return _store(state, command.content, position)
+        case Lookup():
+            return _disclose(state, opened)
+        case Delete():
+            return _delete(state)
+        case ImportCredential():
+            return _import(state, command, position)
+        case ImportAccess():
+            return _import_access(command)
+        case RecordRebuild():
+            return Decision(events.PROJECTION_REBUILT, details=command.details)
+        case _:
+            assert_never(command)
+
+
+def evolve(state: State, event: Event, position: int) -> State:
+    """Say which state follows when this event stands at this position."""
+    if not event.ok or event.type not in events.CHANGES:
+        return state
+    if event.body is None or event.credential_id is None or event.version is None:
+        return None
+    return Live(event.credential_id, event.version, position, event.body.key)
+
+
+def _store(state: State, content: Content, position: int) -> Decision:
+    if state is None:
+        # An id made from the position is never used twice; the database holds it to that.
+        return Decision(events.CREATED, position + 1, 1, content=content)
+    return Decision(events.UPDATED, state.id, state.version + 1, content=content)
+
+
+def _disclose(state: State, opened: Opened) -> Decision:
+    credential_id, version = (state.id, state.version) if state else (None, None)
+    if isinstance(opened, Undisclosable):
+        return Decision(events.READ, credential_id, version, error=DECRYPT_FAILED)
+    if state is None or opened is None:
+        return Decision(events.READ, error=NOT_FOUND)
+    return Decision(events.READ, credential_id, version)
+
+
+def _delete(state: State) -> Decision:
+    if state is None:
+        return Decision(events.DELETED, error=NOT_FOUND)
+    return Decision(events.DELETED, state.id, state.version)
+
+
+def _import(state: State, command: ImportCredential, position: int) -> Decision:
+    imported = Decision(
+        events.IMPORTED,
+        position + 1,
+        1,
+        occurred_at=command.occurred_at,
+        details=command.details,
+        content=command.content,
+    )
+    if state is None:
+        return imported
+    return Decision(events.IMPORTED, state.id, error=ALREADY_THERE, details=command.details)
+
+
+def _import_access(command: ImportAccess) -> Decision:
+    return Decision(
+        events.ACCESS_IMPORTED,
+        command.credential_id,
+        error=None if command.ok else FAILED,
+        occurred_at=command.occurred_at,
+        details=command.details,
+    )

@@ -1,0 +1,82 @@
+"""Canonical encodings: the bytes that are hashed, and the bytes that ciphertexts are bound to.
+
+Entries, AADs and details are canonical JSON: keys sorted, no white space, UTF-8, only the
+escapes of RFC 8785, and no floats, so that no two encoders differ. The fields that a lookup
+serves may hold floats; they take RFC 8785 in full, which survives a trip through jsonb.
+"""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+import rfc8785
+
+_encoder = msgspec.json.Encoder(order="sorted")
+
+MAX_SAFE_INTEGER = 2**53 - 1  # RFC 7493 (I-JSON), section 2.2
+
+
+def canonical_json(value: Any) -> bytes:
+    """Encode a value that holds no float. Objects have ASCII keys, so any sort order is the same."""
+    return _encoder.encode(value)
+
+
+def full_canonical_json(value: Any) -> bytes:
+    """RFC 8785 in full: floats as ECMAScript prints them, keys by UTF-16 code units."""
+    return rfc8785.dumps(value)
+
+
+def rfc3339(moment: datetime) -> str:
+    """UTC, always six decimals, ends in Z: a time has exactly one text."""
+    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+
+
+def text_problem(text: str) -> str | None:
+    """Say why PostgreSQL or a JSON reader could not keep this text, or None where it can."""
+    if "\x00" in text:
+        return "must not contain U+0000"
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return "must not contain a lone surrogate"
+    return None
+
+
+def json_problem(value: Any, depth: int = 0) -> str | None:
+    """Say why JSON readers could disagree about this value, or None where they cannot.
+
+    Numbers keep to what a double holds exactly as it is printed (RFC 7493, section 2.2);
+    nesting keeps to 64 levels, less than any reader's stack.
+    """
+    if depth > MAX_DEPTH:
+        return f"must not be nested deeper than {MAX_DEPTH} levels"
+    match value:
+        case None | bool():
+            return None
+        case str():
+            return text_problem(value)
+        case int() | float():
+            return number_problem(value)
+        case dict():
+            keys_ok = all(isinstance(key, str) for key in value)
+            if not keys_ok:
+                return "must have strings as keys"
+            parts = [*value.keys(), *value.values()]
+        case list():
+            parts = value
+        case _:
+            return "must be JSON"
+    problems = (json_problem(part, depth + 1) for part in parts)
+    return next((problem for problem in problems if problem), None)
+
+
+MAX_DEPTH = 64
+
+
+def number_problem(number: float) -> str | None:
+    """Say why readers could disagree about a number; ±(2^53-1), finite, no negative zero."""
+    if not -MAX_SAFE_INTEGER <= number <= MAX_SAFE_INTEGER:  # NaN fails this too
+        return "must not contain a number beyond ±(2^53-1)"
+    if number == 0 and str(number).startswith("-"):
+        return "must not contain a negative zero"
+    return None

@@ -1,0 +1,47 @@
+"""What can go wrong in the ledger: one tree, so that one place can map it to answers."""
+
+from dataclasses import dataclass
+
+
+class LedgerError(Exception):
+    """Base of everything that the ledger raises."""
+
+
+@dataclass(frozen=True, slots=True)
+class FieldError:
+    """A field and what is wrong with it, in words that never hold the value."""
+
+    field: str
+    message: str
+
+
+class InvalidCommandError(LedgerError):
+    """A command that breaks a rule; nothing was recorded."""
+
+    def __init__(self, *errors: FieldError) -> None:
+        super().__init__("; ".join(f"{e.field}: {e.message}" if e.field else e.message for e in errors))
+        self.errors = errors
+
+
+class DecryptionError(LedgerError):
+    """A ciphertext that does not open: another key, another place, or it was changed."""
+
+
+class WrongKeyError(LedgerError):
+    """The configured key is not the one that this ledger's data keys are wrapped with."""
+
+
+class LedgerUnavailableError(LedgerError):
+    """The ledger could not be written; nothing was recorded and nothing is served."""
+
+
+class OutcomeUnknownError(LedgerUnavailableError):
+    """The connection was lost while committing: the event may or may not be recorded."""
+
+
+class QueueFullError(LedgerUnavailableError):
+    """More commands wait than the writer accepts; nothing was recorded."""
+
+
+class LedgerMismatchError(LedgerUnavailableError):
+    """The ledger is shorter than, or differs from, what this process has seen of it."""

@@ -1,0 +1,102 @@
+"""Events, and the entry of an event: what a leaf of the tree is the hash of.
+
+An entry is the canonical JSON of all fields of `Event`, null ones included, and of nothing
+else. It can be made again from the columns of the event's row, which have the same names.
+docs/format.md has the table of the fields and test vectors.
+"""
+
+from typing import Any
+
+import msgspec
+
+from secrets_broker.ledger.encoding import canonical_json, json_problem
+from secrets_broker.ledger.errors import FieldError, InvalidCommandError
+
+FORMAT_VERSION = 1
+MAX_ENTRY_BYTES = 65_535  # an entry bundle gives a length two bytes: C2SP tlog-tiles
+MAX_DETAILS_BYTES = 16_384
+
+CREATED = "credential.created"
+UPDATED = "credential.updated"
+DELETED = "credential.deleted"
+READ = "credential.read"
+ERASED = "credential.erased"
+REKEYED = "credential.rekeyed"
+IMPORTED = "credential.imported"
+ACCESS_IMPORTED = "access.imported"
+PROJECTION_REBUILT = "projection.rebuilt"
+
+# The types that, where ok, change what a lookup finds. The index events_changes is on these.
+CHANGES = frozenset({CREATED, UPDATED, DELETED, ERASED, REKEYED, IMPORTED})
+
+
+class BodyReference(msgspec.Struct, frozen=True):
+    """Names the data key of a body, and the SHA-256 of its ciphertext in padded base64."""
+
+    key: str
+    sha256: str
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True):
+    """What happened, without any secret. The position is the leaf's index, not a field."""
+
+    v: int = FORMAT_VERSION
+    type: str
+    at: str
+    occurred_at: str | None = None
+    actor: str | None = None
+    authn: str
+    ip: str | None = None
+    request_id: str | None = None
+    reason: str | None = None
+    host: str | None = None
+    purpose: str | None = None
+    credential_id: int | None = None
+    version: int | None = None
+    ok: bool = True
+    error: str | None = None
+    details: dict[str, Any] | None = None
+    body: BodyReference | None = None
+
+
+class Context(msgspec.Struct, frozen=True, kw_only=True):
+    """Who asks, how that is known, and why; the same for every command of one caller."""
+
+    actor: str | None
+    authn: str
+    ip: str | None = None
+    request_id: str | None = None
+    reason: str | None = None
+
+
+def encode_entry(event: Event) -> bytes:
+    """The entry's bytes; raises InvalidCommandError past 65,535 of them."""
+    entry = canonical_json(event)
+    if len(entry) > MAX_ENTRY_BYTES:
+        raise InvalidCommandError(FieldError("details", "make the entry too large"))
+    return entry
+
+
+def check_details(details: dict[str, Any]) -> dict[str, Any]:
+    """Hold details to the format: no float, ASCII keys, at most 16 KiB; raises InvalidCommandError."""
+    problem = json_problem(details) or _details_problem(details)
+    if problem is None and len(canonical_json(details)) > MAX_DETAILS_BYTES:
+        problem = "must be at most 16 KiB"
+    if problem:
+        raise InvalidCommandError(FieldError("details", problem))
+    return details
+
+
+def _details_problem(value: Any) -> str | None:
+    match value:
+        case float():
+            return "must not contain a float"
+        case dict():
+            if not all(key.isascii() for key in value):
+                return "must have ASCII keys"
+            parts = list(value.values())
+        case list():
+            parts = value
+        case _:
+            return None
+    return next((p for p in map(_details_problem, parts) if p), None)

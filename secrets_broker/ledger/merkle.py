@@ -1,0 +1,93 @@
+"""The Merkle tree of RFC 6962 and RFC 9162, section 2.1, over the events' entries.
+
+A `Frontier` is all that an append needs: the roots of the perfect subtrees that a tree of its
+size is made of, largest first. Above the leaves a node is stored for each 256 complete ones
+(and for each 256 of those …), since tiles are served in heights of 8 (C2SP tlog-tiles).
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from hashlib import sha256
+
+TILE_HEIGHT = 8
+TILE_WIDTH = 1 << TILE_HEIGHT
+
+EMPTY_ROOT = sha256().digest()  # RFC 9162, section 2.1.1: the hash of an empty list
+
+
+def leaf_hash(entry: bytes) -> bytes:
+    """SHA-256(0x00 || entry). The prefix keeps a leaf from passing as a node."""
+    return sha256(b"\x00" + entry).digest()
+
+
+def node_hash(left: bytes, right: bytes) -> bytes:
+    """SHA-256(0x01 || left || right)."""
+    return sha256(b"\x01" + left + right).digest()
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """The root of the 256^level leaves from index * 256^level on."""
+
+    level: int
+    index: int
+    hash: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Frontier:
+    """A tree's size and the roots of its perfect subtrees, largest first."""
+
+    size: int = 0
+    hashes: tuple[bytes, ...] = ()
+
+    def extend(self, leaves: Iterable[bytes]) -> tuple["Frontier", list[Node]]:
+        """Append leaf hashes; also return the nodes to store that they completed."""
+        size, stack, completed = self.size, list(self.hashes), list[Node]()
+        for leaf in leaves:
+            completed += _push(stack, size, leaf)
+            size += 1
+        return Frontier(size, tuple(stack)), completed
+
+    def root(self) -> bytes:
+        """The tree's root hash."""
+        if not self.hashes:
+            return EMPTY_ROOT
+        return reduce(lambda right, left: node_hash(left, right), reversed(self.hashes))
+
+
+def _push(stack: list[bytes], size: int, leaf: bytes) -> Iterable[Node]:
+    # As in a binary counter: each 1 at the end of the size is a subtree that is now full.
+    hash_, height = leaf, 0
+    while size >> height & 1:
+        hash_ = node_hash(stack.pop(), hash_)
+        height += 1
+        if height % TILE_HEIGHT == 0:
+            yield Node(height // TILE_HEIGHT, size >> height, hash_)
+    stack.append(hash_)
+
+
+def frontier_from_tiles(size: int, partial_tiles: Sequence[Sequence[bytes]]) -> Frontier:
+    """Make a frontier from the right edge: per level, lowest first, the last tile's hashes.
+
+    Level 0 has leaf hashes, level n the stored nodes of that level; a full tile counts as
+    none, since the level above has its root.
+    """
+    hashes: list[bytes] = []
+    for level in reversed(range(len(partial_tiles))):
+        edge, _ = Frontier().extend(partial_tiles[level])
+        if edge.size != partial_width(size, level):
+            raise ValueError(f"level {level} has {edge.size} hashes at its edge")
+        hashes += edge.hashes
+    return Frontier(size, tuple(hashes))
+
+
+def partial_width(size: int, level: int) -> int:
+    """How many hashes the last, partial tile of a level has: floor(size / 256^level) mod 256."""
+    return (size >> TILE_HEIGHT * level) % TILE_WIDTH
+
+
+def tile_levels(size: int) -> int:
+    """How many levels of tiles a tree of this size has, the leaves' included."""
+    return max(1, -(-size.bit_length() // TILE_HEIGHT))

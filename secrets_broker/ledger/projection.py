@@ -1,0 +1,56 @@
+"""What the ledger asks of a projection that is written in an event's own transaction.
+
+The ledger does not know any projection; the one that serves lookups is handed to it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, LiteralString, Protocol
+
+from secrets_broker.ledger.body import Body
+from secrets_broker.ledger.commands import Name
+from secrets_broker.ledger.events import Event
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A live credential as the projection has it, and the change that it says it comes from."""
+
+    name: Name
+    credential_id: int
+    version: int
+    position: int
+    data_key: str
+    body: Body
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A state-changing event with its body; None where the credential is gone after it."""
+
+    name: Name
+    event: Event
+    position: int
+    body: Body | None
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """A statement and its one parameter, JSON."""
+
+    sql: LiteralString
+    json: bytes
+
+
+class Projection(Protocol):
+    """A table that follows from the state-changing events."""
+
+    @property
+    def select(self) -> LiteralString:
+        """Reads the rows of the names in its one parameter, a JSON array of {host, purpose}."""
+
+    def row(self, record: Sequence[Any]) -> Row:
+        """Make a row of a record that `select` gave."""
+
+    def apply(self, changes: Sequence[Change]) -> list[Statement]:
+        """Say what to execute for these changes, in order, in their events' transaction."""

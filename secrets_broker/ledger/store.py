@@ -1,0 +1,338 @@
+"""The ledger's SQL: one connection, and two round trips for a batch.
+
+`read` takes the lock and then reads, as separate statements: in one statement, or under
+REPEATABLE READ, what is read would come from before the lock was granted. `append` writes and
+commits. Both are pipelined. Rows travel as one JSON parameter, which psycopg and PostgreSQL
+handle several times faster than long lists.
+
+A COMMIT counts only if its tag is exactly COMMIT and no warning came with it: after a failed
+statement the tag is ROLLBACK with no error, and a cancelled wait for a standby is a COMMIT with
+a warning.
+"""
+
+from base64 import b64encode
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, LiteralString
+
+import msgspec
+import psycopg
+import structlog
+from psycopg import AsyncConnection, AsyncCursor
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from secrets_broker.ledger.commands import Name
+from secrets_broker.ledger.credential import Live, State
+from secrets_broker.ledger.errors import (
+    LedgerMismatchError,
+    LedgerUnavailableError,
+    OutcomeUnknownError,
+)
+from secrets_broker.ledger.fold import Append, Snapshot
+from secrets_broker.ledger.keyring import DataKey, Keyring
+from secrets_broker.ledger.merkle import frontier_from_tiles, partial_width, tile_levels
+from secrets_broker.ledger.projection import Projection, Row, Statement
+from secrets_broker.ledger.seen import Seen
+
+_log = structlog.get_logger(__name__)
+
+# A writer that freezes while it holds the lock is cut off by the server (idle in transaction)
+# before the others give up waiting for the lock.
+SESSION: Final = {
+    "timezone": "UTC",
+    "lock_timeout": "5s",
+    "idle_in_transaction_session_timeout": "3s",
+    "statement_timeout": "8s",
+    "client_min_messages": "warning",
+    # The plans are index look-ups by key whatever the statistics say, and stay so while an
+    # empty table grows; a plan made anew or compiled each time would cost more than it gains.
+    "plan_cache_mode": "force_generic_plan",
+    "enable_seqscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+    "jit": "off",
+}
+TCP: Final = {
+    "connect_timeout": "3",
+    "keepalives_idle": "10",
+    "keepalives_interval": "3",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "8000",
+}
+MIN_SERVER_VERSION: Final = 140_000
+# Further behind than this, a process catches up from the stored nodes, outside the lock.
+MAX_UNSEEN: Final = 2_048
+
+_LOCK: Final = "SELECT 1 FROM ledger.lock FOR UPDATE"
+_HEAD: Final = """
+    SELECT clock_timestamp(), last.position, last.at,
+           (SELECT id FROM ledger.keks WHERE state = 'active')
+    FROM (VALUES (1)) AS one
+    LEFT JOIN LATERAL (
+        SELECT position, at FROM ledger.events ORDER BY position DESC LIMIT 1
+    ) AS last ON true
+"""
+_UNSEEN: Final = """
+    SELECT leaf_hash FROM ledger.events WHERE position >= %s ORDER BY position LIMIT %s
+"""
+_CHANGES: Final = """
+    SELECT name.host, name.purpose, last.type, last.credential_id, last.version, last.position,
+           last.key, data_key.credential_id, data_key.kek, data_key.wrapped
+    FROM jsonb_to_recordset(%s::jsonb) AS name (host text, purpose text)
+    CROSS JOIN LATERAL (
+        SELECT type, credential_id, version, position, body ->> 'key' AS key
+        FROM ledger.events AS event
+        WHERE event.host = name.host AND event.purpose = name.purpose AND ok
+          AND type IN ('credential.created', 'credential.updated', 'credential.deleted',
+                       'credential.erased', 'credential.rekeyed', 'credential.imported')
+        ORDER BY position DESC LIMIT 1
+    ) AS last
+    LEFT JOIN ledger.data_keys AS data_key ON data_key.id = last.key
+"""
+_INSERT_EVENTS: Final = """
+    INSERT INTO ledger.events (
+        position, leaf_hash, v, type, at, occurred_at, actor, authn, ip, request_id, reason,
+        host, purpose, credential_id, version, ok, error, details, body)
+    SELECT position, decode(leaf_hash, 'hex'), v, type, at, occurred_at, actor, authn, ip,
+           request_id, reason, host, purpose, credential_id, version, ok, error, details, body
+    FROM jsonb_to_recordset(%s::jsonb) AS entry (
+        position bigint, leaf_hash text, v smallint, type text, at timestamptz,
+        occurred_at timestamptz, actor text, authn text, ip text, request_id text, reason text,
+        host text, purpose text, credential_id bigint, version integer, ok boolean, error text,
+        details jsonb, body jsonb)
+"""
+_INSERT_BODIES: Final = """
+    INSERT INTO ledger.bodies (position, key, ciphertext)
+    SELECT position, key, decode(ciphertext, 'base64')
+    FROM jsonb_to_recordset(%s::jsonb) AS body (position bigint, key text, ciphertext text)
+"""
+_INSERT_DATA_KEYS: Final = """
+    INSERT INTO ledger.data_keys (id, credential_id, kek, wrapped)
+    SELECT id, credential_id, kek, decode(wrapped, 'base64')
+    FROM jsonb_to_recordset(%s::jsonb)
+        AS data_key (id text, credential_id bigint, kek text, wrapped text)
+"""
+_INSERT_NODES: Final = """
+    INSERT INTO ledger.nodes (level, index, hash)
+    SELECT level, index, decode(hash, 'hex')
+    FROM jsonb_to_recordset(%s::jsonb) AS node (level smallint, index bigint, hash text)
+"""
+
+
+class TooFarBehindError(Exception):
+    """More leaves are unseen than are read under the lock."""
+
+
+class Store:
+    """One connection to the ledger's database, used by one batch at a time."""
+
+    def __init__(self, connection: AsyncConnection[Any], projection: Projection) -> None:
+        self._connection = connection
+        self._projection = projection
+        self._warnings: list[str] = []
+        connection.add_notice_handler(
+            lambda diagnostic: self._warnings.append(diagnostic.message_primary or "")
+        )
+
+    @classmethod
+    async def connect(cls, database_url: str, projection: Projection) -> "Store":
+        """Connect and check what the ledger relies on; raises LedgerUnavailableError."""
+        try:
+            connection = await AsyncConnection.connect(_conninfo(database_url), autocommit=True)
+        except psycopg.Error as error:
+            raise LedgerUnavailableError(f"the database does not answer: {_words(error)}") from None
+        try:
+            await _check_server(connection)
+        except BaseException:
+            await connection.close()
+            raise
+        return cls(connection, projection)
+
+    async def close(self) -> None:
+        """Close the connection; what is not committed is rolled back by the server."""
+        await self._connection.close()
+
+    @property
+    def connection(self) -> AsyncConnection[Any]:
+        """For a tool's own statements between `read` and `append`."""
+        return self._connection
+
+    async def read(self, names: Iterable[Name], seen: Seen) -> Snapshot:
+        """Begin, take the lock, and read all that the batch needs, in one round trip.
+
+        Raises LedgerMismatchError, TooFarBehindError, or psycopg.Error; nothing is written.
+        """
+        wanted = msgspec.json.encode([{"host": host, "purpose": purpose} for host, purpose in names]).decode()
+        connection = self._connection
+        async with connection.pipeline():
+            await connection.execute("BEGIN ISOLATION LEVEL READ COMMITTED", prepare=True)
+            await connection.execute(_LOCK, prepare=True)
+            head = await connection.execute(_HEAD, prepare=True)
+            unseen = await connection.execute(_UNSEEN, (seen.overlap, MAX_UNSEEN), prepare=True)
+            changes = await connection.execute(_CHANGES, (wanted,), prepare=True)
+            rows = await connection.execute(self._projection.select, (wanted,), prepare=True)
+        clock, position, last_at, active_kek = (await head.fetchall())[0]
+        size = 0 if position is None else position + 1
+        if size - seen.overlap > MAX_UNSEEN:
+            raise TooFarBehindError
+        states, data_keys = _states(await changes.fetchall())
+        return Snapshot(
+            clock=clock,
+            last_at=last_at,
+            seen=seen.catch_up(size, [leaf for (leaf,) in await unseen.fetchall()]),
+            active_kek=active_kek,
+            states=states,
+            data_keys=data_keys,
+            rows={row.name: row for row in map(self._projection.row, await rows.fetchall())},
+        )
+
+    async def give_up(self) -> None:
+        """Give the lock back; nothing is written."""
+        await self._connection.execute("ROLLBACK")
+
+    async def append(self, append: Append) -> None:
+        """Write and commit, in one round trip.
+
+        Raises psycopg.Error where the server refused a statement: nothing was committed.
+        Raises OutcomeUnknownError where it cannot be known.
+        """
+        self._warnings.clear()
+        connection = self._connection
+        try:
+            async with connection.pipeline():
+                for statement in [*_statements(append), *self._projection.apply(append.changes)]:
+                    await connection.execute(statement.sql, (statement.json.decode(),), prepare=True)
+                # Died before this line: the server rolls back, and no caller was answered.
+                # Died after: the events are recorded, their callers got no answer, and an
+                # event says more than was delivered, never less.
+                commit = await connection.execute("COMMIT", prepare=True)
+        except psycopg.Error as error:
+            if connection.closed or error.diag.severity_nonlocalized != "ERROR":
+                raise OutcomeUnknownError("the connection was lost while committing") from None
+            raise
+        self._check_commit(commit)
+
+    def _check_commit(self, commit: AsyncCursor[Any]) -> None:
+        if commit.statusmessage != "COMMIT" or self._warnings:
+            _log.error("commit_not_certain", tag=commit.statusmessage, warnings=self._warnings)
+            raise OutcomeUnknownError("the database did not confirm the commit as durable")
+
+    async def load_seen(self) -> Seen:
+        """Read the tree's right edge, without the lock; at most 255 hashes a level."""
+        async with self._connection.transaction():
+            await self._connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            head = await self._connection.execute(_HEAD)
+            position = (await head.fetchall())[0][1]
+            if position is None:
+                return Seen()
+            size = position + 1
+            edges = [await self._edge(size, level) for level in range(tile_levels(size))]
+            last = await self._connection.execute(_UNSEEN, (position, 1))
+            (leaf,) = (await last.fetchall())[0]
+        try:
+            return Seen(frontier_from_tiles(size, edges), leaf)
+        except ValueError as error:
+            raise LedgerMismatchError(f"the stored nodes are not complete: {error}") from None
+
+    async def check_contains(self, known: Seen) -> None:
+        """Raise LedgerMismatchError where the ledger lacks the last leaf that was seen."""
+        if known.size:
+            cursor = await self._connection.execute(_UNSEEN, (known.overlap, 1))
+            leaves = [leaf for (leaf,) in await cursor.fetchall()]
+            known.catch_up(known.size if leaves else 0, leaves)
+
+    async def _edge(self, size: int, level: int) -> list[bytes]:
+        count = partial_width(size, level)
+        first = (size >> 8 * level) - count
+        query: LiteralString = (
+            "SELECT leaf_hash FROM ledger.events WHERE position >= %s AND position < %s"
+            " ORDER BY position"
+            if level == 0
+            else "SELECT hash FROM ledger.nodes WHERE level = %s AND index >= %s AND index < %s"
+            " ORDER BY index"
+        )
+        bounds = (first, first + count) if level == 0 else (level, first, first + count)
+        cursor = await self._connection.execute(query, bounds)
+        return [hash_ for (hash_,) in await cursor.fetchall()]
+
+    async def check_keys(self, keyring: Keyring) -> None:
+        """Register the first KEK of an empty ledger, or check the active one's canary.
+
+        Raises WrongKeyError where this process does not hold the active KEK.
+        """
+        first = keyring.first
+        await self._connection.execute(
+            "SELECT ledger.register_first_kek(%s, %s, %s)", (first.id, first.provider, first.canary())
+        )
+        cursor = await self._connection.execute(
+            "SELECT id, canary FROM ledger.keks WHERE state = 'active'"
+        )
+        kek_id, canary = (await cursor.fetchall())[0]
+        keyring.require(kek_id).check_canary(canary)
+
+
+async def _check_server(connection: AsyncConnection[Any]) -> None:
+    if connection.info.server_version < MIN_SERVER_VERSION:
+        raise LedgerUnavailableError("PostgreSQL 14 or newer is needed")
+    cursor = await connection.execute(
+        "SELECT current_setting('synchronous_commit'), current_setting('server_encoding'),"
+        " current_setting('fsync')"
+    )
+    durable, encoding, fsync = (await cursor.fetchall())[0]
+    if durable == "off":
+        raise LedgerUnavailableError(
+            "synchronous_commit is off: a secret could leave before its record is on disk"
+        )
+    if encoding != "UTF8":
+        raise LedgerUnavailableError("the database's encoding must be UTF8")
+    if fsync == "off":
+        _log.warning("fsync_is_off", consequence="a crash of the machine can lose events")
+    # Pinned, so that a reload of the server's configuration cannot switch it off under us.
+    await connection.execute("SELECT set_config('synchronous_commit', %s, false)", (durable,))
+
+
+def _conninfo(database_url: str) -> str:
+    own = conninfo_to_dict(database_url)
+    options = " ".join(f"-c {name}={value}" for name, value in SESSION.items())
+    defaults = {"application_name": "secrets-broker", **TCP}
+    given = {name: str(value) for name, value in own.items()}
+    given["options"] = f"{given.get('options', '')} {options}".strip()
+    return make_conninfo("", **{**defaults, **given})
+
+
+def _states(records: Sequence[Any]) -> tuple[dict[Name, State], dict[str, DataKey]]:
+    states: dict[Name, State] = {}
+    keys: dict[str, DataKey] = {}
+    for host, purpose, _, credential_id, version, position, key, *data_key in records:
+        # A change without a body took the credential away.
+        states[host, purpose] = Live(credential_id, version, position, key) if key else None
+        if key and data_key[0] is not None:
+            keys[key] = DataKey(key, *data_key)
+    return states, keys
+
+
+def _statements(append: Append) -> list[Statement]:
+    statements = [Statement(_INSERT_EVENTS, _event_rows(append))]
+    if append.data_keys:
+        statements.append(Statement(_INSERT_DATA_KEYS, msgspec.json.encode(append.data_keys)))
+    if append.bodies:
+        statements.append(Statement(_INSERT_BODIES, msgspec.json.encode(append.bodies)))
+    if append.nodes:
+        nodes = [{"level": n.level, "index": n.index, "hash": n.hash.hex()} for n in append.nodes]
+        statements.append(Statement(_INSERT_NODES, msgspec.json.encode(nodes)))
+    return statements
+
+
+def _event_rows(append: Append) -> bytes:
+    # A row's columns are the entry's own bytes: what is stored is what was hashed.
+    rows = (
+        b'%s,"position":%d,"leaf_hash":"%s"}' % (entry[:-1], position, leaf.hex().encode())
+        for position, (entry, leaf) in enumerate(
+            zip(append.entries, append.leaves, strict=True), append.first_position
+        )
+    )
+    return b"[" + b",".join(rows) + b"]"
+
+
+def _words(error: psycopg.Error) -> str:
+    # libpq's text names host, port, user and database, never the password.
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -1,0 +1,217 @@
+"""The writer: many commands wait, one transaction records them all (group commit).
+
+One task of the event loop takes whatever waits, folds it under the ledger's lock, commits, and
+only then releases the outcomes. A caller that goes away does not disturb the batch. Where the
+ledger cannot be written, everything that waited is refused: nothing is served that is not
+recorded.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+import psycopg
+import structlog
+
+from secrets_broker.ledger.commands import Command
+from secrets_broker.ledger.errors import (
+    FieldError,
+    InvalidCommandError,
+    LedgerError,
+    LedgerMismatchError,
+    LedgerUnavailableError,
+    OutcomeUnknownError,
+    QueueFullError,
+)
+from secrets_broker.ledger.events import Context
+from secrets_broker.ledger.fold import Fold, Outcome, Snapshot
+from secrets_broker.ledger.keyring import Keyring
+from secrets_broker.ledger.projection import Projection
+from secrets_broker.ledger.seen import Seen
+from secrets_broker.ledger.store import Store, TooFarBehindError
+
+_log = structlog.get_logger(__name__)
+
+MAX_BATCH: Final = 512  # past this a batch takes longer but commits hardly more a second
+MAX_WAITING: Final = 4_096  # at some thousand a second, what waits is answered within a second
+MAX_CLOCK_DIFFERENCE: Final = timedelta(minutes=5)
+# Longer than the server's own limits, so that it only ends what the server cannot: a machine
+# or a network that is gone.
+BATCH_SECONDS: Final = 15.0
+
+
+@dataclass(slots=True)
+class _Waiting:
+    command: Command
+    context: Context
+    outcome: "asyncio.Future[Outcome]"
+
+
+Result = Outcome | LedgerError
+
+
+class Writer:
+    """Records commands; safe for any number of tasks of one event loop."""
+
+    def __init__(self, database_url: str, keyring: Keyring, projection: Projection) -> None:
+        self._database_url = database_url
+        self._keyring = keyring
+        self._projection = projection
+        self._waiting: deque[_Waiting] = deque()
+        self._wake = asyncio.Event()
+        self._store: Store | None = None
+        self._seen = Seen()
+        self._stopped: LedgerMismatchError | None = None
+        self._closing = False
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Connect, check keys and tree, and begin to take commands.
+
+        Raises LedgerUnavailableError or WrongKeyError: better now than lookup by lookup.
+        """
+        store = await self._connected()
+        await store.check_keys(self._keyring)
+        self._task = asyncio.create_task(self._run(), name="ledger-writer")
+
+    async def close(self) -> None:
+        """Record what waits, then stop."""
+        self._closing = True
+        self._wake.set()
+        if self._task:
+            await self._task
+        await self._disconnect()
+
+    async def submit(self, command: Command, context: Context) -> Outcome:
+        """Record a command; its outcome comes once its event is committed.
+
+        Raises InvalidCommandError, or LedgerUnavailableError where nothing may be served.
+        """
+        if self._stopped:
+            raise self._stopped
+        if self._closing or self._task is None:
+            raise LedgerUnavailableError("the writer is closed")
+        if len(self._waiting) >= MAX_WAITING:
+            raise QueueFullError("too many requests wait for the ledger")
+        outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self._waiting.append(_Waiting(command, context, outcome))
+        self._wake.set()
+        return await outcome
+
+    async def _run(self) -> None:
+        while not (self._closing and not self._waiting):
+            await self._wake.wait()
+            self._wake.clear()
+            while self._waiting:
+                count = min(len(self._waiting), MAX_BATCH)
+                await self._record([self._waiting.popleft() for _ in range(count)])
+
+    async def _record(self, batch: Sequence[_Waiting]) -> None:
+        for waiting, result in zip(batch, await self._results(batch), strict=True):
+            if waiting.outcome.done():
+                continue  # the caller went away; what was recorded stays recorded
+            if isinstance(result, LedgerError):
+                waiting.outcome.set_exception(result)
+            else:
+                waiting.outcome.set_result(result)
+
+    async def _results(self, batch: Sequence[_Waiting]) -> Sequence[Result]:
+        try:
+            async with asyncio.timeout(BATCH_SECONDS):
+                return await self._commit(batch)
+        except LedgerMismatchError as error:
+            _log.critical("ledger_mismatch", why=str(error))
+            self._stopped = error
+            failure: LedgerError = error
+        except LedgerError as error:
+            failure = error
+        except psycopg.Error as error:
+            if _is_refusal(error):
+                await self._disconnect()
+                return await self._alone(batch, error)
+            failure = LedgerUnavailableError("the database refused to write")
+            _log.error("ledger_write_failed", sqlstate=error.sqlstate, why=_primary(error))
+        except TimeoutError:
+            failure = OutcomeUnknownError("the database did not answer in time")
+        await self._disconnect()
+        _log.warning("batch_refused", size=len(batch), why=str(failure))
+        return [failure] * len(batch)
+
+    async def _commit(self, batch: Sequence[_Waiting]) -> Sequence[Result]:
+        store = await self._connected()
+        snapshot = await self._read(store, batch)
+        _check_clock(snapshot.clock)
+        fold = Fold(snapshot, self._keyring)
+        results = [_take(fold, waiting) for waiting in batch]
+        append = fold.finish()
+        if append.entries:
+            await store.append(append)
+        else:
+            await store.give_up()
+        # Only here is it known that the events are on disk: now, not before, what follows
+        # them may be seen by anybody.
+        self._seen = append.seen
+        return results
+
+    async def _read(self, store: Store, batch: Sequence[_Waiting]) -> Snapshot:
+        names = {waiting.command.name for waiting in batch} - {None}
+        try:
+            return await store.read([name for name in names if name], self._seen)
+        except TooFarBehindError:
+            # The lock is given back first: others need not wait for this process to catch up.
+            await store.give_up()
+            self._seen = await self._caught_up(store)
+            return await store.read([name for name in names if name], self._seen)
+
+    async def _caught_up(self, store: Store) -> Seen:
+        known = self._seen
+        seen = await store.load_seen()
+        await store.check_contains(known)
+        return seen
+
+    async def _alone(self, batch: Sequence[_Waiting], error: psycopg.Error) -> Sequence[Result]:
+        if len(batch) == 1:
+            _log.warning("command_refused", sqlstate=error.sqlstate)
+            return [InvalidCommandError(FieldError("", "holds a value that cannot be stored"))]
+        return [(await self._results([waiting]))[0] for waiting in batch]
+
+    async def _connected(self) -> Store:
+        if self._store is None:
+            store = await Store.connect(self._database_url, self._projection)
+            if not self._seen.size:
+                self._seen = await store.load_seen()
+            self._store = store
+        return self._store
+
+    async def _disconnect(self) -> None:
+        store, self._store = self._store, None
+        if store:
+            await store.close()
+
+
+def _take(fold: Fold, waiting: _Waiting) -> Result:
+    try:
+        return fold.take(waiting.command, waiting.context)
+    except InvalidCommandError as error:
+        return error
+
+
+def _check_clock(clock: datetime) -> None:
+    difference = abs(datetime.now(UTC) - clock)
+    if difference > MAX_CLOCK_DIFFERENCE:
+        raise LedgerUnavailableError(
+            f"the database's clock and this machine's differ by {difference}: set them right"
+        )
+
+
+def _is_refusal(error: psycopg.Error) -> bool:
+    # Class 22 is bad data, 23 a broken constraint: the command's own fault.
+    return (error.sqlstate or "")[:2] in ("22", "23")
+
+
+def _primary(error: psycopg.Error) -> str:
+    # Only the message: PostgreSQL's detail line quotes the values of the failing row.
+    return error.diag.message_primary or type(error).__name__

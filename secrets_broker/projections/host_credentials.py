@@ -1,0 +1,103 @@
+"""secrets.host_credentials: the live credentials, as a lookup serves them.
+
+Takes: the state-changing events with their bodies. Applied in the transaction of the event, so
+that a lookup right after an upsert sees it. A row is a function of the credential's last
+state-changing event, its body, and the event that created the credential.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import msgspec
+
+from secrets_broker.ledger.body import Body
+from secrets_broker.ledger.projection import Change, Row, Statement
+
+_SELECT: Final = """
+    SELECT live.host, live.purpose, live.id, live.version, live.position, live.data_key,
+           live.username, live.domain, live.additional_data, live.password_encrypted,
+           live.secret_data_encrypted
+    FROM jsonb_to_recordset(%s::jsonb) AS name (host text, purpose text)
+    CROSS JOIN LATERAL (
+        SELECT * FROM secrets.host_credentials AS row
+        WHERE row.host = name.host AND row.purpose = name.purpose LIMIT 1
+    ) AS live
+"""
+# Everything but the body comes from the events themselves, so a row edited by hand is whole
+# again after its next change, and a rebuilt row cannot differ from a live one.
+_INSERT: Final = """
+    INSERT INTO secrets.host_credentials (
+        id, host, purpose, username, password_encrypted, domain, additional_data,
+        created_at, updated_at, created_by, updated_by,
+        secret_data_encrypted, version, position, data_key)
+    SELECT last.credential_id, last.host, last.purpose,
+           body.username, body.password_encrypted, body.domain, body.additional_data,
+           coalesce((first.details ->> 'created_at')::timestamptz, first.at),
+           coalesce((last.details ->> 'updated_at')::timestamptz, last.at),
+           CASE first.type WHEN 'credential.imported' THEN first.details ->> 'created_by'
+                           ELSE first.actor END,
+           CASE last.type WHEN 'credential.imported' THEN last.details ->> 'updated_by'
+                          ELSE last.actor END,
+           body.secret_data_encrypted, last.version, last.position, last.body ->> 'key'
+    FROM jsonb_to_recordset(%s::jsonb) AS body (
+        position bigint, username text, password_encrypted text, domain text,
+        additional_data jsonb, secret_data_encrypted text)
+    JOIN ledger.events AS last ON last.position = body.position
+    JOIN ledger.events AS first ON first.position = last.credential_id - 1
+"""
+_REPLACE: Final = """
+    ON CONFLICT (host, purpose) DO UPDATE SET
+        id = excluded.id, username = excluded.username,
+        password_encrypted = excluded.password_encrypted, domain = excluded.domain,
+        additional_data = excluded.additional_data, created_at = excluded.created_at,
+        updated_at = excluded.updated_at, created_by = excluded.created_by,
+        updated_by = excluded.updated_by,
+        secret_data_encrypted = excluded.secret_data_encrypted, version = excluded.version,
+        position = excluded.position, data_key = excluded.data_key
+"""
+_DELETE: Final = """
+    DELETE FROM secrets.host_credentials AS live
+    USING jsonb_to_recordset(%s::jsonb) AS gone (host text, purpose text)
+    WHERE live.host = gone.host AND live.purpose = gone.purpose
+"""
+
+
+class HostCredentials:
+    """The projection that lookups are served from."""
+
+    select = _SELECT
+
+    def row(self, record: Sequence[Any]) -> Row:
+        """Make a row of a record that `select` gave."""
+        host, purpose, credential_id, version, position, data_key, *body = record
+        username, domain, additional_data, password, secret_data = body
+        return Row(
+            (host, purpose),
+            credential_id,
+            version,
+            position,
+            data_key,
+            Body(
+                username=username,
+                domain=domain,
+                additional_data=additional_data,
+                password_encrypted=password,
+                secret_data_encrypted=secret_data,
+            ),
+        )
+
+    def apply(self, changes: Sequence[Change]) -> list[Statement]:
+        """Put the last change of each name into the table."""
+        last = {change.name: change for change in changes}.values()
+        gone = [{"host": c.name[0], "purpose": c.name[1]} for c in last if c.body is None]
+        kept = [_parameters(c.position, c.body) for c in last if c.body is not None]
+        statements = []
+        if gone:
+            statements.append(Statement(_DELETE, msgspec.json.encode(gone)))
+        if kept:
+            statements.append(Statement(_INSERT + _REPLACE, msgspec.json.encode(kept)))
+        return statements
+
+
+def _parameters(position: int, body: Body) -> dict[str, Any]:
+    return {"position": position, **msgspec.structs.asdict(body)}
