@@ -27,12 +27,12 @@ class DecryptionError(LedgerError):
     """A ciphertext that does not open: another key, another place, or it was changed."""
 
 
-class WrongKeyError(LedgerError):
-    """The configured key is not the one that this ledger's data keys are wrapped with."""
-
-
 class LedgerUnavailableError(LedgerError):
     """The ledger could not be written; nothing was recorded and nothing is served."""
+
+
+class WrongKeyError(LedgerUnavailableError):
+    """The configured key is not the one that this ledger's data keys are wrapped with."""
 
 
 class OutcomeUnknownError(LedgerUnavailableError):

@@ -142,6 +142,9 @@ class Store:
             raise LedgerUnavailableError(f"the database does not answer: {_words(error)}") from None
         try:
             await _check_server(connection)
+        except psycopg.Error as error:
+            await connection.close()
+            raise LedgerUnavailableError(f"the database refused: {_words(error)}") from None
         except BaseException:
             await connection.close()
             raise
@@ -255,19 +258,29 @@ class Store:
         return [hash_ for (hash_,) in await cursor.fetchall()]
 
     async def check_keys(self, keyring: Keyring) -> None:
-        """Register the first KEK of an empty ledger, or check the active one's canary.
+        """Check the active KEK's canary; an empty ledger begins with the keyring's first KEK.
 
         Raises WrongKeyError where this process does not hold the active KEK.
         """
-        first = keyring.first
-        await self._connection.execute(
-            "SELECT ledger.register_first_kek(%s, %s, %s)", (first.id, first.provider, first.canary())
-        )
+        active = await self._active_kek()
+        if active is None:
+            first = keyring.first
+            await self._connection.execute(
+                "SELECT ledger.register_first_kek(%s, %s, %s)",
+                (first.id, first.provider, first.canary()),
+            )
+            active = await self._active_kek()
+        if active is None:
+            raise WrongKeyError("ledger.keks has keys, but none of them is active")
+        kek_id, canary = active
+        keyring.require(kek_id).check_canary(canary)
+
+    async def _active_kek(self) -> tuple[str, bytes] | None:
         cursor = await self._connection.execute(
             "SELECT id, canary FROM ledger.keks WHERE state = 'active'"
         )
-        kek_id, canary = (await cursor.fetchall())[0]
-        keyring.require(kek_id).check_canary(canary)
+        rows = await cursor.fetchall()
+        return rows[0] if rows else None
 
 
 async def _check_server(connection: AsyncConnection[Any]) -> None:

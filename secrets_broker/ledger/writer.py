@@ -43,14 +43,14 @@ MAX_CLOCK_DIFFERENCE: Final = timedelta(minutes=5)
 BATCH_SECONDS: Final = 15.0
 
 
+Request = tuple[Command, Context]
+Result = Outcome | LedgerError | None
+
+
 @dataclass(slots=True)
 class _Waiting:
-    command: Command
-    context: Context
-    outcome: "asyncio.Future[Outcome]"
-
-
-Result = Outcome | LedgerError
+    request: Request | None  # None: a probe
+    outcome: "asyncio.Future[Outcome | None]"
 
 
 class Writer:
@@ -69,13 +69,20 @@ class Writer:
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Connect, check keys and tree, and begin to take commands.
+        """Begin to take commands, then connect.
 
-        Raises LedgerUnavailableError or WrongKeyError: better now than lookup by lookup.
+        Raises LedgerUnavailableError (WrongKeyError among them) where that fails now; the
+        writer runs all the same, and tries again with the next command.
         """
-        store = await self._connected()
-        await store.check_keys(self._keyring)
         self._task = asyncio.create_task(self._run(), name="ledger-writer")
+        await self.probe()
+
+    async def probe(self) -> None:
+        """Go through the steps of a batch without recording anything.
+
+        Raises LedgerUnavailableError where a command would get it too.
+        """
+        await self._submit(None)
 
     async def close(self) -> None:
         """Record what waits, then stop."""
@@ -90,14 +97,19 @@ class Writer:
 
         Raises InvalidCommandError, or LedgerUnavailableError where nothing may be served.
         """
+        outcome = await self._submit((command, context))
+        assert outcome is not None  # noqa: S101 - only a probe has none
+        return outcome
+
+    async def _submit(self, request: Request | None) -> Outcome | None:
         if self._stopped:
             raise self._stopped
         if self._closing or self._task is None:
             raise LedgerUnavailableError("the writer is closed")
         if len(self._waiting) >= MAX_WAITING:
             raise QueueFullError("too many requests wait for the ledger")
-        outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Waiting(command, context, outcome))
+        outcome: asyncio.Future[Outcome | None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(_Waiting(request, outcome))
         self._wake.set()
         return await outcome
 
@@ -157,14 +169,15 @@ class Writer:
         return results
 
     async def _read(self, store: Store, batch: Sequence[_Waiting]) -> Snapshot:
-        names = {waiting.command.name for waiting in batch} - {None}
+        named = {waiting.request[0].name for waiting in batch if waiting.request}
+        names = [name for name in named if name]
         try:
-            return await store.read([name for name in names if name], self._seen)
+            return await store.read(names, self._seen)
         except TooFarBehindError:
             # The lock is given back first: others need not wait for this process to catch up.
             await store.give_up()
             self._seen = await self._caught_up(store)
-            return await store.read([name for name in names if name], self._seen)
+            return await store.read(names, self._seen)
 
     async def _caught_up(self, store: Store) -> Seen:
         known = self._seen
@@ -181,6 +194,7 @@ class Writer:
     async def _connected(self) -> Store:
         if self._store is None:
             store = await Store.connect(self._database_url, self._projection)
+            await store.check_keys(self._keyring)
             if not self._seen.size:
                 self._seen = await store.load_seen()
             self._store = store
@@ -193,8 +207,10 @@ class Writer:
 
 
 def _take(fold: Fold, waiting: _Waiting) -> Result:
+    if waiting.request is None:
+        return None
     try:
-        return fold.take(waiting.command, waiting.context)
+        return fold.take(*waiting.request)
     except InvalidCommandError as error:
         return error
 

@@ -1,0 +1,62 @@
+"""The ASGI application: routes, the gate before them, and the writer behind them."""
+
+from typing import Any
+
+import falcon.asgi
+import structlog
+
+from secrets_broker import logs
+from secrets_broker.http import errors
+from secrets_broker.http.caller import KeyCheck
+from secrets_broker.http.credentials import CredentialDelete, CredentialLookup, CredentialUpsert
+from secrets_broker.http.gate import Gate
+from secrets_broker.http.health import Live, Metrics, OpenApi, Ready
+from secrets_broker.ledger.errors import LedgerUnavailableError
+from secrets_broker.ledger.keyring import Keyring
+from secrets_broker.ledger.writer import Writer
+from secrets_broker.projections.host_credentials import HostCredentials
+from secrets_broker.settings import Settings
+
+_log = structlog.get_logger(__name__)
+
+App = falcon.asgi.App[Any, Any]
+
+
+class _Lifespan:
+    """Starts the writer with the server and lets it finish before the server ends."""
+
+    def __init__(self, writer: Writer) -> None:
+        self._writer = writer
+
+    async def process_startup(self, _scope: dict[str, Any], _event: dict[str, Any]) -> None:
+        try:
+            await self._writer.start()
+        except LedgerUnavailableError as error:
+            # Not fatal: requests get 503 until the writer, which tries again, succeeds.
+            _log.error("not_ready", why=str(error))
+
+    async def process_shutdown(self, _scope: dict[str, Any], _event: dict[str, Any]) -> None:
+        await self._writer.close()
+
+
+def create_app(writer: Writer, internal_key: str) -> App:
+    """Put the application together."""
+    app: App = falcon.asgi.App(middleware=[Gate(KeyCheck(internal_key)), _Lifespan(writer)])
+    errors.install(app)
+    app.add_route("/internal/secrets/credential-upsert", CredentialUpsert(writer))
+    app.add_route("/internal/secrets/credential-lookup", CredentialLookup(writer))
+    app.add_route("/internal/secrets/credential-delete", CredentialDelete(writer))
+    app.add_route("/health/live", Live())
+    app.add_route("/health/ready", Ready(writer))
+    app.add_route("/metrics", Metrics())
+    app.add_route("/openapi.yaml", OpenApi())
+    return app
+
+
+def from_settings() -> App:
+    """The application as gunicorn starts it, from the environment."""
+    settings = Settings.load()
+    logs.configure(readable=settings.get("SECRETS_BROKER_LOG") == "readable")
+    keyring = Keyring.from_kms_keys(settings.kms_key, *settings.previous_kms_keys)
+    writer = Writer(settings.database_url, keyring, HostCredentials())
+    return create_app(writer, settings.internal_key)

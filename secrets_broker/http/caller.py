@@ -1,0 +1,85 @@
+"""Who calls: the shared key is checked before anything else of a request is read.
+
+The key proves that the caller is one of ours, not which one: X-Service-Name is what the caller
+calls itself, and the event says how far that is known (`authn`).
+"""
+
+import ipaddress
+import secrets
+import unicodedata
+from hashlib import sha256
+from hmac import compare_digest
+from typing import Any, Final
+
+import falcon.asgi
+
+from secrets_broker.http.errors import InvalidRequestError
+from secrets_broker.ledger.errors import FieldError
+from secrets_broker.ledger.events import Context
+
+DEFAULT_ACTOR: Final = "internal"
+INTERNAL_KEY: Final = "internal_key"
+MAX_NAME: Final = 100
+MAX_REASON: Final = 500
+
+
+class KeyCheck:
+    """Compares a presented key with the configured one in constant time."""
+
+    def __init__(self, internal_key: str) -> None:
+        self._expected = _digest(internal_key)
+
+    def admits(self, presented: str | None) -> bool:
+        """Tell whether the key is right; the time does not depend on where it differs."""
+        # Digests have one length, so not even the key's length shows (compare_digest gives
+        # away a difference in length).
+        return compare_digest(_digest(presented or ""), self._expected) and presented is not None
+
+
+def _digest(key: str) -> bytes:
+    return sha256(key.encode("utf-8", "surrogateescape")).digest()
+
+
+def context(req: falcon.asgi.Request, request_id: str) -> Context:
+    """Who asks, from where and why; raises InvalidRequestError."""
+    return Context(
+        actor=header(req, "X-Service-Name", MAX_NAME) or DEFAULT_ACTOR,
+        authn=INTERNAL_KEY,
+        ip=peer_address(req.scope),
+        request_id=request_id,
+        reason=header(req, "X-Access-Reason", MAX_REASON),
+    )
+
+
+def new_request_id() -> str:
+    """64 random bits: enough to find a request's line in a log again."""
+    return secrets.token_hex(8)
+
+
+def header(req: falcon.asgi.Request, name: str, limit: int) -> str | None:
+    """A header's text in UTF-8; raises InvalidRequestError past the limit or with controls."""
+    raw = req.get_header(name)
+    if not raw:
+        return None
+    try:
+        text = raw.encode("latin-1").decode("utf-8")
+    except UnicodeError:
+        raise InvalidRequestError(FieldError(name, "must be UTF-8")) from None
+    if len(text) > limit:
+        raise InvalidRequestError(FieldError(name, f"must have at most {limit} characters"))
+    if any(unicodedata.category(character) == "Cc" for character in text):
+        raise InvalidRequestError(FieldError(name, "must not contain control characters"))
+    return text
+
+
+def peer_address(scope: dict[str, Any]) -> str | None:
+    """The peer's address in normal form, without a zone id; None over a Unix socket."""
+    client = scope.get("client")
+    if not client or not client[0]:
+        return None
+    try:
+        address = ipaddress.ip_address(client[0].partition("%")[0])
+    except ValueError:
+        return None
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return str(mapped or address)

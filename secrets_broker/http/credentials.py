@@ -1,0 +1,125 @@
+"""The three endpoints of the internal API: a request becomes a command, an outcome an answer."""
+
+from typing import Any, Final
+from urllib.parse import parse_qsl
+
+import falcon
+import falcon.asgi
+import msgspec
+
+from secrets_broker.http import errors
+from secrets_broker.http.body import read_json
+from secrets_broker.http.errors import InvalidRequestError
+from secrets_broker.ledger.commands import Command, Delete, Lookup, Upsert, parse
+from secrets_broker.ledger.credential import DECRYPT_FAILED, NOT_FOUND
+from secrets_broker.ledger.errors import FieldError
+from secrets_broker.ledger.fold import Outcome
+from secrets_broker.ledger.writer import Writer
+
+MAX_QUERY_FIELDS: Final = 16
+
+
+class _Resource:
+    operation: str
+
+    def __init__(self, writer: Writer) -> None:
+        self._writer = writer
+
+    async def _record(
+        self, req: falcon.asgi.Request, resp: falcon.asgi.Response, command: Command
+    ) -> Outcome | None:
+        """Record the command; None where the answer already says that it came to nothing."""
+        outcome = await self._writer.submit(command, req.context.caller)
+        resp.set_header("X-Ledger-Position", str(outcome.position))
+        resp.context.position = outcome.position
+        if outcome.error is None:
+            return outcome
+        if outcome.error == NOT_FOUND:
+            errors.not_found(resp)
+        else:
+            assert outcome.error == DECRYPT_FAILED  # noqa: S101 - the only other one
+            detail = "Failed to decrypt credential: what is stored does not follow from the ledger."
+            errors.write(resp, 500, DECRYPT_FAILED, detail)
+        return None
+
+
+class CredentialUpsert(_Resource):
+    """POST /internal/secrets/credential-upsert."""
+
+    operation = "upsert"
+
+    async def on_post(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
+        """Store a credential."""
+        command = parse(Upsert, await read_json(req))
+        outcome = await self._record(req, resp, command)
+        if outcome:
+            _answer(
+                resp,
+                {
+                    "success": True,
+                    "credential_id": outcome.credential_id,
+                    "host": command.host,
+                    "purpose": command.purpose,
+                    "version": outcome.version,
+                },
+            )
+
+
+class CredentialLookup(_Resource):
+    """POST /internal/secrets/credential-lookup."""
+
+    operation = "lookup"
+
+    async def on_post(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
+        """Disclose a credential."""
+        command = parse(Lookup, await read_json(req))
+        outcome = await self._record(req, resp, command)
+        if outcome and outcome.content:
+            content = outcome.content
+            answer = {
+                "host": command.host,
+                "purpose": command.purpose,
+                "username": content.username,
+                "password": content.password,
+                "domain": content.domain,
+                "additional_data": content.additional_data,
+                "version": outcome.version,
+            }
+            if content.secret_data is not None:
+                answer["secret_data"] = content.secret_data
+            _answer(resp, answer)
+
+
+class CredentialDelete(_Resource):
+    """DELETE /internal/secrets/credential-delete."""
+
+    operation = "delete"
+
+    async def on_delete(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
+        """Take a credential out of what is served."""
+        command = parse(Delete, _query(req.query_string))
+        if await self._record(req, resp, command):
+            _answer(resp, {"success": True, "host": command.host, "purpose": command.purpose})
+
+
+def _answer(resp: falcon.asgi.Response, body: dict[str, Any]) -> None:
+    resp.content_type = falcon.MEDIA_JSON
+    resp.data = msgspec.json.encode(body)
+
+
+def _query(query: str) -> dict[str, str]:
+    # Not falcon's own parser: that one replaces what is not UTF-8, and a name must be exact.
+    try:
+        pairs = parse_qsl(
+            query,
+            keep_blank_values=True,
+            strict_parsing=bool(query),
+            errors="strict",
+            max_num_fields=MAX_QUERY_FIELDS,
+        )
+    except ValueError:
+        raise InvalidRequestError(FieldError("", "the query is malformed")) from None
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
+        raise InvalidRequestError(FieldError("", "the query has a parameter twice"))
+    return fields

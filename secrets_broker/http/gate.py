@@ -1,0 +1,77 @@
+"""What every request passes: an id, the key check, and on the way out one log line and a count."""
+
+import time
+from typing import Any, Final
+
+import falcon.asgi
+import structlog
+
+from secrets_broker.http import errors, metrics
+from secrets_broker.http.caller import (
+    MAX_NAME,
+    KeyCheck,
+    context,
+    header,
+    new_request_id,
+)
+
+_log = structlog.get_logger("secrets_broker.request")
+
+PROTECTED: Final = "/internal/"
+
+
+class Gate:
+    """Falcon middleware."""
+
+    def __init__(self, key: KeyCheck) -> None:
+        self._key = key
+
+    async def process_request(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
+        """Refuse without the key, before a route, a body or another header is looked at."""
+        req.context.started = time.perf_counter()
+        req.context.request_id = new_request_id()
+        if not req.path.startswith(PROTECTED):
+            return
+        resp.set_header("Cache-Control", "no-store")
+        if not self._key.admits(req.get_header("X-Internal-Key")):
+            errors.write(resp, 403, "forbidden", errors.FORBIDDEN)
+            resp.complete = True
+            return
+        request_id = header(req, "X-Request-Id", MAX_NAME)
+        if request_id:
+            req.context.request_id = request_id
+        req.context.caller = context(req, req.context.request_id)
+
+    async def process_response(
+        self,
+        req: falcon.asgi.Request,
+        resp: falcon.asgi.Response,
+        resource: Any,
+        req_succeeded: bool,
+    ) -> None:
+        """Echo the request's id, count it, and log it in one line."""
+        resp.set_header("X-Request-Id", req.context.request_id)
+        operation = OPERATIONS.get(req.path)
+        if operation is None:
+            return
+        outcome = resp.context.get("outcome", "ok")
+        metrics.count(operation, resp.status_code, outcome)
+        caller = req.context.get("caller")
+        _log.info(
+            "request",
+            request_id=req.context.request_id,
+            actor=caller.actor if caller else None,
+            ip=caller.ip if caller else None,
+            operation=operation,
+            outcome=outcome,
+            status=resp.status_code,
+            position=resp.context.get("position"),
+            duration_ms=round((time.perf_counter() - req.context.started) * 1000, 2),
+        )
+
+
+OPERATIONS: Final = {
+    "/internal/secrets/credential-upsert": "upsert",
+    "/internal/secrets/credential-lookup": "lookup",
+    "/internal/secrets/credential-delete": "delete",
+}

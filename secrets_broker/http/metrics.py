@@ -1,0 +1,48 @@
+"""Counters for Prometheus, right over all workers.
+
+Each worker counts in a file of its own under PROMETHEUS_MULTIPROC_DIR, which gunicorn's
+configuration sets before this module is imported; /metrics adds them up.
+"""
+
+import os
+
+from prometheus_client import CollectorRegistry, Counter, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
+
+LOOKUPS = Counter("secrets_credential_lookups_total", "Credential lookups, whatever came of them.")
+LOOKUP_FAILURES = Counter(
+    "secrets_credential_lookup_failures_total", "Credential lookups that were not answered with 200."
+)
+UPSERTS = Counter("secrets_credential_upserts_total", "Credentials created or updated.")
+DELETES = Counter("secrets_credential_deletes_total", "Credentials deleted.")
+ENCRYPTION_ERRORS = Counter(
+    "secrets_encryption_errors_total", "Credentials that could not be decrypted or encrypted."
+)
+FORBIDDEN = Counter(
+    "secrets_requests_forbidden_total", "Requests refused for a wrong or missing X-Internal-Key."
+)
+
+
+def count(operation: str, status: int, outcome: str) -> None:
+    """Count one finished request."""
+    if outcome == "forbidden":
+        FORBIDDEN.inc()
+    if outcome == "decrypt_failed":
+        ENCRYPTION_ERRORS.inc()
+    if operation == "lookup":
+        LOOKUPS.inc()
+        if status != 200:
+            LOOKUP_FAILURES.inc()
+    elif operation == "upsert" and status == 200:
+        UPSERTS.inc()
+    elif operation == "delete" and status == 200:
+        DELETES.inc()
+
+
+def render() -> bytes:
+    """All workers' counters in Prometheus' text format."""
+    if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:  # one process, not under gunicorn
+        return generate_latest()
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry)
+    return generate_latest(registry)

@@ -1,0 +1,19 @@
+"""gunicorn's worker: uvicorn on uvloop and httptools, trusting no header about the peer."""
+
+from typing import Any, ClassVar
+
+from uvicorn_worker import UvicornWorker
+
+
+class BrokerWorker(UvicornWorker):
+    """Serves with uvicorn's C parser; who the peer is comes from the socket alone."""
+
+    CONFIG_KWARGS: ClassVar[dict[str, Any]] = {
+        "loop": "uvloop",
+        "http": "httptools",
+        "lifespan": "on",
+        "access_log": False,
+        "server_header": False,
+        "proxy_headers": False,
+        "ws": "none",
+    }

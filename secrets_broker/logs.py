@@ -1,0 +1,61 @@
+"""Logging: structlog, JSON lines in production and readable ones in development.
+
+Nothing that could hold a secret is ever handed to a logger, and two nets stand below that
+rule: values under a name that sounds secret are masked, and tracebacks are printed without
+local variables.
+"""
+
+import logging
+import sys
+from collections.abc import MutableMapping
+from typing import Any, Final
+
+import msgspec
+import structlog
+
+_SECRET_NAMES: Final = ("password", "secret", "key", "token", "body", "authorization", "dsn", "url")
+_PUBLIC_NAMES: Final = frozenset({"kek", "data_key_id"})
+MASK: Final = "********"
+
+
+def configure(*, readable: bool = False, level: int = logging.INFO) -> None:
+    """Send structlog's and the standard library's records to standard error."""
+    render: list[Any] = (
+        [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
+        if readable
+        else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(_dump)]
+    )
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        mask_secrets,
+    ]
+    structlog.configure(
+        processors=[*shared, *render],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *render],
+            foreign_pre_chain=shared,
+        )
+    )
+    logging.basicConfig(handlers=[handler], level=level, force=True)
+
+
+def mask_secrets(
+    _logger: Any, _method: str, event: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
+    """Mask every value whose name sounds secret, however it came here."""
+    for name in event:
+        if name not in _PUBLIC_NAMES and any(word in name.lower() for word in _SECRET_NAMES):
+            event[name] = MASK
+    return event
+
+
+def _dump(event: MutableMapping[str, Any], **_: Any) -> str:
+    return msgspec.json.encode(event, enc_hook=str).decode()
