@@ -1,0 +1,134 @@
+"""What tests share: one real PostgreSQL a process, and a fresh database a test."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from hypothesis import HealthCheck, settings
+from psycopg import sql
+
+from secrets_broker.ledger.keyring import Keyring
+from secrets_broker.migrations import runner
+from secrets_broker.settings import Settings
+from secrets_broker.tools.postgres import Cluster
+
+KMS_KEY = "a-test-key-that-opens-nothing-else"
+INTERNAL_KEY = "an-internal-key-of-the-tests"
+SERVICE_LOGIN = "service_login"
+TEMPLATE = "migrated"
+
+# No deadline: these machines are noisy, and no test is about time.
+settings.register_profile(
+    "suite", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
+)
+settings.load_profile("suite")
+
+_numbers = count()
+
+
+@dataclass(frozen=True, slots=True)
+class Database:
+    """A fresh, migrated database."""
+
+    name: str
+    owner_url: str
+    service_url: str
+
+    def owner(self) -> "psycopg.Connection[Any]":
+        """Connect as the superuser, who made the schemas; each statement commits."""
+        return psycopg.connect(self.owner_url, autocommit=True)
+
+    def fetch(self, query: str, *parameters: Any) -> list[tuple[Any, ...]]:
+        """Ask something as the superuser."""
+        with self.owner() as connection:
+            return connection.execute(query, parameters or None).fetchall()
+
+    def execute(self, query: str, *parameters: Any) -> None:
+        """Do something as the superuser."""
+        with self.owner() as connection:
+            connection.execute(query, parameters or None)
+
+
+@pytest.fixture(scope="session")
+def bin_dir() -> Path | None:
+    """The PostgreSQL that the suite runs on: the wheel's, or what the setting names."""
+    chosen = Settings.load().get("SECRETS_BROKER_POSTGRES_BIN")
+    return Path(chosen) if chosen else None
+
+
+@pytest.fixture(scope="session")
+def cluster(bin_dir: Path | None) -> Iterator[Cluster]:
+    """One PostgreSQL for all tests of this process."""
+    folder = Path(tempfile.mkdtemp(prefix="secrets-broker-test-"))
+    folder.chmod(0o711)  # as root, PostgreSQL's own account has to pass through
+    try:
+        with Cluster(folder, bin_dir=bin_dir) as running:
+            running.ensure_login(SERVICE_LOGIN)
+            running.ensure_database(TEMPLATE)
+            runner.apply(running.superuser_url(TEMPLATE), lambda _: None)
+            running.ensure_login(SERVICE_LOGIN, member_of="secrets_broker_service")
+            yield running
+    finally:
+        shutil.rmtree(folder)
+
+
+@pytest.fixture
+def empty_database(cluster: Cluster) -> Iterator[str]:
+    """The superuser's URL for a fresh database with nothing in it."""
+    with fresh_database(cluster, "template0") as database:
+        yield database.owner_url
+
+
+@pytest.fixture
+def database(cluster: Cluster) -> Iterator[Database]:
+    """A fresh, migrated database."""
+    with fresh_database(cluster, TEMPLATE) as made:
+        yield made
+
+
+@pytest.fixture
+def owner_url(database: Database) -> str:
+    """The superuser's URL for a fresh, migrated database."""
+    return database.owner_url
+
+
+@pytest.fixture
+def service_url(database: Database) -> str:
+    """The service's URL for the same database."""
+    return database.service_url
+
+
+@pytest.fixture(scope="session")
+def keyring() -> Keyring:
+    """The keys of the tests; derived once, since that is slow on purpose."""
+    return Keyring.from_kms_keys(KMS_KEY)
+
+
+class fresh_database:  # noqa: N801 - used as a context manager, as a function would be
+    """Make a database from a template, and drop it at the end."""
+
+    def __init__(self, cluster: Cluster, template: str) -> None:
+        self._cluster = cluster
+        self._template = template
+        self._name = f"test_{next(_numbers)}"
+
+    def __enter__(self) -> Database:
+        self._do("CREATE DATABASE {} TEMPLATE {}", self._name, self._template)
+        return Database(
+            self._name,
+            self._cluster.superuser_url(self._name),
+            self._cluster.url(SERVICE_LOGIN, self._name),
+        )
+
+    def __exit__(self, *_: object) -> None:
+        self._do("DROP DATABASE IF EXISTS {} WITH (FORCE)", self._name)
+
+    def _do(self, query: Any, *names: str) -> None:
+        with psycopg.connect(self._cluster.superuser_url(), autocommit=True) as connection:
+            connection.execute(sql.SQL(query).format(*map(sql.Identifier, names)))
