@@ -1,0 +1,263 @@
+"""Whatever dies, and however: the next start serves what was committed."""
+
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from secrets_broker.tools.postgres import BusyError, Cluster, NotRunningError, StartError
+from secrets_broker.tools.postgres.process import is_postmaster, launch, wait_until
+from tests.tools.postgres.helpers import (
+    account,
+    commit_row,
+    has_row,
+    linux_only,
+    query,
+    start_python,
+)
+
+SUPERVISOR = """
+import sys, time
+from pathlib import Path
+from secrets_broker.tools.postgres import Cluster
+cluster = Cluster(Path(sys.argv[1]), bin_dir=Path(sys.argv[2]))
+cluster.start()
+print(cluster.pid, cluster.superuser_url(), flush=True)
+time.sleep(600)
+"""
+
+
+@contextmanager
+def _supervisor(data_dir: Path, bin_dir: Path) -> Iterator[subprocess.Popen[str]]:
+    process = start_python(SUPERVISOR, str(data_dir), str(bin_dir))
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def _crash(cluster: Cluster) -> str:
+    """Commit a row and kill the postmaster, which leaves its postmaster.pid."""
+    word = commit_row(cluster.superuser_url())
+    cluster.kill()
+    return word
+
+
+def _forge_pid(cluster: Cluster, pid: int) -> None:
+    path = _pid_file(cluster)
+    _, *rest = path.read_text().splitlines()
+    path.write_text("\n".join([str(pid), *rest, ""]))
+
+
+def _pid_file(cluster: Cluster) -> Path:
+    return cluster.data_dir / "postgres" / "postmaster.pid"
+
+
+def test_stop_and_start_keep_the_rows(cluster: Cluster) -> None:
+    """A clean stop ends the postmaster, and the next start finds everything."""
+    word = commit_row(cluster.superuser_url())
+    pid = cluster.pid
+    assert pid is not None
+    cluster.stop()
+    assert cluster.pid is None
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+    cluster.start()
+    assert has_row(cluster, word)
+
+
+def test_start_twice_is_one_start(cluster: Cluster) -> None:
+    """A cluster that runs is left as it is."""
+    pid = cluster.pid
+    cluster.start()
+    assert cluster.pid == pid
+
+
+def test_without_start_there_is_no_url(place: Path) -> None:
+    """A URL that nothing answers at is never handed out."""
+    with pytest.raises(NotRunningError):
+        Cluster(place / "data").superuser_url()
+
+
+def test_stop_does_not_wait_for_clients(cluster: Cluster) -> None:
+    """Open transactions and running queries are cut off: stop takes less than 4 s."""
+    with closing(psycopg.connect(cluster.superuser_url())) as idle:
+        idle.execute("SELECT 1")
+        began = time.monotonic()
+        cluster.stop()
+        assert time.monotonic() - began < 4
+        assert cluster.pid is None
+
+
+def test_stop_ends_a_postmaster_that_ignores_it(cluster: Cluster) -> None:
+    """A postmaster that handles no signal is gone within 4 s too, and nothing is lost."""
+    word = commit_row(cluster.superuser_url())
+    assert cluster.pid is not None
+    os.kill(cluster.pid, signal.SIGSTOP)
+    began = time.monotonic()
+    cluster.stop()
+    assert time.monotonic() - began < 4
+    cluster.start()
+    assert has_row(cluster, word)
+
+
+def test_killed_postmaster_loses_nothing(cluster: Cluster) -> None:
+    """After kill -9 of PostgreSQL, the same data folder starts and has the committed rows."""
+    word = _crash(cluster)
+    cluster.start()
+    assert has_row(cluster, word)
+
+
+def test_killed_postmaster_with_a_backend_that_lingers(cluster: Cluster) -> None:
+    """A backend that still holds the shared memory delays the start, it does not fail it."""
+    said_before = cluster.layout.log.stat().st_size
+    with closing(psycopg.connect(cluster.superuser_url())) as connection:
+        backend = connection.info.backend_pid
+        os.kill(backend, signal.SIGSTOP)
+        wake = threading.Timer(0.7, os.kill, (backend, signal.SIGCONT))
+        wake.start()
+        try:
+            word = _crash(cluster)
+            cluster.start()
+        finally:
+            wake.join()
+    assert has_row(cluster, word)
+    assert b"pre-existing shared memory block" in cluster.layout.log.read_bytes()[said_before:]
+
+
+@linux_only
+@pytest.mark.parametrize("patient", [True, False])
+def test_killed_supervisor_takes_postgresql_along(
+    bin_dir: Path, data_dir: Path, patient: bool
+) -> None:
+    """After kill -9 of the supervisor PostgreSQL ends by itself, and nothing is lost.
+
+    Nor does a start at once mistake the PostgreSQL that is just ending for one that serves.
+    """
+    with _supervisor(data_dir, bin_dir) as supervisor:
+        assert supervisor.stdout is not None
+        pid, url = supervisor.stdout.readline().split()
+        word = commit_row(url)
+        supervisor.kill()
+        supervisor.wait()
+        if patient:
+            pgdata = data_dir / "postgres"
+            assert wait_until(lambda: not is_postmaster(int(pid), pgdata), 5)
+        with Cluster(data_dir, bin_dir=bin_dir) as cluster:
+            assert cluster.pid != int(pid)
+            assert has_row(cluster, word)
+
+
+def test_orphaned_postmaster_is_replaced(cluster: Cluster, bin_dir: Path) -> None:
+    """A postmaster that nobody supervises is ended first: two never share a data folder."""
+    word = commit_row(cluster.superuser_url())
+    pgdata, socket_dir = cluster.layout.pgdata, cluster.socket_dir
+    cluster.stop()
+    command = [str(bin_dir / "postgres"), "-D", str(pgdata), "-c", "listen_addresses="]
+    command += ["-c", f"unix_socket_directories={socket_dir}"]
+    orphan = launch(command, account(), subprocess.DEVNULL, signal.SIGINT)
+    assert wait_until((socket_dir / ".s.PGSQL.5432").exists, 10)
+    cluster.start()
+    assert orphan.wait(timeout=5) == 0
+    assert has_row(cluster, word)
+
+
+def test_reused_pid_does_not_block_the_start(cluster: Cluster) -> None:
+    """A postmaster.pid whose PID is now another process's is stale, and that process is spared."""
+    word = _crash(cluster)
+    with subprocess.Popen(["sleep", "600"]) as bystander:
+        try:
+            _forge_pid(cluster, bystander.pid)
+            cluster.start()
+            assert bystander.poll() is None
+        finally:
+            bystander.kill()
+    assert has_row(cluster, word)
+
+
+def test_zombie_pid_does_not_block_the_start(cluster: Cluster) -> None:
+    """A postmaster.pid whose PID is a zombie is stale, though kill(pid, 0) succeeds."""
+    word = _crash(cluster)
+    with subprocess.Popen(["true"]) as zombie:
+        os.waitid(os.P_PID, zombie.pid, os.WEXITED | os.WNOWAIT)  # ended, and not collected
+        os.kill(zombie.pid, 0)
+        _forge_pid(cluster, zombie.pid)
+        cluster.start()
+    assert has_row(cluster, word)
+
+
+def test_cut_off_pid_file_does_not_block_the_start(cluster: Cluster) -> None:
+    """A postmaster.pid that a power failure left empty is stale: the lock says nobody starts."""
+    word = _crash(cluster)
+    _pid_file(cluster).write_text("")
+    cluster.start()
+    assert has_row(cluster, word)
+
+
+@linux_only
+def test_kill_during_initdb_leaves_nothing_half_made(bin_dir: Path, place: Path) -> None:
+    """After kill -9 in the middle of initdb the next start makes a whole cluster."""
+    data = place / "data"
+    with _supervisor(data, bin_dir) as supervisor:
+        assert wait_until(lambda: any(data.glob("postgres.incomplete-*/PG_VERSION")), 10)
+        supervisor.kill()
+        supervisor.wait()
+        assert not (data / "postgres").exists()
+        with Cluster(data, bin_dir=bin_dir) as cluster:
+            word = commit_row(cluster.superuser_url())
+        with cluster:
+            assert has_row(cluster, word)
+
+
+def test_leftovers_of_initdb_are_removed(wheel: Path, place: Path) -> None:
+    """What a killed initdb left is not taken for a cluster, and does not pile up."""
+    leftover = place / "data" / "postgres.incomplete-left"
+    leftover.mkdir(parents=True)
+    (leftover / "PG_VERSION").write_text("18\n")
+    with Cluster(place / "data", bin_dir=wheel):
+        assert not list(leftover.parent.glob("postgres.incomplete-*"))
+
+
+def test_two_supervisors_do_not_share_a_folder(cluster: Cluster, bin_dir: Path) -> None:
+    """The second one is told so, the first goes on; when it stopped, the second may start."""
+    second = Cluster(cluster.data_dir, bin_dir=bin_dir)
+    with pytest.raises(BusyError, match="another secrets-broker"):
+        second.start()
+    assert query(cluster.superuser_url(), "SELECT 1") == [(1,)]
+    cluster.stop()
+    with second:
+        assert query(second.superuser_url(), "SELECT 1") == [(1,)]
+
+
+def test_a_failed_start_says_why_and_lets_go(bin_dir: Path, data_dir: Path) -> None:
+    """The error ends with PostgreSQL's own words, and the folder can be started again."""
+    broken = Cluster(data_dir, bin_dir=bin_dir, settings={"shared_buffers": "nonsense"})
+    with pytest.raises(StartError, match='invalid value for parameter "shared_buffers"'):
+        broken.start()
+    with Cluster(data_dir, bin_dir=bin_dir) as cluster:
+        assert query(cluster.superuser_url(), "SELECT 1") == [(1,)]
+
+
+@linux_only
+def test_start_off_the_main_thread_is_refused(wheel: Path, place: Path) -> None:
+    """Linux would end PostgreSQL with the thread that started it, so that thread must be main."""
+    errors: list[Exception] = []
+
+    def begin() -> None:
+        try:
+            Cluster(place / "data", bin_dir=wheel).start()
+        except StartError as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=begin)
+    thread.start()
+    thread.join()
+    assert [("main thread" in str(error)) for error in errors] == [True]
