@@ -18,8 +18,10 @@ BEGIN
             EXECUTE format('ALTER INDEX secrets.%I RENAME TO %I', index_name, substr(index_name, 8));
         END LOOP;
     END LOOP;
-    IF NOT EXISTS (SELECT FROM pg_class WHERE relnamespace = 'secrets'::regnamespace) THEN
+    BEGIN
         DROP SCHEMA secrets;
-    END IF;
+    EXCEPTION WHEN dependent_objects_still_exist OR insufficient_privilege THEN
+        NULL;  -- it holds an earlier installation, or belongs to somebody else
+    END;
 END
 $$;

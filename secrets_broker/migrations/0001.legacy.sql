@@ -1,7 +1,6 @@
 -- Tables of an earlier, plain installation stand under the names that the projections need.
 -- They are set aside under other names, never dropped; `secrets-broker import-legacy` reads
 -- them there.
--- depends:
 
 CREATE SCHEMA IF NOT EXISTS secrets;
 
@@ -10,6 +9,9 @@ DECLARE
     plain text;
     index_name name;
 BEGIN
+    IF EXISTS (SELECT FROM pg_namespace WHERE nspname = 'ledger') THEN
+        RAISE EXCEPTION 'schema "ledger" is there: what stands under these names is in use';
+    END IF;
     FOREACH plain IN ARRAY ARRAY['host_credentials', 'credential_access_log'] LOOP
         IF to_regclass(format('secrets.%I', plain)) IS NULL THEN
             CONTINUE;

@@ -1,0 +1,148 @@
+"""The one connection that a migration runs in: checked, bounded in its waits, and locked.
+
+The advisory lock is held by the connection that does the work. Whatever kills the work also
+frees the lock, and never one without the other.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.rows import TupleRow
+
+from secrets_broker.migrations.errors import (
+    BadDatabaseUrlError,
+    BusyError,
+    CannotConnectError,
+    MigrationError,
+    StatementError,
+    UnfitServerError,
+)
+
+Connection = psycopg.Connection[TupleRow]
+Say = Callable[[str], None]
+
+OLDEST_VERSION = 140000
+# Ours alone among the advisory locks of a database: "sbmigrat" in ASCII.
+LOCK_KEY = int.from_bytes(b"sbmigrat", "big")
+
+_AFTER_USER = re.compile(r"postgres(?:ql)?://(?:[^@/]*@)?([^?]*)")
+_PORTS = re.compile(r"[0-9,]*")
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """What we ask about a server before we change anything in it."""
+
+    version: int
+    encoding: str
+
+    def check(self) -> None:
+        """Raise UnfitServerError where the ledger could not live."""
+        if self.version < OLDEST_VERSION:
+            raise UnfitServerError(
+                f"this is PostgreSQL {self.version // 10000}: 14 is the oldest that will do"
+            )
+        if self.encoding != "UTF8":
+            raise UnfitServerError(
+                f"the database's encoding is {self.encoding}: make one with ENCODING 'UTF8'"
+            )
+
+
+def connect(database_url: str) -> Connection:
+    """A connection in autocommit; raises an error without the URL's password otherwise."""
+    conninfo = _conninfo(database_url)
+    try:
+        return psycopg.connect(conninfo, autocommit=True)
+    except psycopg.Error as error:
+        raise CannotConnectError(f"cannot connect to the database: {error}") from None
+
+
+@contextmanager
+def locked(database_url: str, say: Say, wait_seconds: float) -> Iterator[Connection]:
+    """A connection to a fit server that no other migration works on; the lock ends with it."""
+    with connect(database_url) as connection:
+        with explained("getting ready"):
+            encoding = connection.info.parameter_status("server_encoding") or "unknown"
+            Server(connection.info.server_version, encoding).check()
+            # DDL waits for whoever uses a table, and everybody else then waits behind it.
+            _set(connection, "lock_timeout", f"{round(wait_seconds * 1000)}ms")
+            _set(connection, "statement_timeout", "0")
+            _lock(connection, say, wait_seconds)
+        yield connection
+
+
+@contextmanager
+def explained(doing: str) -> Iterator[None]:
+    """Turn an error of PostgreSQL into one of ours, which says at what it happened."""
+    try:
+        yield
+    except psycopg.errors.LockNotAvailable:
+        raise BusyError(
+            f"{doing}: something else holds a lock on it for too long; nothing of it was kept. "
+            "End that, then run this again"
+        ) from None
+    except psycopg.OperationalError as error:
+        raise StatementError(
+            f"{doing}: the connection broke ({_first_line(error)}). Run this again, it goes on "
+            "from where it was"
+        ) from error
+    except psycopg.Error as error:
+        raise StatementError(f"{doing}: {_first_line(error)}. Nothing of it was kept") from error
+
+
+def _conninfo(database_url: str) -> str:
+    _check_delimiters(database_url)
+    try:
+        given = conninfo_to_dict(database_url)
+        if not _PORTS.fullmatch(str(given.get("port") or "")):
+            raise _unreadable()
+        given.setdefault("connect_timeout", 10)
+        given.setdefault("application_name", "secrets-broker migrate")
+        # The files are UTF-8, whatever the environment's client encoding is.
+        given["client_encoding"] = "UTF8"
+        return make_conninfo("", **given)
+    except (psycopg.Error, ValueError):
+        # libpq's own message repeats a piece of the URL, which may be of the password.
+        raise _unreadable() from None
+
+
+def _check_delimiters(database_url: str) -> None:
+    # An "@" or "/" that is not percent-encoded makes libpq take a part of the password for the
+    # host, and name it in its messages.
+    match = _AFTER_USER.match(database_url)
+    if match is None:
+        raise BadDatabaseUrlError("the database URL must begin with postgresql://")
+    if "@" in match[1]:
+        raise _unreadable()
+
+
+def _unreadable() -> MigrationError:
+    return BadDatabaseUrlError(
+        "the database URL cannot be read: in it, special characters of a user's name, a password "
+        "or a folder are percent-encoded (@ is %40, / is %2F, % is %25)"
+    )
+
+
+def _set(connection: Connection, name: str, value: str) -> None:
+    connection.execute("SELECT set_config(%s, %s, false)", (name, value))
+
+
+def _lock(connection: Connection, say: Say, wait_seconds: float) -> None:
+    if connection.execute("SELECT pg_try_advisory_lock(%s)", (LOCK_KEY,)).fetchone() == (True,):
+        return
+    say(f"another migration is at work; waiting for it, {wait_seconds:g} s at most")
+    try:
+        connection.execute("SELECT pg_advisory_lock(%s)", (LOCK_KEY,))
+    except psycopg.errors.LockNotAvailable:
+        raise BusyError(
+            f"another migration was still at work after {wait_seconds:g} s: nothing was done"
+        ) from None
+
+
+def _first_line(error: psycopg.Error) -> str:
+    text = error.diag.message_primary or str(error)
+    return text.strip().split("\n", 1)[0]
