@@ -78,11 +78,19 @@ def run_as(
     )
 
 
+def start_neighbour(command: Sequence[str]) -> subprocess.Popen[bytes]:
+    """A process of PostgreSQL's own account: it takes nobody else's for a running server."""
+    who = account()
+    return subprocess.Popen(
+        command, user=who.switch_uid, group=who.switch_gid, extra_groups=who.switch_groups
+    )
+
+
 def start_python(code: str, *arguments: str) -> subprocess.Popen[str]:
     """A Python of ours that runs the code and can be killed."""
     return subprocess.Popen(
         [sys.executable, "-c", code, *arguments],
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(REPOSITORY), *sys.path])},
         stdout=subprocess.PIPE,
         text=True,
     )

@@ -20,6 +20,7 @@ from tests.tools.postgres.helpers import (
     has_row,
     linux_only,
     query,
+    start_neighbour,
     start_python,
 )
 
@@ -173,7 +174,7 @@ def test_orphaned_postmaster_is_replaced(cluster: Cluster, bin_dir: Path) -> Non
 def test_reused_pid_does_not_block_the_start(cluster: Cluster) -> None:
     """A postmaster.pid whose PID is now another process's is stale, and that process is spared."""
     word = _crash(cluster)
-    with subprocess.Popen(["sleep", "600"]) as bystander:
+    with start_neighbour(["sleep", "600"]) as bystander:
         try:
             _forge_pid(cluster, bystander.pid)
             cluster.start()
@@ -186,7 +187,7 @@ def test_reused_pid_does_not_block_the_start(cluster: Cluster) -> None:
 def test_zombie_pid_does_not_block_the_start(cluster: Cluster) -> None:
     """A postmaster.pid whose PID is a zombie is stale, though kill(pid, 0) succeeds."""
     word = _crash(cluster)
-    with subprocess.Popen(["true"]) as zombie:
+    with start_neighbour(["true"]) as zombie:
         os.waitid(os.P_PID, zombie.pid, os.WEXITED | os.WNOWAIT)  # ended, and not collected
         os.kill(zombie.pid, 0)
         _forge_pid(cluster, zombie.pid)

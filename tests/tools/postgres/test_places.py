@@ -62,7 +62,7 @@ def _mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
-@pytest.mark.parametrize("name", ["l" * 120, "a,b", 'it\'s 100% "odd"/x'])
+@pytest.mark.parametrize("name", ["l" * 120, 'it\'s, 100% "odd"/x'])
 def test_awkward_paths(wheel: Path, place: Path, name: str, remove: list[Path]) -> None:
     """A path too long for a socket, or with separators in it, gets a short private folder."""
     data = place / name / "data"
