@@ -1,7 +1,8 @@
 """The one connection that a migration runs in: checked, bounded in its waits, and locked.
 
 The advisory lock is held by the connection that does the work. Whatever kills the work also
-frees the lock, and never one without the other.
+frees the lock, and never one without the other. A pooler that shares sessions between clients
+breaks that: migrate over a direct connection.
 """
 
 import re
@@ -28,6 +29,10 @@ Say = Callable[[str], None]
 OLDEST_VERSION = 140000
 # Ours alone among the advisory locks of a database: "sbmigrat" in ASCII.
 LOCK_KEY = int.from_bytes(b"sbmigrat", "big")
+
+# After a lost connection a COMMIT may or may not have counted; another run finds out.
+_LOST = "the connection broke ({}). Run this again, it goes on from where it was"
+_REFUSED = "{}. Nothing of it was kept"
 
 _AFTER_USER = re.compile(r"postgres(?:ql)?://(?:[^@/]*@)?([^?]*)")
 _PORTS = re.compile(r"[0-9,]*")
@@ -85,13 +90,9 @@ def explained(doing: str) -> Iterator[None]:
             f"{doing}: something else holds a lock on it for too long; nothing of it was kept. "
             "End that, then run this again"
         ) from None
-    except psycopg.OperationalError as error:
-        raise StatementError(
-            f"{doing}: the connection broke ({_first_line(error)}). Run this again, it goes on "
-            "from where it was"
-        ) from error
     except psycopg.Error as error:
-        raise StatementError(f"{doing}: {_first_line(error)}. Nothing of it was kept") from error
+        after = _LOST if (error.sqlstate or "08").startswith(("08", "57P")) else _REFUSED
+        raise StatementError(f"{doing}: {after.format(_first_line(error))}") from error
 
 
 def _conninfo(database_url: str) -> str:

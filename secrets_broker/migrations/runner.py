@@ -19,7 +19,7 @@ from pathlib import Path
 
 from psycopg.errors import Diagnostic
 
-from secrets_broker.migrations.backend import Backend, drop_schema, migrations_of
+from secrets_broker.migrations.backend import SCHEMA, Backend, drop_schema, migrations_of
 from secrets_broker.migrations.catalog import Recorded, made_by, recorded, there
 from secrets_broker.migrations.connection import Connection, Say, connect, explained, locked
 from secrets_broker.migrations.errors import HandAppliedError, HistoryError
@@ -64,7 +64,11 @@ def rollback(
 
 
 def pending(database_url: str, *, folder: Path = FOLDER) -> list[str]:
-    """The files that this database still needs, oldest first; the service's role may ask."""
+    """The files that this database still needs, oldest first.
+
+    The service's role may ask; what apply would refuse is refused here too, except a half-made
+    schema, of which all files count as pending.
+    """
     files = checked_files(folder)
     with connect(database_url) as connection, explained("looking at the schema"):
         unrecorded = _unrecorded(connection, files)
@@ -99,7 +103,18 @@ def _unrecorded(connection: Connection, files: tuple[SqlFile, ...]) -> tuple[Sql
     for entry in known:
         _check_entry(entry, digests.get(entry.name))
     names = {entry.name for entry in known}
+    _check_still_there(connection, tuple(file for file in files if file.name in names))
     return tuple(file for file in files if file.name not in names)
+
+
+def _check_still_there(connection: Connection, applied: tuple[SqlFile, ...]) -> None:
+    # Schemas only: a later file may drop what an earlier one made.
+    lost = sorted(thing for thing in made_by(applied) - there(connection) if thing[:7] == "schema ")
+    if lost:
+        raise HistoryError(
+            f"{lost[0]} is gone, although the files that make it are recorded as applied: where "
+            f"all was taken back by hand, DROP SCHEMA {SCHEMA} CASCADE, then run this again"
+        )
 
 
 def _check_entry(entry: Recorded, digest: str | None) -> None:
