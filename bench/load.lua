@@ -1,0 +1,34 @@
+-- wrk's side of a run: arguments are the operation, how many names there are, and the key.
+-- Every request takes a name at random. The request text is put together by hand, so that the
+-- load generator takes as little as can be of the cores that it shares with the service.
+
+local total, before, middle, after
+
+function init(args)
+  local operation, key = args[1], args[3]
+  total = tonumber(args[2])
+  math.randomseed(os.time())
+  local rest = ""
+  if operation == "upsert" then
+    rest = ',"username":"deploy","password":"correct horse battery staple",'
+      .. '"domain":"example.com"'
+  end
+  local body_size = #('{"host":"host-0000000.example.com","purpose":"ssh"' .. rest .. "}")
+  before = "POST /internal/secrets/credential-" .. operation .. " HTTP/1.1\r\n"
+    .. "Host: 127.0.0.1\r\nContent-Type: application/json\r\nX-Service-Name: bench\r\n"
+    .. "X-Internal-Key: " .. key .. "\r\nContent-Length: " .. body_size .. "\r\n\r\n"
+  middle = '{"host":"host-'
+  after = '.example.com","purpose":"ssh"' .. rest .. "}"
+end
+
+function request()
+  return before .. middle .. string.format("%07d", math.random(0, total - 1)) .. after
+end
+
+function done(summary, latency, requests)
+  local e = summary.errors
+  io.write(string.format(
+    '\n{"requests":%d,"microseconds":%d,"p50":%d,"p99":%d,"not_ok":%d,"broken":%d}\n',
+    summary.requests, summary.duration, latency:percentile(50), latency:percentile(99),
+    e.status, e.connect + e.read + e.write + e.timeout))
+end
