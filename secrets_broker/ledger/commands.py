@@ -29,8 +29,8 @@ class Content(msgspec.Struct, frozen=True, kw_only=True):
     """What a credential holds, in clear. It is never printed."""
 
     password: str
-    username: str | None = None
-    domain: str | None = None
+    username: ShortText | None = None
+    domain: ShortText | None = None
     additional_data: Any = msgspec.field(default_factory=dict)
     secret_data: JsonObject | None = None
 
@@ -106,6 +106,13 @@ class ImportCredential(_Named, frozen=True, kw_only=True):
     occurred_at: datetime | None
     details: JsonObject
 
+    def __post_init__(self) -> None:
+        """Hold the content to what an upsert's is held to."""
+        super().__post_init__()
+        _check_texts(self.content, "username", "domain", "password")
+        _check_password(self.content.password)
+        _check_data(self.content.additional_data, self.content.secret_data)
+
 
 class ImportAccess(msgspec.Struct, frozen=True, kw_only=True):
     """Take over a line of an earlier installation's access log."""
@@ -136,7 +143,7 @@ class RecordRebuild(msgspec.Struct, frozen=True, kw_only=True):
 
 Command = Upsert | Lookup | Delete | ImportCredential | ImportAccess | RecordRebuild
 
-C = TypeVar("C", Upsert, Lookup, Delete)
+C = TypeVar("C", Upsert, Lookup, Delete, ImportCredential)
 
 
 def parse(kind: type[C], fields: object) -> C:
@@ -153,7 +160,7 @@ def _field_error(message: str, kind: type[msgspec.Struct]) -> FieldError:
     if "unknown field" in message:
         return FieldError("", f"has a field that is not known; known are {known}")
     text, _, path = message.partition(" - at `$")
-    field = path.rstrip("`").lstrip(".").split("[")[0].split(".")[0]
+    field = path.rstrip("`").lstrip(".").removeprefix("content.").split("[")[0].split(".")[0]
     if "missing required field" in text:
         return FieldError(text.split("`")[1], "is required")
     head, _, rest = text.partition(": ") if text.split(":")[0] in kind.__struct_fields__ else ("", "", text)

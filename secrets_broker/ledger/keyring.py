@@ -6,7 +6,7 @@ never to the KEK's id: a rotation wraps it anew and touches no event.
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -90,6 +90,10 @@ class Keyring:
     def from_kms_keys(cls, *kms_keys: str) -> "Keyring":
         """The environment provider's keyring: one KEK for each key."""
         return cls(Kek.from_bytes(derive_key(key)) for key in kms_keys)
+
+    def __iter__(self) -> Iterator[Kek]:
+        """The KEKs, in the order in which they were given."""
+        return iter(self._keks.values())
 
     @property
     def first(self) -> Kek:

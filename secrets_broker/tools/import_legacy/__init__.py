@@ -1,0 +1,14 @@
+"""Take over what an earlier, plain installation left: its credentials and its access log."""
+
+from secrets_broker.tools.import_legacy.command import import_legacy_command
+from secrets_broker.tools.import_legacy.run import Failure, Report, Tally, import_legacy
+from secrets_broker.tools.import_legacy.tables import ImportRefusedError
+
+__all__ = [
+    "Failure",
+    "ImportRefusedError",
+    "Report",
+    "Tally",
+    "import_legacy",
+    "import_legacy_command",
+]

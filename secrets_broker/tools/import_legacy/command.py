@@ -1,0 +1,87 @@
+"""`secrets-broker import-legacy`: settings in, a report and an exit status out."""
+
+import asyncio
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+import msgspec
+
+from secrets_broker import logs
+from secrets_broker.ledger.errors import LedgerError
+from secrets_broker.ledger.keyring import Keyring
+from secrets_broker.settings import MissingSettingError, Settings
+from secrets_broker.tools.import_legacy.run import Progress, Report, import_legacy
+from secrets_broker.tools.import_legacy.tables import ACCESS, CREDENTIALS, ImportRefusedError
+
+
+class _Refused(click.ClickException):
+    exit_code = 2
+
+
+@click.command("import-legacy")
+@click.option(
+    "--data-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="What `dev` made; its settings win over the environment's.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Report as one JSON object.")
+def import_legacy_command(data_dir: Path | None, as_json: bool) -> None:
+    """Take over the credentials and the access log of an earlier installation.
+
+    Reads the tables that `migrate` set aside and appends what they hold as events. Safe to run
+    again. Exits with 1 where a row could not be imported.
+    """
+    logs.configure(readable=True)
+    report = _run(Settings.load(data_dir))
+    click.echo(msgspec.json.encode(report) if as_json else _text(report))
+    if report.failures:
+        raise SystemExit(1)
+
+
+def _run(settings: Settings) -> Report:
+    try:
+        keyring = Keyring.from_kms_keys(settings.kms_key, *settings.previous_kms_keys)
+        urls = settings.migration_database_url, settings.database_url
+        with _progress() as progress:
+            return asyncio.run(import_legacy(*urls, keyring, say=_say, progress=progress))
+    except (MissingSettingError, ImportRefusedError) as error:
+        raise _Refused(str(error)) from None
+    except LedgerError as error:
+        raise click.ClickException(f"{error}. Run this again, it goes on from there") from None
+
+
+def _say(text: str) -> None:
+    click.echo(text, err=True)
+
+
+@contextmanager
+def _progress() -> Iterator[Progress]:
+    if not sys.stderr.isatty():
+        yield lambda *_: None
+        return
+    from rich.console import Console  # noqa: PLC0415 - slow to load, and seldom needed
+    from rich.progress import Progress as Bar  # noqa: PLC0415
+
+    with Bar(console=Console(stderr=True)) as bar:
+        lines = {name: bar.add_task(name, total=None) for name in (CREDENTIALS.name, ACCESS.name)}
+        yield lambda name, done, total: bar.update(lines[name], completed=done, total=total)
+
+
+def _text(report: Report) -> str:
+    lines = [
+        f"{what}: {tally.imported} imported, {tally.already_imported} were imported before, "
+        f"{len(tally.failures)} not imported"
+        for what, tally in (
+            ("credentials", report.credentials),
+            ("access log lines", report.access_lines),
+        )
+    ]
+    # Names are others' text: repr, so that none can steer a terminal.
+    failed = [
+        f"not imported: {f.host!r} {f.purpose!r} ({f.table} {f.legacy_id}): {f.why}"
+        for f in report.failures
+    ]
+    return "\n".join([*lines, *failed])

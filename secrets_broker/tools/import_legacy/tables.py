@@ -1,0 +1,227 @@
+"""The tables of an earlier installation, as a migration set them aside, read in chunks by id.
+
+One connection reads them and holds the lock by which only one import is at work: where it is
+lost, both end. Each chunk is a statement of its own, so no snapshot grows old meanwhile. Beside
+each row stands what the ledger has of it already.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Final, Generic, LiteralString, TypeVar
+
+import psycopg
+from psycopg import sql
+from psycopg.rows import class_row
+
+from secrets_broker.migrations.connection import Connection, connect
+from secrets_broker.migrations.errors import MigrationError
+
+CHUNK: Final = 500  # what the writer commits at once
+# Ours alone among the advisory locks of a database: "sbimport" in ASCII.
+LOCK_KEY: Final = int.from_bytes(b"sbimport", "big")
+
+_SESSION: Final = {
+    "application_name": "secrets-broker import-legacy",
+    "timezone": "UTC",  # times are read as text: it must have one form
+    "datestyle": "ISO",
+    "statement_timeout": "60s",
+    # What is there already is asked by key. Statistics from when the ledger was empty would
+    # have it scanned for every chunk instead.
+    "enable_seqscan": "off",
+    "jit": "off",
+}
+# LATERAL with LIMIT, so that each row is looked up in an index: events_imported, events_changes.
+_CREDENTIALS: Final = """
+    SELECT legacy.id, legacy.host, legacy.purpose, legacy.username, legacy.password_encrypted,
+           legacy.domain, legacy.additional_data::text,
+           legacy.created_at::timestamptz::text, legacy.updated_at::timestamptz::text,
+           legacy.created_by, legacy.updated_by,
+           imported.there IS NOT NULL AS imported, known.there IS NOT NULL AS known
+    FROM secrets.legacy_host_credentials AS legacy
+    LEFT JOIN LATERAL (
+        SELECT true AS there FROM ledger.events
+        WHERE type = 'credential.imported' AND (details ->> 'legacy_id')::bigint = legacy.id
+          AND ok LIMIT 1
+    ) AS imported ON true
+    LEFT JOIN LATERAL (
+        SELECT true AS there FROM ledger.events AS event
+        WHERE event.host = legacy.host AND event.purpose = legacy.purpose AND ok
+          AND type IN ('credential.created', 'credential.updated', 'credential.deleted',
+                       'credential.erased', 'credential.rekeyed', 'credential.imported')
+        LIMIT 1
+    ) AS known ON true
+    WHERE legacy.id > %s ORDER BY legacy.id LIMIT %s
+"""
+_ACCESS: Final = """
+    SELECT legacy.id, legacy.credential_id, legacy.host, legacy.purpose, legacy.accessed_by,
+           legacy.access_type, legacy.success, left(legacy.error_message, %s) AS error_message,
+           host(legacy.ip_address) AS ip,
+           CASE WHEN masklen(legacy.ip_address)
+                     < CASE family(legacy.ip_address) WHEN 4 THEN 32 ELSE 128 END
+                THEN text(legacy.ip_address) END AS ip_network,
+           legacy.accessed_at::timestamptz::text,
+           imported.there IS NOT NULL AS imported, credential.credential_id AS new_credential_id
+    FROM secrets.legacy_credential_access_log AS legacy
+    LEFT JOIN LATERAL (
+        SELECT true AS there FROM ledger.events
+        WHERE type = 'access.imported' AND (details ->> 'legacy_id')::bigint = legacy.id
+        LIMIT 1
+    ) AS imported ON true
+    LEFT JOIN LATERAL (
+        SELECT event.credential_id FROM ledger.events AS event
+        WHERE type = 'credential.imported'
+          AND (details ->> 'legacy_id')::bigint = legacy.credential_id AND ok LIMIT 1
+    ) AS credential ON true
+    WHERE legacy.id > %s ORDER BY legacy.id LIMIT %s
+"""
+# The details of an event have less room than this; the rest need not travel.
+MAX_MESSAGE: Final = 16_384
+
+
+class ImportRefusedError(Exception):
+    """The import cannot be done as things are; says why, and holds no secret."""
+
+
+@dataclass(frozen=True, slots=True)
+class LegacyCredential:
+    """A row of the earlier installation's credentials; the times are text, for any can stand."""
+
+    id: int
+    host: str
+    purpose: str
+    username: str | None
+    password_encrypted: str | None = field(repr=False)
+    domain: str | None
+    additional_data: str | None = field(repr=False)
+    created_at: str | None
+    updated_at: str | None
+    created_by: str | None
+    updated_by: str | None
+    imported: bool
+    known: bool
+    """Whether the ledger knows a credential of this name, be it deleted since."""
+
+
+@dataclass(frozen=True, slots=True)
+class LegacyAccess:
+    """A line of the earlier installation's access log."""
+
+    id: int
+    credential_id: int | None
+    host: str
+    purpose: str
+    accessed_by: str | None
+    access_type: str
+    success: bool | None
+    error_message: str | None
+    ip: str | None
+    ip_network: str | None
+    accessed_at: str | None
+    imported: bool
+    new_credential_id: int | None
+
+
+R = TypeVar("R", LegacyCredential, LegacyAccess)
+
+
+@dataclass(frozen=True, slots=True)
+class Table(Generic[R]):
+    """A table to read: its name in schema secrets, what a row becomes, and the query."""
+
+    name: LiteralString
+    row: type[R]
+    query: LiteralString
+    parameters: tuple[int, ...] = ()
+
+
+CREDENTIALS: Final = Table("legacy_host_credentials", LegacyCredential, _CREDENTIALS)
+ACCESS: Final = Table("legacy_credential_access_log", LegacyAccess, _ACCESS, (MAX_MESSAGE,))
+
+
+class LegacyTables:
+    """The set-aside tables, for the one import that is at work."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    @classmethod
+    def open(cls, owner_url: str, service_url: str, wait_seconds: float) -> "LegacyTables":
+        """Connect and wait for the turn; raises ImportRefusedError."""
+        connection = _connect(owner_url)
+        try:
+            with _explained("getting ready"):
+                _get_ready(connection, wait_seconds)
+                _check_same_database(service_url)
+        except BaseException:
+            connection.close()
+            raise
+        return cls(connection)
+
+    def close(self) -> None:
+        """Close the connection, and with it give up the lock."""
+        self._connection.close()
+
+    def has(self, table: Table[R]) -> bool:
+        """Tell whether the table is there."""
+        return _exists(self._connection, f"secrets.{table.name}")
+
+    def count(self, table: Table[R]) -> int:
+        """How many rows there are to go through."""
+        with _explained(f"counting secrets.{table.name}"):
+            query = sql.SQL("SELECT count(*) FROM {}").format(sql.Identifier("secrets", table.name))
+            return int(self._connection.execute(query).fetchall()[0][0])
+
+    def chunk(self, table: Table[R], after: int) -> list[R]:
+        """The next rows by id; raises ImportRefusedError."""
+        with _explained(f"reading secrets.{table.name}"):
+            cursor = self._connection.cursor(row_factory=class_row(table.row))
+            return cursor.execute(table.query, (*table.parameters, after, CHUNK)).fetchall()
+
+
+def _connect(database_url: str) -> Connection:
+    try:
+        return connect(database_url)
+    except MigrationError as error:
+        raise ImportRefusedError(str(error)) from None
+
+
+def _get_ready(connection: Connection, wait_seconds: float) -> None:
+    waits = {"lock_timeout": f"{max(1, round(wait_seconds * 1000))}ms"}
+    for name, value in {**_SESSION, **waits}.items():
+        connection.execute("SELECT set_config(%s, %s, false)", (name, value))
+    if not _exists(connection, "ledger.events"):
+        raise ImportRefusedError(
+            "this database has no ledger yet: run `secrets-broker migrate`, then this again"
+        )
+    try:
+        connection.execute("SELECT pg_advisory_lock(%s)", (LOCK_KEY,))
+    except psycopg.errors.LockNotAvailable:
+        raise ImportRefusedError(
+            f"another import was still at work after {wait_seconds:g} s: nothing was done"
+        ) from None
+
+
+def _check_same_database(service_url: str) -> None:
+    # In another database the lock that we hold is free. What is there would be looked for in
+    # one ledger and written to the other, again at each run.
+    with _connect(service_url) as connection:
+        if connection.execute("SELECT pg_try_advisory_lock(%s)", (LOCK_KEY,)).fetchone() == (True,):
+            raise ImportRefusedError(
+                "DATABASE_URL and MIGRATION_DATABASE_URL are different databases: nothing was done"
+            )
+
+
+def _exists(connection: Connection, table: str) -> bool:
+    with _explained(f"looking for {table}"):
+        return connection.execute("SELECT to_regclass(%s)", (table,)).fetchall() != [(None,)]
+
+
+@contextmanager
+def _explained(doing: str) -> Iterator[None]:
+    try:
+        yield
+    except psycopg.Error as error:
+        # Only the message: PostgreSQL's detail line may quote values of a row.
+        text = (error.diag.message_primary or str(error)).strip() or type(error).__name__
+        raise ImportRefusedError(f"{doing}: {text.splitlines()[0]}") from None
