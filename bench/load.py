@@ -8,6 +8,7 @@ service answers 1xx, 204 or 3xx.
 import http.client
 import json
 import subprocess
+import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -56,11 +57,13 @@ def content() -> dict[str, Any]:
     return {"username": "deploy", "password": PASSWORD, "domain": "example.com"}
 
 
-def store(service: Service, credentials: int) -> None:
-    """Put that many credentials in, over HTTP; each answer is checked."""
+def store(service: Service, credentials: int) -> float:
+    """Put that many credentials in, over HTTP; each answer is checked. Returns the rate."""
+    started = time.monotonic()
     with ThreadPoolExecutor(CLIENTS) as pool:
         shares = [range(first, credentials, CLIENTS) for first in range(CLIENTS)]
         list(pool.map(lambda share: _store_share(service.port, share), shares))
+    return credentials / (time.monotonic() - started)
 
 
 def _store_share(port: int, numbers: Iterable[int]) -> None:
