@@ -15,7 +15,8 @@ from typing import Final
 
 from bench.stack import INTERNAL_KEY
 
-SILENCE_SECONDS: Final = 3.0
+SILENCE_SECONDS: Final = 1.5
+NOT_IMPLEMENTED: Final = 501  # RFC 9112, section 6.1, for a transfer coding that is not known
 _STATUS: Final = re.compile(rb"(?:^|\n|\})HTTP/1\.[01] (\d{3})")
 
 
@@ -45,13 +46,13 @@ class Case:
 
 
 def refused(outcome: Outcome) -> bool:
-    """One 4xx or 5xx at most, never success, and the connection is given up."""
-    return outcome.closed and all(status >= 400 for status in outcome.statuses)
+    """No success and no failure of the server's own, and the connection is given up."""
+    return outcome.closed and no_success(outcome)
 
 
 def no_success(outcome: Outcome) -> bool:
-    """Not taken as a good request; keeping the connection is fine."""
-    return all(status >= 400 for status in outcome.statuses)
+    """Not taken as a good request, nor by a handler that fails; staying connected is fine."""
+    return all(400 <= status < 500 or status == NOT_IMPLEMENTED for status in outcome.statuses)
 
 
 def only(*statuses: int) -> Callable[[Outcome], bool]:
@@ -84,6 +85,13 @@ _CHUNKED: Final = b"Transfer-Encoding: chunked"
 _GOOD: Final = _request(_length())
 _CHUNKS: Final = b"%x\r\n%s\r\n0\r\n\r\n" % (len(BODY), BODY)
 _SMUGGLED: Final = b"0\r\n\r\n" + _GOOD
+
+
+GOOD_AND_LAST: Final = Case(
+    "a good request, the last of its connection",
+    (_request(_length(), b"Connection: close"),),
+    lambda outcome: outcome.statuses == (200,) and outcome.closed,
+)
 
 
 def cases() -> list[Case]:

@@ -1,7 +1,8 @@
 """`python -m bench.workers`: which gunicorn worker serves us, by measure and by care.
 
 Our service under uvicorn-worker (the shipped choice) and under gunicorn's own asgi worker, on
-one PostgreSQL, a ledger for each. First the rates, in turns; then the requests of
+one PostgreSQL, a ledger for each. First the rates, in turns and with one worker each: with more,
+the figures would tell how the connections happened to fall between them. Then the requests of
 `bench.malformed`, each on a connection of its own, and after each of them a good request, which
 must still be answered.
 """
@@ -32,7 +33,7 @@ def _services(running: Cluster, work: Path, undo: ExitStack) -> list[Service]:
     services = []
     for index, worker_class in enumerate(WORKER_CLASSES.values()):
         url = stack.ledger_database(running, f"workers_{index}")
-        service = undo.enter_context(stack.broker(work, url, worker_class=worker_class))
+        service = undo.enter_context(stack.broker(work, url, worker_class=worker_class, workers=1))
         load.store(service, CREDENTIALS)
         services.append(service)
     return services
@@ -85,7 +86,7 @@ def _care(services: list[Service]) -> list[list[str]]:
 
 def _tried(service: Service, case: Case) -> Outcome:
     outcome = malformed.send(service.port, case)
-    good = malformed.cases()[0]
+    good = malformed.GOOD_AND_LAST
     if not good.careful(malformed.send(service.port, good)):
         raise RuntimeError(f"after {case.name!r} a good request was not answered")
     return outcome
@@ -98,7 +99,7 @@ def _verdict(case: Case, outcome: Outcome) -> str:
     return shown if case.careful(outcome) else f"**{shown}**"
 
 
-def measure(work: Path, seconds: int, rounds: int) -> str:
+def measure(work: Path, seconds: int, rounds: int, care: bool) -> str:
     """Run it all; returns Markdown for docs/performance.md."""
     with ExitStack() as undo:
         running = undo.enter_context(stack.cluster(work))
@@ -106,11 +107,11 @@ def measure(work: Path, seconds: int, rounds: int) -> str:
         services = _services(running, work, undo)
         head = machine.facts(running.superuser_url(), work)
         rates = _rates(running.pid, services, seconds, rounds) if rounds else []
-        care = _care(services)
+        cared = _care(services) if care else []
     lines = "\n".join(f"- {fact}" for fact in head)
     names = ["", *WORKER_CLASSES]
     note = "Bold: not what RFC 9110 and 9112 ask of a server that distrusts its callers."
-    return f"{lines}\n\n{table(names, rates)}\n\n{note}\n\n{table(names, care)}"
+    return f"{lines}\n\n{table(names, rates)}\n\n{note}\n\n{table(names, cared)}"
 
 
 def main() -> None:
@@ -118,9 +119,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.workers", description=__doc__)
     parser.add_argument("--seconds", type=int, default=8, help="of each of the runs")
     parser.add_argument("--rounds", type=int, default=5, help="0: only the malformed requests")
+    parser.add_argument("--no-care", action="store_true", help="only the rates")
     options = parser.parse_args()
     with stack.folder(None) as work:
-        print(measure(work, options.seconds, options.rounds))
+        print(measure(work, options.seconds, options.rounds, not options.no_care))
 
 
 if __name__ == "__main__":
