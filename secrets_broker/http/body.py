@@ -67,7 +67,9 @@ def _float(literal: str) -> float:
     except InvalidOperation:
         exact = False
     if not exact:
-        raise _RefusedError("a number has more digits, or is larger or smaller, than a double holds")
+        raise _RefusedError(
+            "a number has more digits, or is larger or smaller, than a double holds"
+        )
     return number
 
 

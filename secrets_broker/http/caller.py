@@ -6,7 +6,6 @@ calls itself, and the event says how far that is known (`authn`).
 
 import ipaddress
 import secrets
-import unicodedata
 from hashlib import sha256
 from hmac import compare_digest
 from typing import Any, Final
@@ -14,13 +13,12 @@ from typing import Any, Final
 import falcon.asgi
 
 from secrets_broker.http.errors import InvalidRequestError
+from secrets_broker.ledger.encoding import label_problem
 from secrets_broker.ledger.errors import FieldError
-from secrets_broker.ledger.events import Context
+from secrets_broker.ledger.events import MAX_NAME, MAX_REASON, Context
 
 DEFAULT_ACTOR: Final = "internal"
 INTERNAL_KEY: Final = "internal_key"
-MAX_NAME: Final = 100
-MAX_REASON: Final = 500
 
 
 class KeyCheck:
@@ -65,10 +63,8 @@ def header(req: falcon.asgi.Request, name: str, limit: int) -> str | None:
         text = raw.encode("latin-1").decode("utf-8")
     except UnicodeError:
         raise InvalidRequestError(FieldError(name, "must be UTF-8")) from None
-    if len(text) > limit:
-        raise InvalidRequestError(FieldError(name, f"must have at most {limit} characters"))
-    if any(unicodedata.category(character) == "Cc" for character in text):
-        raise InvalidRequestError(FieldError(name, "must not contain control characters"))
+    if problem := label_problem(text, limit):
+        raise InvalidRequestError(FieldError(name, problem))
     return text
 
 

@@ -55,7 +55,7 @@ def write(
         body["errors"] = errors
     resp.status = status
     resp.content_type = falcon.MEDIA_JSON
-    resp.data = NOT_FOUND if status == falcon.HTTP_404 else msgspec.json.encode(body)
+    resp.data = msgspec.json.encode(body)
     resp.context.outcome = reason
 
 
@@ -124,7 +124,9 @@ async def _unexpected(
 ) -> None:
     # The text of an exception that nobody foresaw may quote a value, so it is not logged;
     # where it was raised is.
-    _log.error("unexpected_error", kind=type(error).__qualname__, where=_where(error), path=req.path)
+    _log.error(
+        "unexpected_error", kind=type(error).__qualname__, where=_where(error), path=req.path
+    )
     write(resp, 500, "internal_error", "The service failed; nothing was disclosed.")
 
 

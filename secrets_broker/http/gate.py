@@ -7,13 +7,8 @@ import falcon.asgi
 import structlog
 
 from secrets_broker.http import errors, metrics
-from secrets_broker.http.caller import (
-    MAX_NAME,
-    KeyCheck,
-    context,
-    header,
-    new_request_id,
-)
+from secrets_broker.http.caller import KeyCheck, context, header, new_request_id
+from secrets_broker.ledger.events import MAX_NAME
 
 _log = structlog.get_logger("secrets_broker.request")
 
@@ -54,7 +49,7 @@ class Gate:
         operation = OPERATIONS.get(req.path)
         if operation is None:
             return
-        outcome = resp.context.get("outcome", "ok")
+        outcome = str(resp.context.get("outcome", "ok"))
         metrics.count(operation, resp.status_code, outcome)
         caller = req.context.get("caller")
         _log.info(

@@ -9,7 +9,7 @@ from typing import Any
 # counted again.
 os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="secrets-broker-metrics-")
 
-from prometheus_client import multiprocess  # noqa: E402
+from prometheus_client import multiprocess
 
 wsgi_app = "secrets_broker.http.app:from_settings()"
 worker_class = os.environ.get("WC", "secrets_broker.http.worker.BrokerWorker")

@@ -11,7 +11,8 @@ from prometheus_client.multiprocess import MultiProcessCollector
 
 LOOKUPS = Counter("secrets_credential_lookups_total", "Credential lookups, whatever came of them.")
 LOOKUP_FAILURES = Counter(
-    "secrets_credential_lookup_failures_total", "Credential lookups that were not answered with 200."
+    "secrets_credential_lookup_failures_total",
+    "Credential lookups that were not answered with 200.",
 )
 UPSERTS = Counter("secrets_credential_upserts_total", "Credentials created or updated.")
 DELETES = Counter("secrets_credential_deletes_total", "Credentials deleted.")
@@ -44,5 +45,5 @@ def render() -> bytes:
     if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:  # one process, not under gunicorn
         return generate_latest()
     registry = CollectorRegistry()
-    MultiProcessCollector(registry)
+    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]  # it has no types
     return generate_latest(registry)

@@ -163,7 +163,9 @@ def _field_error(message: str, kind: type[msgspec.Struct]) -> FieldError:
     field = path.rstrip("`").lstrip(".").removeprefix("content.").split("[")[0].split(".")[0]
     if "missing required field" in text:
         return FieldError(text.split("`")[1], "is required")
-    head, _, rest = text.partition(": ") if text.split(":")[0] in kind.__struct_fields__ else ("", "", text)
+    head, _, rest = (
+        text.partition(": ") if text.split(":")[0] in kind.__struct_fields__ else ("", "", text)
+    )
     return FieldError(field or head, rest[:1].lower() + rest[1:])
 
 

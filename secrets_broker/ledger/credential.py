@@ -67,12 +67,12 @@ class Decision:
 def decide(state: State, command: Command, position: int, opened: Opened = None) -> Decision:
     """Say which event the command becomes at this position.
 
-    `opened` is what a lookup found in the projection: a content, UNDISCLOSABLE, or None for
-    nothing. Only a lookup regards it.
+    `opened` is what a lookup found in the projection: a content, or None for nothing. It is
+    UNDISCLOSABLE where the credential's key or row is not what the ledger says.
     """
     match command:
         case Upsert():
-            return _store(state, command.content, position)
+            return _store(state, command.content, position, opened)
         case Lookup():
             return _disclose(state, opened)
         case Delete():
@@ -96,7 +96,9 @@ def evolve(state: State, event: Event, position: int) -> State:
     return Live(event.credential_id, event.version, position, event.body.key)
 
 
-def _store(state: State, content: Content, position: int) -> Decision:
+def _store(state: State, content: Content, position: int, opened: Opened) -> Decision:
+    if state is not None and isinstance(opened, Undisclosable):
+        return Decision(events.UPDATED, state.id, state.version, error=DECRYPT_FAILED)
     if state is None:
         # An id made from the position is never used twice; the database holds it to that.
         return Decision(events.CREATED, position + 1, 1, content=content)

@@ -5,19 +5,21 @@ escapes of RFC 8785, and no floats, so that no two encoders differ. The fields t
 serves may hold floats; they take RFC 8785 in full, which survives a trip through jsonb.
 """
 
+import unicodedata
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 import rfc8785
 
 _encoder = msgspec.json.Encoder(order="sorted")
 
-MAX_SAFE_INTEGER = 2**53 - 1  # RFC 7493 (I-JSON), section 2.2
+MAX_SAFE_INTEGER: Final = 2**53 - 1  # RFC 7493 (I-JSON), section 2.2
+MAX_DEPTH: Final = 64
 
 
 def canonical_json(value: Any) -> bytes:
-    """Encode a value that holds no float. Objects have ASCII keys, so any sort order is the same."""
+    """Encode a value without floats; keys are ASCII, for which every sort order is the same."""
     return _encoder.encode(value)
 
 
@@ -40,6 +42,15 @@ def text_problem(text: str) -> str | None:
     except UnicodeEncodeError:
         return "must not contain a lone surrogate"
     return None
+
+
+def label_problem(text: str, limit: int) -> str | None:
+    """Say why a caller's name or reason is not fit for the record, or None where it is."""
+    if len(text) > limit:
+        return f"must have at most {limit} characters"
+    if any(unicodedata.category(character) == "Cc" for character in text):
+        return "must not contain control characters"
+    return text_problem(text)
 
 
 def json_problem(value: Any, depth: int = 0) -> str | None:
@@ -68,9 +79,6 @@ def json_problem(value: Any, depth: int = 0) -> str | None:
             return "must be JSON"
     problems = (json_problem(part, depth + 1) for part in parts)
     return next((problem for problem in problems if problem), None)
-
-
-MAX_DEPTH = 64
 
 
 def number_problem(number: float) -> str | None:

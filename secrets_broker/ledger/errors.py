@@ -19,12 +19,18 @@ class InvalidCommandError(LedgerError):
     """A command that breaks a rule; nothing was recorded."""
 
     def __init__(self, *errors: FieldError) -> None:
-        super().__init__("; ".join(f"{e.field}: {e.message}" if e.field else e.message for e in errors))
+        super().__init__(
+            "; ".join(f"{e.field}: {e.message}" if e.field else e.message for e in errors)
+        )
         self.errors = errors
 
 
 class DecryptionError(LedgerError):
     """A ciphertext that does not open: another key, another place, or it was changed."""
+
+
+class CredentialUndisclosableError(LedgerError):
+    """What is stored of a credential does not follow from the ledger; it is not given out."""
 
 
 class LedgerUnavailableError(LedgerError):

@@ -15,6 +15,8 @@ from secrets_broker.ledger.errors import FieldError, InvalidCommandError
 FORMAT_VERSION = 1
 MAX_ENTRY_BYTES = 65_535  # an entry bundle gives a length two bytes: C2SP tlog-tiles
 MAX_DETAILS_BYTES = 16_384
+MAX_NAME = 100
+MAX_REASON = 500
 
 CREATED = "credential.created"
 UPDATED = "credential.updated"
@@ -78,7 +80,7 @@ def encode_entry(event: Event) -> bytes:
 
 
 def check_details(details: dict[str, Any]) -> dict[str, Any]:
-    """Hold details to the format: no float, ASCII keys, at most 16 KiB; raises InvalidCommandError."""
+    """Hold details to the format; raises InvalidCommandError."""
     problem = json_problem(details) or _details_problem(details)
     if problem is None and len(canonical_json(details)) > MAX_DETAILS_BYTES:
         problem = "must be at most 16 KiB"

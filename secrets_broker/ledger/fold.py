@@ -12,10 +12,11 @@ from hashlib import sha256
 import structlog
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from secrets_broker.ledger import events
+from secrets_broker.ledger.append import Append, StoredBody
 from secrets_broker.ledger.body import Body, Place, open_content, seal_body, seal_content
-from secrets_broker.ledger.commands import Command, Content, Lookup, Name
+from secrets_broker.ledger.commands import Command, Content, Lookup, Name, Upsert
 from secrets_broker.ledger.credential import (
+    INITIAL,
     UNDISCLOSABLE,
     Decision,
     Live,
@@ -26,9 +27,14 @@ from secrets_broker.ledger.credential import (
 )
 from secrets_broker.ledger.encoding import rfc3339
 from secrets_broker.ledger.errors import DecryptionError, LedgerUnavailableError
-from secrets_broker.ledger.events import BodyReference, Context, Event, encode_entry
+from secrets_broker.ledger.events import (
+    BodyReference,
+    Context,
+    Event,
+    check_details,
+    encode_entry,
+)
 from secrets_broker.ledger.keyring import DataKey, Kek, Keyring
-from secrets_broker.ledger.merkle import Node, leaf_hash
 from secrets_broker.ledger.projection import Change, Row
 from secrets_broker.ledger.seen import Seen
 
@@ -60,106 +66,61 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
-class StoredBody:
-    """A body's ciphertext, with the position and the data key that it belongs to."""
-
-    position: int
-    key: str
+class _Sealed:
+    key: DataKey
+    body: Body
     ciphertext: bytes = field(repr=False)
 
-
-@dataclass(frozen=True, slots=True)
-class Append:
-    """What one transaction writes."""
-
-    first_position: int
-    entries: list[bytes]
-    leaves: list[bytes]
-    nodes: list[Node]
-    bodies: list[StoredBody]
-    data_keys: list[DataKey]
-    changes: list[Change]
-    seen: Seen
+    @property
+    def reference(self) -> BodyReference:
+        digest = sha256(self.ciphertext).digest()
+        return BodyReference(self.key.id, b64encode(digest).decode("ascii"))
 
 
 class Fold:
-    """Takes commands one after another; `finish` gives what they append together."""
+    """Takes commands one after another; `append` is what they write together."""
 
     def __init__(self, snapshot: Snapshot, keyring: Keyring) -> None:
-        active = keyring.get(snapshot.active_kek)
-        if active is None:
-            raise LedgerUnavailableError(
-                "the ledger's active KEK is not among the keys that this process was given"
-            )
-        self._active: Kek = active
+        self.append = Append(snapshot.seen)
         self._keyring = keyring
-        self._snapshot = snapshot
+        self._active = _active(snapshot, keyring)
+        # The ledger's time never runs backwards, whatever the clock does.
         self._at = rfc3339(max(snapshot.clock, snapshot.last_at or snapshot.clock))
         self._states = dict(snapshot.states)
         self._rows = dict(snapshot.rows)
         self._keys = dict(snapshot.data_keys)
-        self._entries: list[bytes] = []
-        self._leaves: list[bytes] = []
-        self._bodies: list[StoredBody] = []
-        self._new_keys: list[DataKey] = []
-        self._changes: list[Change] = []
-
-    @property
-    def position(self) -> int:
-        """Where the next event will stand."""
-        return self._snapshot.seen.size + len(self._entries)
 
     def take(self, command: Command, context: Context) -> Outcome:
         """Append the command's event; raises InvalidCommandError, and then appends nothing."""
-        position, name = self.position, command.name
-        state = self._states.get(name) if name else None
-        opened = self._open(name, state) if isinstance(command, Lookup) and name else None
+        position, name = self.append.position, command.name
+        state = self._states.get(name, INITIAL) if name else INITIAL
+        opened = self._open(command, state)
         decision = decide(state, command, position, opened)
-        if decision.content is None or name is None:
-            event = self._event(decision, context, name)
-            self._append(event)
-        else:
-            event = self._append_sealed(decision, context, name, decision.content, state)
-        if name:
-            self._evolve(name, state, event, position)
-        disclosed = opened if decision.error is None and isinstance(opened, Content) else None
-        return Outcome(
-            position, decision.error, decision.credential_id, decision.version, disclosed
-        )
+        sealed = self._seal(decision, name, state)
+        event = self._event(decision, context, name, sealed)
+        self._record(event, encode_entry(event), name, state, sealed)
+        content = opened if isinstance(opened, Content) else None
+        return Outcome(position, decision.error, decision.credential_id, decision.version, content)
 
-    def finish(self) -> Append:
-        """What the commands taken so far append."""
-        seen = self._snapshot.seen
-        _, nodes = seen.frontier.extend(self._leaves)
-        return Append(
-            first_position=seen.size,
-            entries=self._entries,
-            leaves=self._leaves,
-            nodes=nodes,
-            bodies=self._bodies,
-            data_keys=self._new_keys,
-            changes=self._changes,
-            seen=seen.extend(self._leaves),
-        )
+    def _open(self, command: Command, state: State) -> Opened:
+        try:
+            if isinstance(command, Lookup):
+                return self._open_row(state, self._rows.get(command.name))
+            if isinstance(command, Upsert) and state is not None:
+                self._cipher(state)  # without its key there can be no next version
+        except DecryptionError as error:
+            # An alarm, not a request's line: something changed what is stored.
+            _log.error("credential_undisclosable", name=command.name, why=str(error))
+            return UNDISCLOSABLE
+        return None
 
-    def _open(self, name: Name, state: State) -> Opened:
-        row = self._rows.get(name)
+    def _open_row(self, state: State, row: Row | None) -> Content | None:
         if state is None and row is None:
             return None
-        try:
-            return self._open_row(state, row)
-        except DecryptionError as error:
-            # An alarm, not a request's line: somebody or something changed what is served.
-            _log.error(
-                "credential_undisclosable", host=name[0], purpose=name[1], why=str(error)
-            )
-            return UNDISCLOSABLE
-
-    def _open_row(self, state: State, row: Row | None) -> Content:
-        if state is None or row is None or state != _says(row):
+        if state is None or row is None or row.state != state:
             raise DecryptionError("the projection's row is not the ledger's last change")
-        cipher = self._cipher(state)
-        return open_content(cipher, Place(*row.name, row.credential_id, row.version), row.body)
+        place = Place(*row.name, state.id, state.version)
+        return open_content(self._cipher(state), place, row.body)
 
     def _cipher(self, state: Live) -> AESGCM:
         key = self._keys.get(state.data_key)
@@ -167,37 +128,21 @@ class Fold:
             raise DecryptionError("the credential's data key is not there")
         return self._keyring.unwrap(key)
 
-    def _append_sealed(
-        self, decision: Decision, context: Context, name: Name, content: Content, state: State
-    ) -> Event:
-        assert decision.credential_id is not None and decision.version is not None  # noqa: S101
-        key, cipher = self._key_for(state, decision.credential_id)
-        place = Place(*name, decision.credential_id, decision.version)
-        body = seal_content(cipher, place, content)
-        ciphertext = seal_body(cipher, decision.type, place, body)
-        digest = b64encode(sha256(ciphertext).digest()).decode("ascii")
-        event = self._event(decision, context, name, BodyReference(key.id, digest))
-        position = self.position
-        self._append(event)
-        self._bodies.append(StoredBody(position, key.id, ciphertext))
-        if key.id not in self._keys:
-            self._keys[key.id] = key
-            self._new_keys.append(key)
-        self._project(name, event, position, body)
-        return event
-
-    def _key_for(self, state: State, credential_id: int) -> tuple[DataKey, AESGCM]:
+    def _seal(self, decision: Decision, name: Name | None, state: State) -> _Sealed | None:
+        if decision.content is None or name is None:
+            return None
+        place = Place(*name, decision.credential_id or 0, decision.version or 0)
         if state is None:
-            return self._active.new_data_key(credential_id)
-        return self._keys[state.data_key], self._cipher(state)
+            key, cipher = self._active.new_data_key(place.credential_id)
+        else:
+            key, cipher = self._keys[state.data_key], self._cipher(state)
+        body = seal_content(cipher, place, decision.content)
+        return _Sealed(key, body, seal_body(cipher, decision.type, place, body))
 
     def _event(
-        self,
-        decision: Decision,
-        context: Context,
-        name: Name | None,
-        body: BodyReference | None = None,
+        self, decision: Decision, context: Context, name: Name | None, sealed: _Sealed | None
     ) -> Event:
+        host, purpose = name or (None, None)
         return Event(
             type=decision.type,
             at=self._at,
@@ -207,35 +152,38 @@ class Fold:
             ip=context.ip,
             request_id=context.request_id,
             reason=context.reason,
-            host=name[0] if name else None,
-            purpose=name[1] if name else None,
+            host=host,
+            purpose=purpose,
             credential_id=decision.credential_id,
             version=decision.version,
             ok=decision.error is None,
             error=decision.error,
-            details=events.check_details(decision.details) if decision.details else None,
-            body=body,
+            details=check_details(decision.details) if decision.details else None,
+            body=sealed.reference if sealed else None,
         )
 
-    def _append(self, event: Event) -> None:
-        entry = encode_entry(event)
-        self._entries.append(entry)
-        self._leaves.append(leaf_hash(entry))
-
-    def _evolve(self, name: Name, state: State, event: Event, position: int) -> None:
+    def _record(
+        self, event: Event, entry: bytes, name: Name | None, state: State, sealed: _Sealed | None
+    ) -> None:
+        position = self.append.position
+        self.append.add_entry(entry)
         after = evolve(state, event, position)
-        if after is None and state is not None:
-            self._project(name, event, position, None)
+        if name is None or after == state:
+            return
         self._states[name] = after
-
-    def _project(self, name: Name, event: Event, position: int, body: Body | None) -> None:
-        self._changes.append(Change(name, event, position, body))
         self._rows.pop(name, None)
-        if body is not None:
-            place = (event.credential_id or 0, event.version or 0)
-            key = event.body.key if event.body else ""
-            self._rows[name] = Row(name, *place, position, key, body)
+        if sealed and after:
+            self._keys[sealed.key.id] = sealed.key
+            self._rows[name] = Row(name, after, sealed.body)
+            stored = StoredBody(position, sealed.key.id, sealed.ciphertext)
+            self.append.add_body(stored, sealed.key if state is None else None)
+        self.append.changes.append(Change(name, position, sealed.body if sealed else None))
 
 
-def _says(row: Row) -> Live:
-    return Live(row.credential_id, row.version, row.position, row.data_key)
+def _active(snapshot: Snapshot, keyring: Keyring) -> Kek:
+    active = keyring.get(snapshot.active_kek)
+    if active is None:
+        raise LedgerUnavailableError(
+            "the ledger's active KEK is not among the keys that this process was given"
+        )
+    return active

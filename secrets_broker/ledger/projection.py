@@ -9,7 +9,7 @@ from typing import Any, LiteralString, Protocol
 
 from secrets_broker.ledger.body import Body
 from secrets_broker.ledger.commands import Name
-from secrets_broker.ledger.events import Event
+from secrets_broker.ledger.credential import Live
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,19 +17,15 @@ class Row:
     """A live credential as the projection has it, and the change that it says it comes from."""
 
     name: Name
-    credential_id: int
-    version: int
-    position: int
-    data_key: str
+    state: Live
     body: Body
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A state-changing event with its body; None where the credential is gone after it."""
+    """A state-changing event's body; None where the credential is gone after it."""
 
     name: Name
-    event: Event
     position: int
     body: Body | None
 

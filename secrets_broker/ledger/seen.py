@@ -6,7 +6,7 @@ over or rewritten is shorter, or has another leaf there, and must not be appende
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from secrets_broker.ledger.errors import LedgerMismatchError
 from secrets_broker.ledger.merkle import Frontier
@@ -16,7 +16,7 @@ from secrets_broker.ledger.merkle import Frontier
 class Seen:
     """The largest tree that this process knows to be committed."""
 
-    frontier: Frontier = Frontier()
+    frontier: Frontier = field(default_factory=Frontier)
     last_leaf: bytes | None = None
 
     @property

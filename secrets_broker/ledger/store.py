@@ -10,55 +10,31 @@ statement the tag is ROLLBACK with no error, and a cancelled wait for a standby 
 a warning.
 """
 
-from base64 import b64encode
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, LiteralString
 
 import msgspec
 import psycopg
 import structlog
 from psycopg import AsyncConnection, AsyncCursor
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from secrets_broker.ledger.append import Append
 from secrets_broker.ledger.commands import Name
+from secrets_broker.ledger.connection import SESSION, connect
 from secrets_broker.ledger.credential import Live, State
 from secrets_broker.ledger.errors import (
     LedgerMismatchError,
-    LedgerUnavailableError,
     OutcomeUnknownError,
+    WrongKeyError,
 )
-from secrets_broker.ledger.fold import Append, Snapshot
+from secrets_broker.ledger.fold import Snapshot
 from secrets_broker.ledger.keyring import DataKey, Keyring
 from secrets_broker.ledger.merkle import frontier_from_tiles, partial_width, tile_levels
-from secrets_broker.ledger.projection import Projection, Row, Statement
+from secrets_broker.ledger.projection import Projection, Statement
 from secrets_broker.ledger.seen import Seen
 
 _log = structlog.get_logger(__name__)
 
-# A writer that freezes while it holds the lock is cut off by the server (idle in transaction)
-# before the others give up waiting for the lock.
-SESSION: Final = {
-    "timezone": "UTC",
-    "lock_timeout": "5s",
-    "idle_in_transaction_session_timeout": "3s",
-    "statement_timeout": "8s",
-    "client_min_messages": "warning",
-    # The plans are index look-ups by key whatever the statistics say, and stay so while an
-    # empty table grows; a plan made anew or compiled each time would cost more than it gains.
-    "plan_cache_mode": "force_generic_plan",
-    "enable_seqscan": "off",
-    "enable_hashjoin": "off",
-    "enable_mergejoin": "off",
-    "jit": "off",
-}
-TCP: Final = {
-    "connect_timeout": "3",
-    "keepalives_idle": "10",
-    "keepalives_interval": "3",
-    "keepalives_count": "3",
-    "tcp_user_timeout": "8000",
-}
-MIN_SERVER_VERSION: Final = 140_000
 # Further behind than this, a process catches up from the stored nodes, outside the lock.
 MAX_UNSEEN: Final = 2_048
 
@@ -134,21 +110,11 @@ class Store:
         )
 
     @classmethod
-    async def connect(cls, database_url: str, projection: Projection) -> "Store":
+    async def connect(
+        cls, database_url: str, projection: Projection, session: Mapping[str, str] = SESSION
+    ) -> "Store":
         """Connect and check what the ledger relies on; raises LedgerUnavailableError."""
-        try:
-            connection = await AsyncConnection.connect(_conninfo(database_url), autocommit=True)
-        except psycopg.Error as error:
-            raise LedgerUnavailableError(f"the database does not answer: {_words(error)}") from None
-        try:
-            await _check_server(connection)
-        except psycopg.Error as error:
-            await connection.close()
-            raise LedgerUnavailableError(f"the database refused: {_words(error)}") from None
-        except BaseException:
-            await connection.close()
-            raise
-        return cls(connection, projection)
+        return cls(await connect(database_url, session), projection)
 
     async def close(self) -> None:
         """Close the connection; what is not committed is rolled back by the server."""
@@ -164,7 +130,9 @@ class Store:
 
         Raises LedgerMismatchError, TooFarBehindError, or psycopg.Error; nothing is written.
         """
-        wanted = msgspec.json.encode([{"host": host, "purpose": purpose} for host, purpose in names]).decode()
+        wanted = msgspec.json.encode(
+            [{"host": host, "purpose": purpose} for host, purpose in names]
+        ).decode()
         connection = self._connection
         async with connection.pipeline():
             await connection.execute("BEGIN ISOLATION LEVEL READ COMMITTED", prepare=True)
@@ -203,7 +171,9 @@ class Store:
         try:
             async with connection.pipeline():
                 for statement in [*_statements(append), *self._projection.apply(append.changes)]:
-                    await connection.execute(statement.sql, (statement.json.decode(),), prepare=True)
+                    await connection.execute(
+                        statement.sql, (statement.json.decode(),), prepare=True
+                    )
                 # Died before this line: the server rolls back, and no caller was answered.
                 # Died after: the events are recorded, their callers got no answer, and an
                 # event says more than was delivered, never less.
@@ -222,7 +192,9 @@ class Store:
     async def load_seen(self) -> Seen:
         """Read the tree's right edge, without the lock; at most 255 hashes a level."""
         async with self._connection.transaction():
-            await self._connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            await self._connection.execute(
+                "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"
+            )
             head = await self._connection.execute(_HEAD)
             position = (await head.fetchall())[0][1]
             if position is None:
@@ -283,35 +255,6 @@ class Store:
         return rows[0] if rows else None
 
 
-async def _check_server(connection: AsyncConnection[Any]) -> None:
-    if connection.info.server_version < MIN_SERVER_VERSION:
-        raise LedgerUnavailableError("PostgreSQL 14 or newer is needed")
-    cursor = await connection.execute(
-        "SELECT current_setting('synchronous_commit'), current_setting('server_encoding'),"
-        " current_setting('fsync')"
-    )
-    durable, encoding, fsync = (await cursor.fetchall())[0]
-    if durable == "off":
-        raise LedgerUnavailableError(
-            "synchronous_commit is off: a secret could leave before its record is on disk"
-        )
-    if encoding != "UTF8":
-        raise LedgerUnavailableError("the database's encoding must be UTF8")
-    if fsync == "off":
-        _log.warning("fsync_is_off", consequence="a crash of the machine can lose events")
-    # Pinned, so that a reload of the server's configuration cannot switch it off under us.
-    await connection.execute("SELECT set_config('synchronous_commit', %s, false)", (durable,))
-
-
-def _conninfo(database_url: str) -> str:
-    own = conninfo_to_dict(database_url)
-    options = " ".join(f"-c {name}={value}" for name, value in SESSION.items())
-    defaults = {"application_name": "secrets-broker", **TCP}
-    given = {name: str(value) for name, value in own.items()}
-    given["options"] = f"{given.get('options', '')} {options}".strip()
-    return make_conninfo("", **{**defaults, **given})
-
-
 def _states(records: Sequence[Any]) -> tuple[dict[Name, State], dict[str, DataKey]]:
     states: dict[Name, State] = {}
     keys: dict[str, DataKey] = {}
@@ -329,8 +272,8 @@ def _statements(append: Append) -> list[Statement]:
         statements.append(Statement(_INSERT_DATA_KEYS, msgspec.json.encode(append.data_keys)))
     if append.bodies:
         statements.append(Statement(_INSERT_BODIES, msgspec.json.encode(append.bodies)))
-    if append.nodes:
-        nodes = [{"level": n.level, "index": n.index, "hash": n.hash.hex()} for n in append.nodes]
+    if completed := append.nodes():
+        nodes = [{"level": n.level, "index": n.index, "hash": n.hash.hex()} for n in completed]
         statements.append(Statement(_INSERT_NODES, msgspec.json.encode(nodes)))
     return statements
 
@@ -344,8 +287,3 @@ def _event_rows(append: Append) -> bytes:
         )
     )
     return b"[" + b",".join(rows) + b"]"
-
-
-def _words(error: psycopg.Error) -> str:
-    # libpq's text names host, port, user and database, never the password.
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

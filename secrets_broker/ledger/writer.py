@@ -158,14 +158,13 @@ class Writer:
         _check_clock(snapshot.clock)
         fold = Fold(snapshot, self._keyring)
         results = [_take(fold, waiting) for waiting in batch]
-        append = fold.finish()
-        if append.entries:
-            await store.append(append)
+        if fold.append.entries:
+            await store.append(fold.append)
         else:
             await store.give_up()
         # Only here is it known that the events are on disk: now, not before, what follows
         # them may be seen by anybody.
-        self._seen = append.seen
+        self._seen = fold.append.seen()
         return results
 
     async def _read(self, store: Store, batch: Sequence[_Waiting]) -> Snapshot:

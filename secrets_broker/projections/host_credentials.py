@@ -11,6 +11,7 @@ from typing import Any, Final
 import msgspec
 
 from secrets_broker.ledger.body import Body
+from secrets_broker.ledger.credential import Live
 from secrets_broker.ledger.projection import Change, Row, Statement
 
 _SELECT: Final = """
@@ -25,11 +26,12 @@ _SELECT: Final = """
 """
 # Everything but the body comes from the events themselves, so a row edited by hand is whole
 # again after its next change, and a rebuilt row cannot differ from a live one.
-_INSERT: Final = """
-    INSERT INTO secrets.host_credentials (
+_COLUMNS: Final = """ (
         id, host, purpose, username, password_encrypted, domain, additional_data,
         created_at, updated_at, created_by, updated_by,
         secret_data_encrypted, version, position, data_key)
+"""
+_FROM_EVENTS: Final = """
     SELECT last.credential_id, last.host, last.purpose,
            body.username, body.password_encrypted, body.domain, body.additional_data,
            coalesce((first.details ->> 'created_at')::timestamptz, first.at),
@@ -55,6 +57,9 @@ _REPLACE: Final = """
         secret_data_encrypted = excluded.secret_data_encrypted, version = excluded.version,
         position = excluded.position, data_key = excluded.data_key
 """
+_PUT: Final = "INSERT INTO secrets.host_credentials" + _COLUMNS + _FROM_EVENTS + _REPLACE
+REBUILD: Final = "INSERT INTO pg_temp.rebuilt" + _COLUMNS + _FROM_EVENTS
+"""Puts rows beside the live ones, made by the very same expressions."""
 _DELETE: Final = """
     DELETE FROM secrets.host_credentials AS live
     USING jsonb_to_recordset(%s::jsonb) AS gone (host text, purpose text)
@@ -73,10 +78,7 @@ class HostCredentials:
         username, domain, additional_data, password, secret_data = body
         return Row(
             (host, purpose),
-            credential_id,
-            version,
-            position,
-            data_key,
+            Live(credential_id, version, position, data_key),
             Body(
                 username=username,
                 domain=domain,
@@ -90,14 +92,15 @@ class HostCredentials:
         """Put the last change of each name into the table."""
         last = {change.name: change for change in changes}.values()
         gone = [{"host": c.name[0], "purpose": c.name[1]} for c in last if c.body is None]
-        kept = [_parameters(c.position, c.body) for c in last if c.body is not None]
+        kept = [parameters(c.position, c.body) for c in last if c.body is not None]
         statements = []
         if gone:
             statements.append(Statement(_DELETE, msgspec.json.encode(gone)))
         if kept:
-            statements.append(Statement(_INSERT + _REPLACE, msgspec.json.encode(kept)))
+            statements.append(Statement(_PUT, msgspec.json.encode(kept)))
         return statements
 
 
-def _parameters(position: int, body: Body) -> dict[str, Any]:
+def parameters(position: int, body: Body) -> dict[str, Any]:
+    """What a row is made of besides the events at this position and at the credential's first."""
     return {"position": position, **msgspec.structs.asdict(body)}

@@ -1,0 +1,166 @@
+"""SecretsManager: the ledger for a Python program, without HTTP between.
+
+Same rules, same write path, same guarantees as the HTTP API: a method returns a secret only
+once the record that it was given out is durable. A thread of its own runs the writer, so that
+any number of threads can call, and their commands are committed together.
+"""
+
+import asyncio
+import threading
+from collections.abc import Coroutine
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from secrets_broker.ledger.commands import Command, Delete, Lookup, Upsert, parse
+from secrets_broker.ledger.credential import DECRYPT_FAILED, NOT_FOUND
+from secrets_broker.ledger.encoding import label_problem
+from secrets_broker.ledger.errors import (
+    CredentialUndisclosableError,
+    FieldError,
+    InvalidCommandError,
+)
+from secrets_broker.ledger.events import MAX_NAME, MAX_REASON, Context
+from secrets_broker.ledger.fold import Outcome
+from secrets_broker.ledger.keyring import Keyring
+from secrets_broker.ledger.writer import Writer
+from secrets_broker.projections.host_credentials import HostCredentials
+
+T = TypeVar("T")
+
+
+class SecretsManager:
+    """Stores, discloses and deletes credentials; safe to share between threads.
+
+    Make it after a fork, not before. Raises LedgerUnavailableError where the database does not
+    answer, and WrongKeyError where the key is not this ledger's.
+    """
+
+    def __init__(self, kms_key: str | None, database_url: str | None) -> None:
+        if not kms_key:
+            raise ValueError("SECRETS_KMS_KEY not set")
+        if not database_url:
+            raise ValueError("DATABASE_URL not set")
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(
+            target=self._loop.run_forever, name="secrets-manager", daemon=True
+        )
+        self._thread.start()
+        self._writer = Writer(database_url, Keyring.from_kms_keys(kms_key), HostCredentials())
+        try:
+            self._run(self._writer.start())
+        except BaseException:
+            self.close()
+            raise
+
+    def upsert_credential(
+        self,
+        host: str,
+        purpose: str,
+        username: str | None = None,
+        password: str | None = None,
+        domain: str | None = None,
+        additional_data: dict[str, Any] | None = None,
+        created_by: str | None = None,
+        *,
+        secret_data: dict[str, Any] | None = None,
+        reason: str | None = None,
+    ) -> dict[str, Any]:
+        """Store a credential; returns success, credential_id, host, purpose and version.
+
+        Raises InvalidCommandError where an argument breaks a rule.
+        """
+        fields = {
+            "host": host,
+            "purpose": purpose,
+            "username": username,
+            "password": password,
+            "domain": domain,
+            "additional_data": additional_data,
+            "secret_data": secret_data,
+        }
+        outcome = self._record(parse(Upsert, fields), created_by, reason)
+        return {
+            "success": True,
+            "credential_id": outcome.credential_id,
+            "host": host,
+            "purpose": purpose,
+            "version": outcome.version,
+        }
+
+    def lookup_credential(
+        self,
+        host: str,
+        purpose: str,
+        accessed_by: str | None = None,
+        *,
+        reason: str | None = None,
+    ) -> dict[str, Any] | None:
+        """Disclose a credential, as the HTTP API answers it; None where there is none."""
+        command = parse(Lookup, {"host": host, "purpose": purpose})
+        outcome = self._record(command, accessed_by, reason)
+        if outcome.content is None:
+            return None
+        return {
+            "host": host,
+            "purpose": purpose,
+            "username": outcome.content.username,
+            "password": outcome.content.password,
+            "domain": outcome.content.domain,
+            "additional_data": outcome.content.additional_data,
+            "secret_data": outcome.content.secret_data,
+            "version": outcome.version,
+        }
+
+    def delete_credential(
+        self,
+        host: str,
+        purpose: str,
+        deleted_by: str | None = None,
+        *,
+        reason: str | None = None,
+    ) -> bool:
+        """Take a credential out of what is served; False where there is none."""
+        command = parse(Delete, {"host": host, "purpose": purpose})
+        return self._record(command, deleted_by, reason).error is None
+
+    def close(self) -> None:
+        """Record what waits, and let go of the database."""
+        if self._loop.is_closed():
+            return
+        self._run(self._writer.close())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _record(self, command: Command, actor: str | None, reason: str | None) -> Outcome:
+        context = Context(
+            actor=_label("actor", actor, MAX_NAME),
+            authn="library",
+            reason=_label("reason", reason, MAX_REASON),
+        )
+        outcome = self._run(self._writer.submit(command, context))
+        if outcome.error == DECRYPT_FAILED:
+            raise CredentialUndisclosableError("Failed to decrypt credential")
+        assert outcome.error in (None, NOT_FOUND)  # noqa: S101 - there is no other
+        return outcome
+
+    def _run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+
+
+def _label(field: str, text: str | None, limit: int) -> str | None:
+    problem = label_problem(text, limit) if text else None
+    if problem:
+        raise InvalidCommandError(FieldError(field, problem))
+    return text or None

@@ -1,0 +1,273 @@
+"""Rebuild secrets.host_credentials from the ledger, beside the live table, while it serves.
+
+1. Build: a table of this session is filled from the last change of each name, in short
+   transactions, with no lock.
+2. Compare: one snapshot (REPEATABLE READ) catches up with what changed since, and compares.
+   Events and rows are committed together, so in a snapshot they agree to the byte.
+3. Apply: under the ledger's lock, names that changed since are caught up once more, the rows
+   that differ are replaced in place, and `projection.rebuilt` is appended, in one transaction.
+
+A swap of tables by renaming would break views and wait for readers; this does neither.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import msgspec
+import psycopg
+
+from secrets_broker.ledger.body import Place, open_body
+from secrets_broker.ledger.commands import Name, RecordRebuild
+from secrets_broker.ledger.connection import SESSION, connect
+from secrets_broker.ledger.errors import DecryptionError
+from secrets_broker.ledger.events import Context
+from secrets_broker.ledger.fold import Fold, Outcome
+from secrets_broker.ledger.keyring import DataKey, Keyring
+from secrets_broker.ledger.store import Store
+from secrets_broker.projections.host_credentials import REBUILD, HostCredentials, parameters
+
+CHUNK: Final = 4_000  # some milliseconds of work each, so that no transaction is long
+
+# A comparison reads whole tables, once; what makes a batch quick would make it slow.
+TOOL_SESSION: Final = {
+    **SESSION,
+    "statement_timeout": "0",
+    "idle_in_transaction_session_timeout": "60s",
+    "plan_cache_mode": "auto",
+    "enable_seqscan": "on",
+    "enable_hashjoin": "on",
+    "enable_mergejoin": "on",
+    "work_mem": "64MB",
+}
+
+_CREATE: Final = """
+    CREATE TEMP TABLE rebuilt (LIKE secrets.host_credentials INCLUDING ALL);
+    CREATE TEMP TABLE differing (
+        host text, purpose text, kind text, columns text[], PRIMARY KEY (host, purpose))
+"""
+_SIZE: Final = "SELECT coalesce(max(position) + 1, 0) FROM ledger.events"
+_LAST_CHANGES: Final = """
+    SELECT last.host, last.purpose, last.position, last.type, last.credential_id, last.version,
+           body.ciphertext, data_key.id, data_key.credential_id, data_key.kek, data_key.wrapped
+    FROM (
+        SELECT DISTINCT ON (host, purpose) * FROM ledger.events
+        WHERE ok AND type IN ('credential.created', 'credential.updated', 'credential.deleted',
+                              'credential.erased', 'credential.rekeyed', 'credential.imported')
+          AND {which}
+        ORDER BY host, purpose, position DESC {limit}
+    ) AS last
+    LEFT JOIN ledger.bodies AS body ON body.position = last.position
+    LEFT JOIN ledger.data_keys AS data_key ON data_key.id = last.body ->> 'key'
+    ORDER BY last.host, last.purpose
+"""
+_NEXT_NAMES: Final = _LAST_CHANGES.format(
+    which="(host, purpose) > (%s, %s) AND position < %s", limit="LIMIT %s"
+)
+_CHANGED_NAMES: Final = _LAST_CHANGES.format(
+    which="""(host, purpose) IN (
+        SELECT host, purpose FROM ledger.events WHERE position >= %s AND type <> 'credential.read')
+    """,
+    limit="",
+)
+_FORGET: Final = """
+    DELETE FROM pg_temp.rebuilt AS made USING jsonb_to_recordset(%s::jsonb)
+        AS name (host text, purpose text)
+    WHERE made.host = name.host AND made.purpose = name.purpose
+"""
+# As text, whole rows: jsonb values that are equal but not the same byte for byte differ too.
+_COMPARE: Final = """
+    INSERT INTO pg_temp.differing
+    SELECT coalesce(live.host, made.host), coalesce(live.purpose, made.purpose),
+           CASE WHEN live.id IS NULL THEN 'missing' WHEN made.id IS NULL THEN 'surplus'
+                ELSE 'different' END,
+           (SELECT array_agg(l.key ORDER BY l.key)
+            FROM jsonb_each_text(to_jsonb(live)) AS l
+            JOIN jsonb_each_text(to_jsonb(made)) AS m USING (key)
+            WHERE l.value IS DISTINCT FROM m.value)
+    FROM secrets.host_credentials AS live
+    FULL JOIN pg_temp.rebuilt AS made USING (host, purpose)
+    WHERE live::text IS DISTINCT FROM made::text
+"""
+_DIFFERENCES: Final = """
+    SELECT host, purpose, kind, coalesce(columns, '{}') FROM pg_temp.differing
+    ORDER BY host, purpose
+"""
+_APPLY: Final = (
+    """
+    DELETE FROM secrets.host_credentials AS live USING pg_temp.differing
+    WHERE live.host = differing.host AND live.purpose = differing.purpose
+    """,
+    """
+    INSERT INTO secrets.host_credentials
+    SELECT made.* FROM pg_temp.rebuilt AS made JOIN pg_temp.differing USING (host, purpose)
+    """,
+)
+
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A name whose live row is not what the ledger says; columns are named, never shown."""
+
+    host: str
+    purpose: str
+    kind: str
+    columns: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A change whose body does not open; its row is left as it is."""
+
+    host: str
+    purpose: str
+    position: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What the ledger's first `size` events say about the live table."""
+
+    size: int
+    rows: int
+    differences: tuple[Difference, ...]
+    unreadable: tuple[Unreadable, ...]
+    position: int | None = None
+    """Where projection.rebuilt stands; None for a comparison only."""
+
+
+class Rebuild:
+    """One rebuild: build, compare, apply, in this order."""
+
+    def __init__(self, store: Store, keyring: Keyring, progress: Progress) -> None:
+        self._store = store
+        self._connection = store.connection
+        self._keyring = keyring
+        self._progress = progress
+        self._size = 0
+        self._unreadable: dict[Name, Unreadable] = {}
+
+    async def build(self, reader: "psycopg.AsyncConnection[Any]") -> None:
+        """Fill the table beside the live one; the reader fetches while this session inserts."""
+        await self._connection.execute(_CREATE)
+        self._size = await self._scalar(_SIZE)
+        records = await self._next(reader, ("", ""))
+        done = 0
+        while records:
+            last: Name = (records[-1][0], records[-1][1])
+            following, _ = await asyncio.gather(self._next(reader, last), self._put(records))
+            done += len(records)
+            self._progress(done)
+            records = following
+        await self._connection.execute("ANALYZE pg_temp.rebuilt")
+
+    async def compare(self) -> Comparison:
+        """Compare with the live table in one snapshot; nothing is locked."""
+        async with self._connection.transaction():
+            await self._connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+            await self._catch_up()
+            await self._connection.execute(_COMPARE)
+            await self._forget_unreadable()
+            differences = await self._connection.execute(_DIFFERENCES)
+            return Comparison(
+                size=self._size,
+                rows=await self._scalar("SELECT count(*) FROM pg_temp.rebuilt"),
+                differences=tuple(
+                    Difference(host, purpose, kind, tuple(columns))
+                    for host, purpose, kind, columns in await differences.fetchall()
+                ),
+                unreadable=tuple(self._unreadable.values()),
+            )
+
+    async def apply(self, found: Comparison, context: Context) -> Outcome:
+        """Replace the rows that differ, and record that; under the ledger's lock."""
+        seen = await self._store.load_seen()
+        snapshot = await self._store.read([], seen)
+        await self._catch_up()
+        for statement in _APPLY:
+            await self._connection.execute(statement)
+        fold = Fold(snapshot, self._keyring)
+        details = {
+            "projection": "secrets.host_credentials",
+            "size": self._size,
+            "rows": found.rows,
+            "replaced": len(found.differences),
+            "unreadable": len(found.unreadable),
+        }
+        outcome = fold.take(RecordRebuild(details=details), context)
+        # Died before this commits: the live table is as it was, and the table beside it is gone
+        # with the session. Died after: the rows are right and the event says so.
+        await self._store.append(fold.append)
+        return outcome
+
+    async def _next(self, reader: "psycopg.AsyncConnection[Any]", after: Name) -> list[Any]:
+        cursor = await reader.execute(_NEXT_NAMES, (*after, self._size, CHUNK))
+        return await cursor.fetchall()
+
+    async def _catch_up(self) -> None:
+        """Take in the changes since this was last asked, as this transaction sees them."""
+        cursor = await self._connection.execute(_CHANGED_NAMES, (self._size,))
+        records = await cursor.fetchall()
+        names = msgspec.json.encode([{"host": r[0], "purpose": r[1]} for r in records]).decode()
+        await self._connection.execute(_FORGET, (names,))
+        await self._put(records)
+        self._size = await self._scalar(_SIZE)
+
+    async def _put(self, records: Sequence[Any]) -> None:
+        rows = [row for row in map(self._row, records) if row]
+        if rows:
+            await self._connection.execute(REBUILD, (msgspec.json.encode(rows).decode(),))
+
+    def _row(self, record: Sequence[Any]) -> dict[str, Any] | None:
+        host, purpose, position, event_type, credential_id, version, ciphertext, *key = record
+        self._unreadable.pop((host, purpose), None)
+        if event_type in ("credential.deleted", "credential.erased"):
+            return None
+        try:
+            if ciphertext is None or key[0] is None:
+                raise DecryptionError("the body or its data key is not there")
+            cipher = self._keyring.unwrap(DataKey(*key))
+            place = Place(host, purpose, credential_id, version)
+            return parameters(position, open_body(cipher, event_type, place, ciphertext))
+        except DecryptionError as error:
+            self._unreadable[host, purpose] = Unreadable(host, purpose, position, str(error))
+            return None
+
+    async def _forget_unreadable(self) -> None:
+        names = [{"host": host, "purpose": purpose} for host, purpose in self._unreadable]
+        statement = _FORGET.replace("pg_temp.rebuilt", "pg_temp.differing")
+        await self._connection.execute(statement, (msgspec.json.encode(names).decode(),))
+
+    async def _scalar(self, query: str) -> int:
+        cursor = await self._connection.execute(query)
+        row = await cursor.fetchone()
+        return int(row[0]) if row else 0
+
+
+async def rebuild(
+    owner_url: str,
+    keyring: Keyring,
+    context: Context,
+    *,
+    check_only: bool = False,
+    progress: Progress = lambda _: None,
+) -> Comparison:
+    """Rebuild the projection, or only compare; raises LedgerUnavailableError."""
+    store = await Store.connect(owner_url, HostCredentials(), TOOL_SESSION)
+    reader = await connect(owner_url, TOOL_SESSION)
+    try:
+        await store.check_keys(keyring)
+        work = Rebuild(store, keyring, progress)
+        await work.build(reader)
+        found = await work.compare()
+        if check_only:
+            return found
+        outcome = await work.apply(found, context)
+        return replace(found, position=outcome.position)
+    finally:
+        await reader.close()
+        await store.close()
