@@ -1,4 +1,4 @@
-"""What needs no key: health for the orchestrator, counters for Prometheus, the API's description."""
+"""What needs no key: health, counters for Prometheus, and the API's description."""
 
 import time
 from importlib.resources import files

@@ -6,8 +6,9 @@ from typing import Any, Final
 import psycopg
 import structlog
 from psycopg import AsyncConnection
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.conninfo import make_conninfo
 
+from secrets_broker.database_url import DatabaseUrlError, parse
 from secrets_broker.ledger.errors import LedgerUnavailableError
 
 _log = structlog.get_logger(__name__)
@@ -42,6 +43,9 @@ async def connect(database_url: str, session: Mapping[str, str] = SESSION) -> As
     """Connect and check what the ledger relies on; raises LedgerUnavailableError."""
     try:
         conninfo = _conninfo(database_url, session)
+    except DatabaseUrlError as error:
+        raise LedgerUnavailableError(str(error)) from None
+    try:
         connection = await AsyncConnection.connect(conninfo, autocommit=True)
     except psycopg.Error as error:
         raise LedgerUnavailableError(f"the database does not answer: {_words(error)}") from None
@@ -77,10 +81,9 @@ async def _check_server(connection: AsyncConnection[Any]) -> None:
 
 
 def _conninfo(database_url: str, session: Mapping[str, str]) -> str:
-    own = conninfo_to_dict(database_url)
+    given = parse(database_url)
     options = " ".join(f"-c {name}={value}" for name, value in session.items())
     defaults = {"application_name": "secrets-broker", **_TCP}
-    given = {name: str(value) for name, value in own.items()}
     given["options"] = f"{given.get('options', '')} {options}".strip()
     return make_conninfo("", **{**defaults, **given})
 

@@ -193,10 +193,10 @@ class Writer:
     async def _connected(self) -> Store:
         if self._store is None:
             store = await Store.connect(self._database_url, self._projection)
+            self._store = store  # from here on a failure closes it
             await store.check_keys(self._keyring)
             if not self._seen.size:
                 self._seen = await store.load_seen()
-            self._store = store
         return self._store
 
     async def _disconnect(self) -> None:

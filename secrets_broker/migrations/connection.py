@@ -5,20 +5,19 @@ frees the lock, and never one without the other. A pooler that shares sessions b
 breaks that: migrate over a direct connection.
 """
 
-import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import psycopg
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.conninfo import make_conninfo
 from psycopg.rows import TupleRow
 
+from secrets_broker import database_url as urls
 from secrets_broker.migrations.errors import (
     BadDatabaseUrlError,
     BusyError,
     CannotConnectError,
-    MigrationError,
     StatementError,
     UnfitServerError,
 )
@@ -33,9 +32,6 @@ LOCK_KEY = int.from_bytes(b"sbmigrat", "big")
 # After a lost connection a COMMIT may or may not have counted; another run finds out.
 _LOST = "the connection broke ({}). Run this again, it goes on from where it was"
 _REFUSED = "{}. Nothing of it was kept"
-
-_AFTER_USER = re.compile(r"postgres(?:ql)?://(?:[^@/]*@)?([^?]*)")
-_PORTS = re.compile(r"[0-9,]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,36 +92,15 @@ def explained(doing: str) -> Iterator[None]:
 
 
 def _conninfo(database_url: str) -> str:
-    _check_delimiters(database_url)
     try:
-        given = conninfo_to_dict(database_url)
-        if not _PORTS.fullmatch(str(given.get("port") or "")):
-            raise _unreadable()
-        given.setdefault("connect_timeout", 10)
-        given.setdefault("application_name", "secrets-broker migrate")
-        # The files are UTF-8, whatever the environment's client encoding is.
-        given["client_encoding"] = "UTF8"
-        return make_conninfo("", **given)
-    except (psycopg.Error, ValueError):
-        # libpq's own message repeats a piece of the URL, which may be of the password.
-        raise _unreadable() from None
-
-
-def _check_delimiters(database_url: str) -> None:
-    # An "@" or "/" that is not percent-encoded makes libpq take a part of the password for the
-    # host, and name it in its messages.
-    match = _AFTER_USER.match(database_url)
-    if match is None:
-        raise BadDatabaseUrlError("the database URL must begin with postgresql://")
-    if "@" in match[1]:
-        raise _unreadable()
-
-
-def _unreadable() -> MigrationError:
-    return BadDatabaseUrlError(
-        "the database URL cannot be read: in it, special characters of a user's name, a password "
-        "or a folder are percent-encoded (@ is %40, / is %2F, % is %25)"
-    )
+        given = urls.parse(database_url)
+    except urls.DatabaseUrlError as error:
+        raise BadDatabaseUrlError(str(error)) from None
+    given.setdefault("connect_timeout", "10")
+    given.setdefault("application_name", "secrets-broker migrate")
+    # The files are UTF-8, whatever the environment's client encoding is.
+    given["client_encoding"] = "UTF8"
+    return make_conninfo("", **given)
 
 
 def _set(connection: Connection, name: str, value: str) -> None:

@@ -1,0 +1,38 @@
+"""Database URLs: read once, strictly, so that no message can repeat a piece of a password.
+
+libpq's own messages quote what it takes for a host or a port; where an "@" or a "/" of a
+password is not percent-encoded, that is a part of the password.
+"""
+
+import re
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+
+_AFTER_USER = re.compile(r"postgres(?:ql)?://(?:[^@/]*@)?([^?]*)")
+_PORTS = re.compile(r"[0-9,]*")
+
+
+class DatabaseUrlError(ValueError):
+    """The URL is not one, or does not mean what its writer meant; it is not repeated."""
+
+
+def parse(database_url: str) -> dict[str, str]:
+    """The URL's parts as libpq names them; raises DatabaseUrlError."""
+    match = _AFTER_USER.match(database_url)
+    if match is None:
+        raise DatabaseUrlError("the database URL must begin with postgresql://")
+    try:
+        given = conninfo_to_dict(database_url)
+    except (psycopg.Error, ValueError):
+        raise _unreadable() from None
+    if "@" in match[1] or not _PORTS.fullmatch(str(given.get("port") or "")):
+        raise _unreadable()
+    return {name: str(value) for name, value in given.items()}
+
+
+def _unreadable() -> DatabaseUrlError:
+    return DatabaseUrlError(
+        "the database URL cannot be read: in it, special characters of a user's name, a password "
+        "or a folder are percent-encoded (@ is %40, / is %2F, % is %25)"
+    )
