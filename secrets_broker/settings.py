@@ -85,6 +85,11 @@ class Settings:
         """The owner of the schemas; where there is no such login, the service's."""
         return self.get("MIGRATION_DATABASE_URL") or self.database_url
 
+    @property
+    def readable_logs(self) -> bool:
+        """Whether log lines are for people (SECRETS_BROKER_LOG=readable) or JSON."""
+        return self.get("SECRETS_BROKER_LOG") == "readable"
+
 
 def _weakest_first(data_dir: Path | None) -> Iterator[Mapping[str, str | None]]:
     yield _env_file(Path(".env"))

@@ -1,5 +1,6 @@
 """The ASGI application: routes, the gate before them, and the writer behind them."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import falcon.asgi
@@ -28,20 +29,22 @@ class _Lifespan:
     def __init__(self, writer: Writer) -> None:
         self._writer = writer
 
-    async def process_startup(self, _scope: dict[str, Any], _event: dict[str, Any]) -> None:
+    async def process_startup(self, scope: Mapping[str, Any], event: Mapping[str, Any]) -> None:
         try:
             await self._writer.start()
         except LedgerUnavailableError as error:
             # Not fatal: requests get 503 until the writer, which tries again, succeeds.
             _log.error("not_ready", why=str(error))
 
-    async def process_shutdown(self, _scope: dict[str, Any], _event: dict[str, Any]) -> None:
+    async def process_shutdown(self, scope: Mapping[str, Any], event: Mapping[str, Any]) -> None:
         await self._writer.close()
 
 
 def create_app(writer: Writer, internal_key: str) -> App:
     """Put the application together."""
-    app: App = falcon.asgi.App(middleware=[Gate(KeyCheck(internal_key)), _Lifespan(writer)])
+    app: App = falcon.asgi.App()
+    app.add_middleware(Gate(KeyCheck(internal_key)))
+    app.add_middleware(_Lifespan(writer))
     errors.install(app)
     app.add_route("/internal/secrets/credential-upsert", CredentialUpsert(writer))
     app.add_route("/internal/secrets/credential-lookup", CredentialLookup(writer))
@@ -56,7 +59,7 @@ def create_app(writer: Writer, internal_key: str) -> App:
 def from_settings() -> App:
     """The application as gunicorn starts it, from the environment."""
     settings = Settings.load()
-    logs.configure(readable=settings.get("SECRETS_BROKER_LOG") == "readable")
+    logs.configure(readable=settings.readable_logs)
     keyring = Keyring.from_kms_keys(settings.kms_key, *settings.previous_kms_keys)
     writer = Writer(settings.database_url, keyring, HostCredentials())
     return create_app(writer, settings.internal_key)

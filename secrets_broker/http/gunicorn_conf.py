@@ -5,26 +5,24 @@ import shutil
 import tempfile
 from typing import Any
 
-# Set before anything imports prometheus_client, and empty: files of an earlier run would be
-# counted again.
-os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="secrets-broker-metrics-")
+_METRICS = "PROMETHEUS_MULTIPROC_DIR"
+_PREFIX = f"secrets-broker-metrics-{os.getpid()}-"
 
-from prometheus_client import multiprocess
+# Set before anything imports prometheus_client, and empty, or an earlier run would be counted
+# again. A reload (HUP) reads this file again in the same process and keeps its counts.
+if _PREFIX not in os.environ.get(_METRICS, ""):
+    os.environ[_METRICS] = tempfile.mkdtemp(prefix=_PREFIX)
 
 wsgi_app = "secrets_broker.http.app:from_settings()"
-worker_class = os.environ.get("WC", "secrets_broker.http.worker.BrokerWorker")
-control_socket_disable = True
-accesslog = None
+worker_class = "secrets_broker.http.worker.BrokerWorker"
+logger_class = "secrets_broker.http.server_log.BrokerLogger"
+control_socket_disable = True  # on by default, and one more way in
+accesslog = None  # the application writes one line a request itself
 keepalive = 75
-graceful_timeout = 3
 timeout = 30
-
-
-def child_exit(_server: Any, worker: Any) -> None:
-    """Let go of a dead worker's gauges; its counts stay."""
-    multiprocess.mark_process_dead(worker.pid)
+graceful_timeout = 2  # what waits for the ledger is answered in well under that
 
 
 def on_exit(_server: Any) -> None:
-    """Remove what was made above."""
-    shutil.rmtree(os.environ["PROMETHEUS_MULTIPROC_DIR"], ignore_errors=True)
+    """Remove what was made above; a dead worker's counts stay until then."""
+    shutil.rmtree(os.environ[_METRICS], ignore_errors=True)

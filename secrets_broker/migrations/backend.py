@@ -10,11 +10,11 @@ from typing import Any
 from uuid import uuid4
 
 from psycopg import sql
-from yoyo.backends.core.postgresql import (  # type: ignore[import-untyped]
+from yoyo.backends.core.postgresql import (
     PostgresqlPsycopgBackend,
 )
-from yoyo.connections import DatabaseURI  # type: ignore[import-untyped]
-from yoyo.migrations import Migration, MigrationList  # type: ignore[import-untyped]
+from yoyo.connections import DatabaseURI
+from yoyo.migrations import Migration, MigrationList
 
 from secrets_broker.migrations.connection import Connection
 from secrets_broker.migrations.manifest import SqlFile

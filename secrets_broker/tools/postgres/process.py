@@ -53,7 +53,7 @@ def launch(
             extra_groups=account.switch_groups,
             umask=0o077,
             start_new_session=True,
-            preexec_fn=_die_with_parent(death_signal),  # noqa: PLW1509
+            preexec_fn=end_with_parent(death_signal),  # noqa: PLW1509
         )
     except (OSError, subprocess.SubprocessError) as error:
         raise AccountError(f"cannot run {command[0]} as {account.name}: {error}") from error
@@ -138,7 +138,8 @@ def _is_postmaster_ps(pid: int, pgdata: Path) -> bool:
     return not state.startswith("Z") and "postgres" in words and f"-D {pgdata} " in words
 
 
-def _die_with_parent(number: signal.Signals) -> Callable[[], None] | None:
+def end_with_parent(number: signal.Signals) -> Callable[[], None] | None:
+    """A preexec_fn that has a child signalled when this process dies; None off Linux."""
     if not LINUX:
         return None
     libc, parent = _libc(), os.getpid()

@@ -1,0 +1,51 @@
+# Two commands for a newcomer: `make run` and `make test`. Needed: Python 3.11 or newer, make.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PYTEST_WORKERS ?= 2
+
+.PHONY: run test lint format bench lock clean
+
+run: $(VENV)/run
+	$(BIN)/secrets-broker dev
+
+test: $(VENV)/dev
+	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) $(PYTEST_ARGS)
+
+lint: $(VENV)/dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# Needs wrk (https://github.com/wg/wrk), which distributions package.
+bench: $(VENV)/dev
+	$(BIN)/python -m bench.run
+
+# After a change of dependencies in pyproject.toml.
+lock: $(VENV)/dev
+	$(BIN)/uv pip compile --quiet --generate-hashes --universal --no-emit-index-url \
+		--output-file requirements.lock pyproject.toml
+	$(BIN)/uv pip compile --quiet --generate-hashes --universal --no-emit-index-url \
+		--extra dev --constraint requirements.lock --output-file requirements-dev.lock pyproject.toml
+
+clean:
+	rm -rf $(VENV) build *.egg-info
+
+# The stamp files say what is installed; a newer lock file installs again.
+$(VENV)/run: requirements.lock pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		--require-hashes --only-binary :all: -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	touch $@
+
+$(VENV)/dev: requirements-dev.lock $(VENV)/run
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		--require-hashes --only-binary :all: -r requirements-dev.lock
+	touch $@

@@ -1,0 +1,24 @@
+"""`secrets-broker`: the command line. One module a command; this one only lists them."""
+
+import click
+
+from secrets_broker.tools.dev import dev
+from secrets_broker.tools.import_legacy import import_legacy_command
+from secrets_broker.tools.keygen import keygen
+from secrets_broker.tools.migrate import migrate
+from secrets_broker.tools.rebuild import rebuild
+from secrets_broker.tools.serve import serve
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="secrets-broker")
+def main() -> None:
+    """An event-sourced, audit-first credential ledger.
+
+    Settings come from the environment, or from a .env file in the working folder. Every command
+    exits with 0 only when what was asked is so.
+    """
+
+
+for command in (dev, serve, keygen, migrate, rebuild, import_legacy_command):
+    main.add_command(command)

@@ -1,0 +1,156 @@
+"""`secrets-broker dev`: everything embedded, for a first try and for development.
+
+One process supervises two: PostgreSQL in the data folder, and gunicorn. Where PostgreSQL dies,
+it is started again; where gunicorn dies, dev ends. Where dev itself is killed, on Linux both end
+with it, and the next start recovers what was committed.
+"""
+
+import os
+import signal
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+import click
+
+from secrets_broker.migrations import runner
+from secrets_broker.settings import DATA_DIR, Settings
+from secrets_broker.tools.common import clear_errors, data_dir_option, say
+from secrets_broker.tools.keygen import env_lines, fresh_settings
+from secrets_broker.tools.postgres import Cluster, own_folder
+from secrets_broker.tools.postgres.process import end_with_parent
+from secrets_broker.tools.serve import server_command
+
+DATABASE: Final = "secrets_broker"
+LOGIN: Final = "secrets_broker_dev"
+SERVICE_ROLE: Final = "secrets_broker_service"
+DEFAULT_DATA_DIR: Final = Path(".secrets-broker")
+READY_SECONDS: Final = 30.0
+# All must be over in five seconds; PostgreSQL's part of that takes well under one.
+GRACE_SECONDS: Final = 3.0
+
+
+@click.command()
+@data_dir_option
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", default=3003, show_default=True, type=click.IntRange(1, 65535))
+def dev(data_dir: Path | None, host: str, port: int) -> None:
+    """Serve with an embedded PostgreSQL and fresh keys, all in one folder.
+
+    The folder is .secrets-broker, or --data-dir. Ctrl-C ends everything; a later start goes on
+    with the same data.
+    """
+    signal.signal(signal.SIGTERM, _interrupt)
+    settings = Settings.load(data_dir)
+    bin_dir = settings.get("SECRETS_BROKER_POSTGRES_BIN")
+    with clear_errors():
+        folder = own_folder(settings.data_dir or DEFAULT_DATA_DIR)
+        cluster = Cluster(folder, bin_dir=Path(bin_dir) if bin_dir else None, say=say)
+        try:
+            with cluster:
+                _prepare(cluster, folder)
+                _serve(cluster, folder, host, port)
+        except KeyboardInterrupt:
+            say("stopped; the data stays in " + str(folder))
+
+
+def _interrupt(*_: object) -> None:
+    # Once is enough: a second signal must not break off the orderly end.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+def _prepare(cluster: Cluster, folder: Path) -> None:
+    cluster.ensure_database(DATABASE)
+    runner.apply(cluster.superuser_url(DATABASE), say)
+    cluster.ensure_login(LOGIN, member_of=SERVICE_ROLE)
+    urls = {
+        "DATABASE_URL": cluster.url(LOGIN, DATABASE),
+        "MIGRATION_DATABASE_URL": cluster.superuser_url(DATABASE),
+    }
+    write_env(folder / ".env", urls)
+
+
+def write_env(path: Path, urls: Mapping[str, str]) -> None:
+    """Keep what the file has, add what it lacks, and say where the database is now.
+
+    Replaced in one step: killed before, the old file is whole; killed after, the new one is.
+    """
+    lines = path.read_text().splitlines() if path.exists() else []
+    kept = dict(line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))
+    # What belongs together is added together: half a fresh pair would fit nothing.
+    fresh = fresh_settings()
+    if any(name in kept for name in fresh if name.startswith("LEDGER_")):
+        fresh = {name: value for name, value in fresh.items() if not name.startswith("LEDGER_")}
+    values = {**fresh, **kept, **urls}
+    temporary = path.with_suffix(".new")
+    temporary.unlink(missing_ok=True)
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(env_lines(values))
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def _serve(cluster: Cluster, folder: Path, host: str, port: int) -> None:
+    environment = {**os.environ, DATA_DIR: str(folder.resolve()), "SECRETS_BROKER_LOG": "readable"}
+    server = subprocess.Popen(  # noqa: S603 - the command is ours
+        server_command(host, port, workers=2),
+        env=environment,
+        start_new_session=True,  # Ctrl-C is for dev, which ends it in order
+        preexec_fn=end_with_parent(signal.SIGTERM),  # noqa: PLW1509 - before any thread is made
+    )
+    try:
+        _announce(server, folder, host, port)
+        while server.poll() is None:
+            if cluster.pid is None:
+                say("PostgreSQL ended; starting it again")
+                cluster.start()
+            time.sleep(0.2)
+        raise click.ClickException(f"the server ended with status {server.returncode}")
+    finally:
+        _end(server)
+
+
+def _announce(server: "subprocess.Popen[bytes]", folder: Path, host: str, port: int) -> None:
+    address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    deadline = time.monotonic() + READY_SECONDS
+    while not _answers(f"{address}/health/ready"):
+        if server.poll() is not None or time.monotonic() > deadline:
+            raise click.ClickException("the server did not start; its messages are above")
+        time.sleep(0.05)
+    click.echo(f"ready {address}")
+    click.echo(_hint(address, folder))
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=2) as answer:  # noqa: S310 - an http URL of ours
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def _hint(address: str, folder: Path) -> str:
+    key = f"$(sed -n 's/^INTERNAL_KEY=//p' {folder}/.env)"
+    return (
+        "try it:\n"
+        f'  curl -X POST {address}/internal/secrets/credential-upsert -H "X-Internal-Key: {key}"'
+        " -H 'Content-Type: application/json'"
+        ' -d \'{"host": "db1.example", "purpose": "ssh", "username": "ops", "password": "s3cret"}\''
+    )
+
+
+def _end(server: "subprocess.Popen[bytes]") -> None:
+    server.terminate()
+    try:
+        server.wait(GRACE_SECONDS)
+    except subprocess.TimeoutExpired:
+        os.killpg(server.pid, signal.SIGKILL)
+        server.wait()

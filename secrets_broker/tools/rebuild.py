@@ -1,0 +1,84 @@
+"""`secrets-broker rebuild`: make host_credentials anew from the ledger, or only compare."""
+
+import asyncio
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+import msgspec
+
+from secrets_broker import logs
+from secrets_broker.projections import rebuild as projection
+from secrets_broker.projections.rebuild import Comparison, Progress
+from secrets_broker.settings import Settings
+from secrets_broker.tools.common import (
+    clear_errors,
+    data_dir_option,
+    json_option,
+    keyring,
+    operator,
+)
+
+
+@click.command()
+@data_dir_option
+@json_option
+@click.option("--check", is_flag=True, help="Only compare; exit 1 where anything differs.")
+def rebuild(data_dir: Path | None, as_json: bool, check: bool) -> None:
+    """Rebuild secrets.host_credentials from the ledger while the service runs.
+
+    Differences are named by host, purpose and column; values are never shown.
+    """
+    logs.configure(readable=True)
+    with clear_errors():
+        found = _run(Settings.load(data_dir), check)
+    click.echo(msgspec.json.encode(asdict(found)) if as_json else _text(found, check))
+    if found.unreadable or (check and found.differences):
+        raise SystemExit(1)
+
+
+def _run(settings: Settings, check: bool) -> Comparison:
+    with _progress() as progress:
+        return asyncio.run(
+            projection.rebuild(
+                settings.migration_database_url,
+                keyring(settings),
+                operator(),
+                check_only=check,
+                progress=progress,
+            )
+        )
+
+
+@contextmanager
+def _progress() -> Iterator[Progress]:
+    if not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    from rich.console import Console  # noqa: PLC0415 - slow to load, and seldom needed
+    from rich.progress import Progress as Bar  # noqa: PLC0415
+
+    with Bar(*Bar.get_default_columns()[:1], console=Console(stderr=True)) as bar:
+        task = bar.add_task("credentials", total=None)
+        yield lambda done: bar.update(task, description=f"{done} credentials replayed")
+
+
+def _text(found: Comparison, check: bool) -> str:
+    # Names are others' text: repr, so that none can steer a terminal.
+    lines = [
+        f"{d.kind}: {d.host!r} {d.purpose!r} {', '.join(d.columns)}".rstrip()
+        for d in found.differences
+    ]
+    lines += [
+        f"unreadable: {u.host!r} {u.purpose!r} (event {u.position}): {u.why}"
+        for u in found.unreadable
+    ]
+    done = "found" if check else "found and replaced"
+    summary = (
+        f"{found.size} events, {found.rows} live credentials, "
+        f"{len(found.differences)} differences {done}, {len(found.unreadable)} unreadable"
+    )
+    return "\n".join([*lines, summary])
