@@ -152,6 +152,9 @@ def parse(kind: type[C], fields: object) -> C:
         return msgspec.convert(fields, kind)
     except msgspec.ValidationError as error:
         raise InvalidCommandError(_field_error(str(error), kind)) from None
+    except UnicodeEncodeError:
+        # msgspec's own, for a text where an object belongs; it holds the text.
+        raise InvalidCommandError(FieldError("", "must not contain a lone surrogate")) from None
 
 
 def _field_error(message: str, kind: type[msgspec.Struct]) -> FieldError:

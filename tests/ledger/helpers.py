@@ -1,0 +1,107 @@
+"""Steps and strategies that the ledger's tests share."""
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+from hypothesis import strategies as st
+
+from secrets_broker.ledger.commands import Command, Delete, Lookup, Upsert
+from secrets_broker.ledger.events import Context
+from secrets_broker.ledger.fold import Outcome
+from secrets_broker.ledger.keyring import Keyring
+from secrets_broker.ledger.merkle import Node, node_hash
+from secrets_broker.ledger.writer import Writer
+from secrets_broker.projections.host_credentials import HostCredentials
+from secrets_broker.projections.rebuild import Comparison, rebuild
+from tests.conftest import Database
+
+T = TypeVar("T")
+CONTEXT = Context(actor="tester", authn="internal_key", ip="192.0.2.7", request_id="r-1")
+
+# What PostgreSQL and JSON can keep: no U+0000 and no lone surrogate.
+texts = st.text(st.characters(exclude_characters="\x00", exclude_categories=["Cs"]), max_size=40)
+integers = st.integers(-(2**53) + 1, 2**53 - 1)
+floats = st.floats(-(2**53) + 1, 2**53 - 1).filter(lambda f: str(f) != "-0.0")
+json_values = st.recursive(
+    st.none() | st.booleans() | integers | floats | texts,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(texts, inner, max_size=4),
+    max_leaves=8,
+)
+json_objects = st.dictionaries(texts, json_values, max_size=4)
+
+
+def run(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run to the end on an event loop of its own."""
+    return asyncio.run(coroutine)
+
+
+@asynccontextmanager
+async def writing(url: str, keyring: Keyring) -> AsyncIterator[Writer]:
+    """A writer that has started, and is closed at the end."""
+    writer = Writer(url, keyring, HostCredentials())
+    try:
+        await writer.start()
+        yield writer
+    finally:
+        await writer.close()
+
+
+async def send(writer: Writer, *commands: Command, context: Context = CONTEXT) -> list[Outcome]:
+    """Submit all at once, so that they are recorded together; their outcomes in order."""
+    return await asyncio.gather(*(writer.submit(command, context) for command in commands))
+
+
+def record(database: Database, keyring: Keyring, *commands: Command) -> list[Outcome]:
+    """Submit together, with a writer of their own."""
+
+    async def all_of_them() -> list[Outcome]:
+        async with writing(database.service_url, keyring) as writer:
+            return await send(writer, *commands)
+
+    return run(all_of_them())
+
+
+def upsert(host: str, secret: str = "hunter2", **fields: Any) -> Upsert:
+    """Store a password for ssh."""
+    return Upsert(host=host, purpose="ssh", password=secret, **fields)
+
+
+def lookup(host: str) -> Lookup:
+    """Look up what `upsert` stored."""
+    return Lookup(host=host, purpose="ssh")
+
+
+def delete(host: str) -> Delete:
+    """Delete what `upsert` stored."""
+    return Delete(host=host, purpose="ssh")
+
+
+def password_of(outcome: Outcome) -> str | None:
+    """The password that a lookup disclosed."""
+    return outcome.content.password if outcome.content else None
+
+
+def rebuilt(database: Database, keyring: Keyring, *, check_only: bool = False) -> Comparison:
+    """Rebuild the projection, or only compare."""
+    context = Context(actor="tester", authn="cli")
+    return run(rebuild(database.owner_url, keyring, context, check_only=check_only))
+
+
+def naive_root(leaves: Sequence[bytes]) -> bytes:
+    """RFC 9162, section 2.1.1, word by word; of at least one leaf hash."""
+    if len(leaves) == 1:
+        return leaves[0]
+    split = 1 << (len(leaves) - 1).bit_length() - 1
+    return node_hash(naive_root(leaves[:split]), naive_root(leaves[split:]))
+
+
+def naive_nodes(leaves: Sequence[bytes]) -> set[Node]:
+    """Every node that a tree of these leaves stores: a root for each complete 256^level."""
+    return {
+        Node(level, index, naive_root(leaves[index * width : (index + 1) * width]))
+        for level in (1, 2)
+        for width in (256**level,)
+        for index in range(len(leaves) // width)
+    }

@@ -1,0 +1,125 @@
+"""The life of a credential, against a model of a few lines."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from secrets_broker.ledger.commands import (
+    Command,
+    Content,
+    Delete,
+    ImportCredential,
+    Lookup,
+    RecordRebuild,
+    Upsert,
+)
+from secrets_broker.ledger.credential import (
+    INITIAL,
+    UNDISCLOSABLE,
+    Decision,
+    Live,
+    State,
+    decide,
+    evolve,
+)
+from secrets_broker.ledger.events import BodyReference, Event
+
+NAME: dict[str, Any] = {"host": "db1", "purpose": "ssh"}
+CONTENT = Content(password="p")
+UPSERT = Upsert(**NAME, password="p")
+LOOKUP, DELETE = Lookup(**NAME), Delete(**NAME)
+IMPORT = ImportCredential(**NAME, content=CONTENT, occurred_at=None, details={"legacy_id": 1})
+LIVE = Live(4, 2, 9, "key")
+
+commands: st.SearchStrategy[Command] = st.sampled_from([UPSERT, LOOKUP, DELETE, IMPORT])
+
+
+def event_of(decision: Decision) -> Event:
+    """The event that records a decision."""
+    return Event(
+        type=decision.type,
+        at="",
+        authn="none",
+        credential_id=decision.credential_id,
+        version=decision.version,
+        ok=decision.error is None,
+        error=decision.error,
+        body=BodyReference("key", "") if decision.content else None,
+    )
+
+
+@given(st.lists(st.tuples(commands, st.integers(1, 5)), max_size=40))
+def test_a_life(steps: list[tuple[Command, int]]) -> None:
+    """Versions count from 1 without a gap, and no id ever serves two lives of a name."""
+    state: State = INITIAL
+    ids, alive, version, position = list[int](), False, 0, 0
+    for command, distance in steps:
+        position += distance
+        opened = CONTENT if alive and command is LOOKUP else None
+        decision = decide(state, command, position, opened)
+        state = evolve(state, event_of(decision), position)
+        if command is UPSERT or (command is IMPORT and not alive):
+            if not alive:
+                ids.append(position + 1)
+            version = version + 1 if alive else 1
+            alive = True
+            assert decision.error is None
+            assert state == Live(ids[-1], version, position, "key")
+        elif command is IMPORT:
+            assert decision.error == "already_there"
+        elif not alive:
+            assert decision.error == "not_found"
+            assert decision.credential_id is None
+        else:
+            assert (decision.error, decision.version) == (None, version)
+            assert decision.credential_id == ids[-1]
+            alive = command is not DELETE
+        assert (state is not None) == alive
+    assert len(ids) == len(set(ids))
+
+
+@given(commands, st.integers(0, 100))
+def test_decide_is_pure(command: Command, position: int) -> None:
+    """Asked twice, the same answer: no clock, no randomness, nothing remembered."""
+    for state in (None, LIVE):
+        assert decide(state, command, position) == decide(state, command, position)
+
+
+@pytest.mark.parametrize("state", [None, LIVE])
+def test_what_does_not_follow_from_the_ledger_is_not_disclosed(state: State) -> None:
+    """A lookup of an undisclosable content fails, is recorded, and changes nothing."""
+    decision = decide(state, LOOKUP, 10, UNDISCLOSABLE)
+    assert decision.error == "decrypt_failed"
+    assert evolve(state, event_of(decision), 10) == state
+
+
+def test_no_next_version_without_its_key() -> None:
+    """An upsert over a credential whose key does not open fails, and changes nothing."""
+    decision = decide(LIVE, UPSERT, 10, UNDISCLOSABLE)
+    assert decision.error == "decrypt_failed"
+    assert decision.content is None
+    assert evolve(LIVE, event_of(decision), 10) == LIVE
+
+
+@given(st.text(max_size=20), st.booleans())
+def test_an_event_of_another_type_changes_nothing(event_type: str, ok: bool) -> None:
+    """A type that is not known, or of no credential, leaves every state as it is."""
+    for state in (None, LIVE):
+        assert evolve(state, Event(type=event_type, at="", authn="none", ok=ok), 10) == state
+
+
+@pytest.mark.parametrize("event_type", ["credential.deleted", "credential.erased"])
+def test_a_failed_event_changes_nothing(event_type: str) -> None:
+    """A delete that failed deletes nothing; one that is ok does."""
+    failed = Event(type=event_type, at="", authn="none", ok=False, error="not_found")
+    done = Event(type=event_type, at="", authn="none", credential_id=4, version=2)
+    assert evolve(LIVE, failed, 10) == LIVE
+    assert evolve(LIVE, done, 10) is None
+
+
+def test_a_rebuild_is_recorded_with_its_details() -> None:
+    """The record of a rebuild belongs to no credential and keeps its details."""
+    decision = decide(None, RecordRebuild(details={"rows": 3}), 10)
+    assert decision == Decision("projection.rebuilt", details={"rows": 3})
