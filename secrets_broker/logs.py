@@ -8,6 +8,7 @@ local variables.
 import logging
 import sys
 from collections.abc import MutableMapping
+from functools import cache
 from typing import Any, Final
 
 import msgspec
@@ -21,7 +22,7 @@ MASK: Final = "********"
 def configure(*, readable: bool = False, level: int = logging.INFO) -> None:
     """Send structlog's and the standard library's records to standard error."""
     render: list[Any] = (
-        [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
+        [_console()]
         if readable
         else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(_dump)]
     )
@@ -47,14 +48,25 @@ def configure(*, readable: bool = False, level: int = logging.INFO) -> None:
     logging.basicConfig(handlers=[handler], level=level, force=True)
 
 
+def _console() -> structlog.dev.ConsoleRenderer:
+    return structlog.dev.ConsoleRenderer(
+        colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+    )
+
+
 def mask_secrets(
     _logger: Any, _method: str, event: MutableMapping[str, Any]
 ) -> MutableMapping[str, Any]:
     """Mask every value whose name sounds secret, however it came here."""
     for name in event:
-        if name not in _PUBLIC_NAMES and any(word in name.lower() for word in _SECRET_NAMES):
+        if _sounds_secret(name):
             event[name] = MASK
     return event
+
+
+@cache  # the names come from our own code, so there are few
+def _sounds_secret(name: str) -> bool:
+    return name not in _PUBLIC_NAMES and any(word in name.lower() for word in _SECRET_NAMES)
 
 
 def _dump(event: MutableMapping[str, Any], **_: Any) -> str:

@@ -6,6 +6,7 @@ calls itself, and the event says how far that is known (`authn`).
 
 import ipaddress
 import secrets
+from functools import lru_cache
 from hashlib import sha256
 from hmac import compare_digest
 from typing import Any, Final
@@ -71,10 +72,13 @@ def header(req: falcon.asgi.Request, name: str, limit: int) -> str | None:
 def peer_address(scope: dict[str, Any]) -> str | None:
     """The peer's address in normal form, without a zone id; None over a Unix socket."""
     client = scope.get("client")
-    if not client or not client[0]:
-        return None
+    return _normal_form(client[0]) if client else None
+
+
+@lru_cache(maxsize=1_024)  # the same few services call all day
+def _normal_form(host: str) -> str | None:
     try:
-        address = ipaddress.ip_address(client[0].partition("%")[0])
+        address = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
         return None
     mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None

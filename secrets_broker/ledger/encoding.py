@@ -48,6 +48,8 @@ def label_problem(text: str, limit: int) -> str | None:
     """Say why a caller's name or reason is not fit for the record, or None where it is."""
     if len(text) > limit:
         return f"must have at most {limit} characters"
+    if text.isascii() and text.isprintable():
+        return None
     if any(unicodedata.category(character) == "Cc" for character in text):
         return "must not contain control characters"
     return text_problem(text)

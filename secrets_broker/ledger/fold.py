@@ -49,9 +49,9 @@ class Snapshot:
     last_at: datetime | None
     seen: Seen
     active_kek: str | None
-    states: dict[Name, State]
-    data_keys: dict[str, DataKey] = field(repr=False)
-    rows: dict[Name, Row] = field(repr=False)
+    states: dict[Name, State] = field(default_factory=dict)
+    data_keys: dict[str, DataKey] = field(default_factory=dict, repr=False)
+    rows: dict[Name, Row] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

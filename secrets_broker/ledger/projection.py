@@ -43,10 +43,10 @@ class Projection(Protocol):
 
     @property
     def select(self) -> LiteralString:
-        """Reads the rows of the names in its one parameter, a JSON array of {host, purpose}."""
+        """A subquery that gives the row of name.host and name.purpose."""
 
-    def row(self, record: Sequence[Any]) -> Row:
-        """Make a row of a record that `select` gave."""
+    def row(self, name: Name, record: Sequence[Any]) -> Row | None:
+        """Make a row of what `select` gave for a name; None where all of it is null."""
 
     def apply(self, changes: Sequence[Change]) -> list[Statement]:
         """Say what to execute for these changes, in order, in their events' transaction."""

@@ -21,7 +21,7 @@ from psycopg import AsyncConnection, AsyncCursor
 from secrets_broker.ledger.append import Append
 from secrets_broker.ledger.commands import Name
 from secrets_broker.ledger.connection import SESSION, connect
-from secrets_broker.ledger.credential import Live, State
+from secrets_broker.ledger.credential import Live
 from secrets_broker.ledger.errors import (
     LedgerMismatchError,
     OutcomeUnknownError,
@@ -39,30 +39,34 @@ _log = structlog.get_logger(__name__)
 MAX_UNSEEN: Final = 2_048
 
 _LOCK: Final = "SELECT 1 FROM ledger.lock FOR UPDATE"
+# The unseen leaf hashes come as one string of bytes: a row for each would cost more to read.
 _HEAD: Final = """
     SELECT clock_timestamp(), last.position, last.at,
-           (SELECT id FROM ledger.keks WHERE state = 'active')
+           (SELECT id FROM ledger.keks WHERE state = 'active'),
+           (SELECT string_agg(leaf_hash, '' ORDER BY position) FROM (
+                SELECT position, leaf_hash FROM ledger.events
+                WHERE position >= %s ORDER BY position LIMIT %s) AS unseen)
     FROM (VALUES (1)) AS one
     LEFT JOIN LATERAL (
         SELECT position, at FROM ledger.events ORDER BY position DESC LIMIT 1
     ) AS last ON true
 """
-_UNSEEN: Final = """
-    SELECT leaf_hash FROM ledger.events WHERE position >= %s ORDER BY position LIMIT %s
-"""
-_CHANGES: Final = """
-    SELECT name.host, name.purpose, last.type, last.credential_id, last.version, last.position,
-           last.key, data_key.credential_id, data_key.kek, data_key.wrapped
+_LEAF: Final = "SELECT leaf_hash FROM ledger.events WHERE position = %s"
+# For each name: the last change that the ledger has, its data key, and the projection's row.
+_NAMED: Final = """
+    SELECT name.host, name.purpose, last.credential_id, last.version, last.position, last.key,
+           data_key.credential_id, data_key.kek, data_key.wrapped, live.*
     FROM jsonb_to_recordset(%s::jsonb) AS name (host text, purpose text)
-    CROSS JOIN LATERAL (
-        SELECT type, credential_id, version, position, body ->> 'key' AS key
+    LEFT JOIN LATERAL (
+        SELECT credential_id, version, position, body ->> 'key' AS key
         FROM ledger.events AS event
         WHERE event.host = name.host AND event.purpose = name.purpose AND ok
           AND type IN ('credential.created', 'credential.updated', 'credential.deleted',
                        'credential.erased', 'credential.rekeyed', 'credential.imported')
         ORDER BY position DESC LIMIT 1
-    ) AS last
+    ) AS last ON true
     LEFT JOIN ledger.data_keys AS data_key ON data_key.id = last.key
+    LEFT JOIN LATERAL ({live}) AS live ON true
 """
 _INSERT_EVENTS: Final = """
     INSERT INTO ledger.events (
@@ -104,6 +108,7 @@ class Store:
     def __init__(self, connection: AsyncConnection[Any], projection: Projection) -> None:
         self._connection = connection
         self._projection = projection
+        self._named = _NAMED.format(live=projection.select)
         self._warnings: list[str] = []
         connection.add_notice_handler(
             lambda diagnostic: self._warnings.append(diagnostic.message_primary or "")
@@ -137,24 +142,27 @@ class Store:
         async with connection.pipeline():
             await connection.execute("BEGIN ISOLATION LEVEL READ COMMITTED", prepare=True)
             await connection.execute(_LOCK, prepare=True)
-            head = await connection.execute(_HEAD, prepare=True)
-            unseen = await connection.execute(_UNSEEN, (seen.overlap, MAX_UNSEEN), prepare=True)
-            changes = await connection.execute(_CHANGES, (wanted,), prepare=True)
-            rows = await connection.execute(self._projection.select, (wanted,), prepare=True)
-        clock, position, last_at, active_kek = (await head.fetchall())[0]
+            head = await connection.execute(_HEAD, (seen.overlap, MAX_UNSEEN), prepare=True)
+            named = await connection.execute(self._named, (wanted,), prepare=True)
+        clock, position, last_at, active_kek, unseen = (await head.fetchall())[0]
         size = 0 if position is None else position + 1
         if size - seen.overlap > MAX_UNSEEN:
             raise TooFarBehindError
-        states, data_keys = _states(await changes.fetchall())
-        return Snapshot(
-            clock=clock,
-            last_at=last_at,
-            seen=seen.catch_up(size, [leaf for (leaf,) in await unseen.fetchall()]),
-            active_kek=active_kek,
-            states=states,
-            data_keys=data_keys,
-            rows={row.name: row for row in map(self._projection.row, await rows.fetchall())},
-        )
+        snapshot = Snapshot(clock, last_at, seen.catch_up(size, _leaves(unseen)), active_kek)
+        for record in await named.fetchall():
+            self._take(record, snapshot)
+        return snapshot
+
+    def _take(self, record: Sequence[Any], snapshot: Snapshot) -> None:
+        host, purpose, credential_id, version, position, key, *rest = record
+        # A last change without a data key took the credential away.
+        live = Live(credential_id, version, position, key) if key else None
+        snapshot.states[host, purpose] = live
+        data_key, row = rest[:3], self._projection.row((host, purpose), rest[3:])
+        if key and data_key[0] is not None:
+            snapshot.data_keys[key] = DataKey(key, *data_key)
+        if row:
+            snapshot.rows[row.name] = row
 
     async def give_up(self) -> None:
         """Give the lock back; nothing is written."""
@@ -195,13 +203,13 @@ class Store:
             await self._connection.execute(
                 "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"
             )
-            head = await self._connection.execute(_HEAD)
+            head = await self._connection.execute(_HEAD, (0, 0))
             position = (await head.fetchall())[0][1]
             if position is None:
                 return Seen()
             size = position + 1
             edges = [await self._edge(size, level) for level in range(tile_levels(size))]
-            last = await self._connection.execute(_UNSEEN, (position, 1))
+            last = await self._connection.execute(_LEAF, (position,))
             (leaf,) = (await last.fetchall())[0]
         try:
             return Seen(frontier_from_tiles(size, edges), leaf)
@@ -211,7 +219,7 @@ class Store:
     async def check_contains(self, known: Seen) -> None:
         """Raise LedgerMismatchError where the ledger lacks the last leaf that was seen."""
         if known.size:
-            cursor = await self._connection.execute(_UNSEEN, (known.overlap, 1))
+            cursor = await self._connection.execute(_LEAF, (known.overlap,))
             leaves = [leaf for (leaf,) in await cursor.fetchall()]
             known.catch_up(known.size if leaves else 0, leaves)
 
@@ -255,15 +263,9 @@ class Store:
         return rows[0] if rows else None
 
 
-def _states(records: Sequence[Any]) -> tuple[dict[Name, State], dict[str, DataKey]]:
-    states: dict[Name, State] = {}
-    keys: dict[str, DataKey] = {}
-    for host, purpose, _, credential_id, version, position, key, *data_key in records:
-        # A change without a body took the credential away.
-        states[host, purpose] = Live(credential_id, version, position, key) if key else None
-        if key and data_key[0] is not None:
-            keys[key] = DataKey(key, *data_key)
-    return states, keys
+def _leaves(hashes: bytes | None) -> list[bytes]:
+    joined = hashes or b""
+    return [joined[start : start + 32] for start in range(0, len(joined), 32)]
 
 
 def _statements(append: Append) -> list[Statement]:

@@ -11,18 +11,15 @@ from typing import Any, Final
 import msgspec
 
 from secrets_broker.ledger.body import Body
+from secrets_broker.ledger.commands import Name
 from secrets_broker.ledger.credential import Live
 from secrets_broker.ledger.projection import Change, Row, Statement
 
 _SELECT: Final = """
-    SELECT live.host, live.purpose, live.id, live.version, live.position, live.data_key,
-           live.username, live.domain, live.additional_data, live.password_encrypted,
-           live.secret_data_encrypted
-    FROM jsonb_to_recordset(%s::jsonb) AS name (host text, purpose text)
-    CROSS JOIN LATERAL (
-        SELECT * FROM secrets.host_credentials AS row
-        WHERE row.host = name.host AND row.purpose = name.purpose LIMIT 1
-    ) AS live
+    SELECT id, version, position, data_key, username, domain, additional_data,
+           password_encrypted, secret_data_encrypted
+    FROM secrets.host_credentials AS row
+    WHERE row.host = name.host AND row.purpose = name.purpose
 """
 # Everything but the body comes from the events themselves, so a row edited by hand is whole
 # again after its next change, and a rebuilt row cannot differ from a live one.
@@ -72,12 +69,14 @@ class HostCredentials:
 
     select = _SELECT
 
-    def row(self, record: Sequence[Any]) -> Row:
-        """Make a row of a record that `select` gave."""
-        host, purpose, credential_id, version, position, data_key, *body = record
+    def row(self, name: Name, record: Sequence[Any]) -> Row | None:
+        """Make a row of what `select` gave for a name."""
+        credential_id, version, position, data_key, *body = record
+        if credential_id is None:
+            return None
         username, domain, additional_data, password, secret_data = body
         return Row(
-            (host, purpose),
+            name,
             Live(credential_id, version, position, data_key),
             Body(
                 username=username,

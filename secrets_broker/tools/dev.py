@@ -23,7 +23,7 @@ from secrets_broker.tools.common import clear_errors, data_dir_option, say
 from secrets_broker.tools.keygen import env_lines, fresh_settings
 from secrets_broker.tools.postgres import Cluster, own_folder
 from secrets_broker.tools.postgres.process import end_with_parent
-from secrets_broker.tools.serve import server_command
+from secrets_broker.tools.serve import default_workers, server_command
 
 DATABASE: Final = "secrets_broker"
 LOGIN: Final = "secrets_broker_dev"
@@ -101,7 +101,7 @@ def write_env(path: Path, urls: Mapping[str, str]) -> None:
 def _serve(cluster: Cluster, folder: Path, host: str, port: int) -> None:
     environment = {**os.environ, DATA_DIR: str(folder.resolve()), "SECRETS_BROKER_LOG": "readable"}
     server = subprocess.Popen(  # noqa: S603 - the command is ours
-        server_command(host, port, workers=2),
+        server_command(host, port, default_workers()),
         env=environment,
         start_new_session=True,  # Ctrl-C is for dev, which ends it in order
         preexec_fn=end_with_parent(signal.SIGTERM),  # noqa: PLW1509 - before any thread is made

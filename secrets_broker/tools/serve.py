@@ -32,11 +32,22 @@ def server_command(host: str, port: int, workers: int) -> list[str]:
     ]
 
 
+def default_workers() -> int:
+    """Half the cores, since PostgreSQL works as hard as a worker does; at least one."""
+    return max(1, (os.cpu_count() or 2) // 2)
+
+
 @click.command()
 @data_dir_option
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=3003, show_default=True, type=click.IntRange(1, 65535))
-@click.option("--workers", default=2, show_default=True, type=click.IntRange(1, 64))
+@click.option(
+    "--workers",
+    default=default_workers,
+    show_default="half the cores",
+    type=click.IntRange(1, 64),
+    help="Processes; they all wait for one ledger, so few with large batches are fastest.",
+)
 def serve(data_dir: Path | None, host: str, port: int, workers: int) -> None:
     """Serve the internal API with gunicorn, with settings from the environment."""
     settings = Settings.load(data_dir)
