@@ -16,6 +16,8 @@ from secrets_broker.ledger.errors import FieldError
 
 # A password of 8 KiB and 32 KiB of data, each byte escaped as six, and room for the rest.
 MAX_BODY_BYTES: Final = 256 * 1024
+TRUNCATED: Final = "truncated"
+"""Set in the scope's state by the protocol where the connection ended before the body did."""
 
 
 async def read_json(req: falcon.asgi.Request) -> Any:
@@ -30,6 +32,8 @@ async def _read_bounded(req: falcon.asgi.Request) -> bytes:
     if (req.content_length or 0) > MAX_BODY_BYTES:
         raise falcon.HTTPContentTooLarge
     data = await req.stream.read(MAX_BODY_BYTES + 1)
+    if req.scope["state"].get(TRUNCATED):  # what did arrive may be JSON, but is not what was meant
+        raise InvalidRequestError(FieldError("", "the body ended early"))
     if len(data) > MAX_BODY_BYTES:  # sent in chunks, with no length to refuse it by
         raise falcon.HTTPContentTooLarge
     return data

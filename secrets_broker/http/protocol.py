@@ -1,0 +1,180 @@
+"""The HTTP/1.1 protocol of the worker: uvicorn's on httptools, with the gaps closed.
+
+httptools parses strictly, but takes requests that RFC 9112 tells a server to refuse, and bounds
+neither the size nor the time of a request. Here a request has one Host and a known version, a
+head of at most 32 KiB, and 15 seconds to arrive. Whatever breaks that is answered where an
+answer can still be told apart, and the connection ends: what follows on it cannot be trusted.
+"""
+
+import asyncio
+from typing import Any, ClassVar, Final
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from secrets_broker.http.body import MAX_BODY_BYTES, TRUNCATED
+
+MAX_HEAD_BYTES: Final = 32 * 1024
+MAX_HEADERS: Final = 100
+# Past this what a refused request still sends is not waited for.
+MAX_MESSAGE_BYTES: Final = MAX_HEAD_BYTES + 4 * MAX_BODY_BYTES
+
+_ANSWERS: Final = {
+    400: b'{"reason":"invalid_request","detail":"The request is not valid HTTP/1.1."}',
+    408: b'{"reason":"timeout","detail":"The request did not arrive in time."}',
+    413: b'{"reason":"too_large","detail":"The request\'s body is too large."}',
+    417: b'{"reason":"expectation_failed","detail":"Only 100-continue can be expected."}',
+    431: b'{"reason":"headers_too_large","detail":"The request\'s headers are too large."}',
+}
+
+
+class _RefusedError(Exception):
+    """Ends the parsing of a request from within a callback of the parser."""
+
+
+class CarefulProtocol(HttpToolsProtocol):
+    """One connection."""
+
+    receive_seconds: ClassVar[float] = 15.0
+    # Closing with bytes unread would reset the connection, and the client lose its answer.
+    linger_seconds: ClassVar[float] = 1.0
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._receiving = False  # a request has begun and is not there in full
+        self._in_head = False
+        self._received = 0  # bytes of a request that came in more than one piece
+        self._too_long = False  # more is announced than anybody would wait for
+        self._refusal = 400
+        self._lingering = False
+        self._deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Give the first request its time."""
+        super().connection_made(transport)
+        self._set_deadline()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Let nobody take half a body for a whole one."""
+        self._drop_deadline()
+        self._mark_truncated()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse, and bound what a request may send and how long it may take."""
+        if self._lingering:
+            return
+        if self._receiving:
+            self._received += len(data)
+            if self._received > (MAX_HEAD_BYTES if self._in_head else MAX_MESSAGE_BYTES):
+                self._refuse(431 if self._in_head else 413)
+                return
+        super().data_received(data)
+        idle = self.cycle is None or self.cycle.response_complete
+        if self._deadline is None and (self._receiving or idle) and not self._lingering:
+            self._set_deadline()  # most requests come in one piece, and need none
+
+    def on_message_begin(self) -> None:
+        """Note that a request begins."""
+        super().on_message_begin()
+        self._receiving = self._in_head = True
+        self._received = 0
+
+    def on_headers_complete(self) -> None:
+        """Look at the head as a whole before it becomes a request."""
+        self._in_head = False
+        self._check_head()
+        super().on_headers_complete()
+        if self.parser.should_upgrade():
+            self.cycle.keep_alive = False  # the parser takes nothing after it
+
+    def on_message_complete(self) -> None:
+        """Note that the request is there in full."""
+        super().on_message_complete()
+        self._receiving = False
+        self._drop_deadline()
+
+    def on_response_complete(self) -> None:
+        """Give up a connection whose client would go on sending what nobody reads."""
+        super().on_response_complete()
+        cycle = self.cycle
+        if self._receiving and not self._in_head and cycle.response_complete and self._too_long:
+            self._linger()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what the parser, or a check of ours within it, refused."""
+        self._refuse(self._refusal)
+
+    def _check_head(self) -> None:
+        size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+        if size > MAX_HEAD_BYTES or len(self.headers) > MAX_HEADERS:
+            self._stop(431)
+        version = self.parser.get_http_version()
+        names = [name for name, _ in self.headers]
+        hosts = names.count(b"host")
+        if version == "1.0":
+            if hosts > 1 or b"transfer-encoding" in names:
+                self._stop(400)
+        elif version != "1.1" or hosts != 1:
+            self._stop(400)
+        if b"expect" in names and not self.expect_100_continue:
+            self._stop(417)
+        self._too_long = any(
+            name == b"content-length" and int(value) > MAX_BODY_BYTES
+            for name, value in self.headers
+        )
+
+    def _stop(self, status: int) -> None:
+        self._refusal = status
+        raise _RefusedError
+
+    def _refuse(self, status: int) -> None:
+        if self.transport.is_closing() or self._lingering:
+            return
+        if self._may_answer():
+            body = _ANSWERS[status]
+            head = b"content-type: application/json\r\nconnection: close\r\n"
+            length = b"content-length: %d\r\n\r\n" % len(body)
+            self.transport.write(STATUS_LINE[status] + head + length + body)
+        self._linger()
+
+    def _may_answer(self) -> bool:
+        # Not while an earlier request's answer is due, or under way: ours would be taken for it.
+        cycle = self.cycle
+        if cycle is None or cycle.response_complete:
+            return self._receiving and (cycle is None or cycle.scope is not self.scope)
+        return cycle.scope is self.scope and not (cycle.response_started or self.pipeline)
+
+    def _linger(self) -> None:
+        """Say that no more is coming, and drop what still does come, for a moment."""
+        self._lingering = True
+        self._drop_deadline()
+        self._unset_keepalive_if_required()
+        self._mark_truncated()
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        self.pipeline.clear()
+        self.flow.resume_reading()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self.loop.call_later(self.linger_seconds, self.transport.close)
+
+    def _mark_truncated(self) -> None:
+        if self._receiving and self.scope is not None:
+            self.scope["state"][TRUNCATED] = True
+
+    def _set_deadline(self) -> None:
+        self._deadline = self.loop.call_later(self.receive_seconds, self._out_of_time)
+
+    def _out_of_time(self) -> None:
+        if self.pipeline:  # it is we who do not read on, while earlier requests are answered
+            self._set_deadline()
+        elif self._receiving:
+            self._refuse(408)
+        else:
+            self.transport.close()
+
+    def _drop_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None

@@ -1,0 +1,161 @@
+"""A plain client of the service, on the standard library: what is sent is what a test says."""
+
+import http.client
+import json
+import os
+import signal
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from email.message import Message
+from pathlib import Path
+from typing import Any
+
+from tests.conftest import Database
+
+UPSERT = "/internal/secrets/credential-upsert"
+LOOKUP = "/internal/secrets/credential-lookup"
+DELETE = "/internal/secrets/credential-delete"
+JSON = "application/json"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back."""
+
+    status: int
+    headers: Message
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        """The body, decoded."""
+        assert self.headers["Content-Type"] == JSON
+        return json.loads(self.body)
+
+    @property
+    def text(self) -> str:
+        """Everything of the answer that a value could be echoed in."""
+        return repr((self.headers.items(), self.body))
+
+
+@dataclass(slots=True)
+class Service:
+    """A running service."""
+
+    port: int
+    log: Path
+    internal_key: str
+    pid: int
+    database: Database = field(init=False)
+
+    @property
+    def url(self) -> str:
+        """Where it is."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def send(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        headers: Mapping[str, str | bytes] | None = None,
+        *,
+        key: str | None = "",
+        media_type: str | None = JSON,
+    ) -> Answer:
+        """Send one request on a connection of its own; key "" is the right one, None none.
+
+        Headers in bytes go out as they are; so does a body in bytes or from an iterator.
+        """
+        sent: dict[str, str | bytes] = {}
+        if key is not None:
+            sent["X-Internal-Key"] = key or self.internal_key
+        if body is not None and media_type is not None:
+            sent["Content-Type"] = media_type
+        sent |= headers or {}
+        if isinstance(body, dict):
+            body = json.dumps(body).encode()
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        try:
+            connection.putrequest(method, path, skip_accept_encoding=True)
+            for name, value in sent.items():
+                connection.putheader(name, value)
+            chunked = isinstance(body, Iterator)
+            if isinstance(body, bytes):
+                connection.putheader("Content-Length", str(len(body)))
+            elif chunked:
+                connection.putheader("Transfer-Encoding", "chunked")
+            # Reset while sending: answered before all was sent, and the answer waits to be read.
+            with suppress(BrokenPipeError, ConnectionResetError):
+                connection.endheaders(body, encode_chunked=chunked)
+            response = connection.getresponse()
+            return Answer(response.status, response.headers, response.read())
+        finally:
+            connection.close()
+
+    def get(self, path: str) -> Answer:
+        """GET without a key."""
+        return self.send("GET", path, key=None)
+
+    def upsert(self, headers: Mapping[str, str | bytes] | None = None, **fields: Any) -> Answer:
+        """Store a credential."""
+        return self.send("POST", UPSERT, fields, headers)
+
+    def lookup(self, headers: Mapping[str, str | bytes] | None = None, **fields: Any) -> Answer:
+        """Ask for a credential."""
+        return self.send("POST", LOOKUP, fields, headers)
+
+    def delete(self, query: str, headers: Mapping[str, str | bytes] | None = None) -> Answer:
+        """Take a credential out; the query is sent as it is."""
+        return self.send("DELETE", f"{DELETE}?{query}", None, headers)
+
+    def raw(self, *pieces: bytes, pause: float = 0.0, seconds: float = 5.0) -> tuple[bytes, bool]:
+        """Send bytes; what came back, and whether the server closed within that time."""
+        received = bytearray()
+        with socket.create_connection(("127.0.0.1", self.port), timeout=seconds) as sock:
+            for piece in pieces:
+                try:
+                    sock.sendall(piece)
+                except OSError:
+                    break  # it was cut off while we sent
+                time.sleep(pause)
+            try:
+                while data := sock.recv(65_536):
+                    received += data
+            except TimeoutError:
+                return bytes(received), False
+            except OSError:
+                pass
+        return bytes(received), True
+
+    def events(self, columns: str, where: str = "true") -> list[tuple[Any, ...]]:
+        """Columns of the ledger's events, in order."""
+        query = f"SELECT {columns} FROM ledger.events WHERE {where} ORDER BY position"  # noqa: S608
+        return self.database.fetch(query)
+
+    def metrics(self) -> dict[str, float]:
+        """The counters."""
+        lines = self.get("/metrics").body.decode().splitlines()
+        pairs = (line.split() for line in lines if line and not line.startswith("#"))
+        return {name: float(value) for name, value in pairs}
+
+    def workers(self) -> list[int]:
+        """The workers' process ids."""
+        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text()
+        return [int(child) for child in children.split()]
+
+    def kill_worker(self) -> int:
+        """End one worker as a crash would."""
+        victim = self.workers()[0]
+        os.kill(victim, signal.SIGKILL)
+        return victim
+
+
+def log_lines(log: str) -> Iterator[dict[str, Any]]:
+    """The lines of a log that are JSON objects."""
+    for line in log.splitlines():
+        if line.startswith("{"):
+            yield json.loads(line)

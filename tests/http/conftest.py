@@ -1,0 +1,98 @@
+"""The service as it ships: gunicorn with its configuration, on a fresh database."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+import secrets_broker.http
+from secrets_broker.tools.postgres import Cluster
+from tests.conftest import INTERNAL_KEY, KMS_KEY, TEMPLATE, fresh_database
+from tests.http.client import Service
+
+CONFIGURATION = Path(secrets_broker.http.__file__).parent / "gunicorn_conf.py"
+START_SECONDS = 30
+
+
+@pytest.fixture(scope="module")
+def service(cluster: Cluster) -> Iterator[Service]:
+    """One service for the tests of a module."""
+    with fresh_database(cluster, TEMPLATE) as database, folder() as place:
+        log = place / "gunicorn.log"
+        with serving(database.service_url, log) as running:
+            running.database = database
+            yield running
+
+
+@contextmanager
+def folder() -> Iterator[Path]:
+    """A folder that is gone afterwards."""
+    place = Path(tempfile.mkdtemp(prefix="secrets-broker-http-"))
+    try:
+        yield place
+    finally:
+        shutil.rmtree(place)
+
+
+@contextmanager
+def serving(
+    database_url: str,
+    log: Path,
+    *options: str,
+    kms_key: str = KMS_KEY,
+    internal_key: str = INTERNAL_KEY,
+) -> Iterator[Service]:
+    """Run gunicorn with two workers, and wait until it is ready."""
+    port = _free_port()
+    environment = os.environ | {
+        "SECRETS_KMS_KEY": kms_key,
+        "INTERNAL_KEY": internal_key,
+        "DATABASE_URL": database_url,
+        "PYTHONPATH": str(CONFIGURATION.parents[2]),
+    }
+    command = [sys.executable, "-m", "gunicorn", "-c", str(CONFIGURATION), "--workers", "2"]
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [*command, "--bind", f"127.0.0.1:{port}", *options],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        running = Service(port, log, internal_key, process.pid)
+        _wait_until_ready(running, process)
+        yield running
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(timeout=20)
+        finally:
+            process.kill()
+
+
+def _free_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return int(taken.getsockname()[1])
+
+
+def _wait_until_ready(running: Service, process: "subprocess.Popen[bytes]") -> None:
+    give_up = time.monotonic() + START_SECONDS
+    while time.monotonic() < give_up and process.poll() is None:
+        try:
+            if running.get("/health/ready").status == 200:
+                return
+        except OSError:
+            pass
+        time.sleep(0.05)
+    pytest.fail(f"the service did not become ready:\n{running.log.read_text()}")
