@@ -1,0 +1,153 @@
+"""The command line, as a user types it."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from secrets_broker import SecretsManager
+from secrets_broker.tools.keygen import signing_keys
+from tests.conftest import INTERNAL_KEY, KMS_KEY, Database
+
+
+def run(
+    *arguments: str, cwd: Path, env: Mapping[str, str] | None = None, answer: str = ""
+) -> "subprocess.CompletedProcess[str]":
+    """Run secrets-broker with nothing but the given settings in its environment."""
+    return subprocess.run(
+        [sys.executable, "-m", "secrets_broker", *arguments],
+        cwd=cwd,
+        env={
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": str(Path(__file__).parents[2]),
+            **(env or {}),
+        },
+        input=answer,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def settings(database: Database) -> dict[str, str]:
+    """What a deployment would set."""
+    return {
+        "SECRETS_KMS_KEY": KMS_KEY,
+        "INTERNAL_KEY": INTERNAL_KEY,
+        "DATABASE_URL": database.service_url,
+        "MIGRATION_DATABASE_URL": database.owner_url,
+    }
+
+
+def test_signing_keys_are_in_the_form_of_a_signed_note() -> None:
+    """The published example of Go's note package: from its seed follow its two keys."""
+    private = "PRIVATE+KEY+PeterNeumann+c74f20a3+AYEKFALVFGyNhPJEMzD1QIDr+Y7hfZx09iUvxdXHKDFz"
+    public = "PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW"
+    seed = bytes.fromhex("810a1402d5146c8d84f2443330f54080ebf98ee17d9c74f6252fc5d5c7283173")
+    assert signing_keys("PeterNeumann", seed) == (private, public)
+
+
+def test_keygen_prints_lines_for_an_env_file(tmp_path: Path) -> None:
+    """Every line is NAME=value, the keys have 256 bits, and no two runs print the same."""
+    first, second = run("keygen", cwd=tmp_path), run("keygen", cwd=tmp_path)
+    names = [line.partition("=")[0] for line in first.stdout.splitlines()]
+    assert {"SECRETS_KMS_KEY", "INTERNAL_KEY", "LEDGER_SIGNING_KEY", "AUDITOR_KEY"} <= set(names)
+    assert set(first.stdout.split()) & set(second.stdout.split()) == {
+        "SECRETS_KMS_KEY_PREVIOUS=",
+        "SECRETS_KMS=",
+    }
+
+
+@pytest.mark.parametrize("missing", ["SECRETS_KMS_KEY", "INTERNAL_KEY", "DATABASE_URL"])
+def test_serve_names_the_setting_that_is_missing(
+    database: Database, tmp_path: Path, missing: str
+) -> None:
+    """An unset or empty setting is an error that names it; the service does not start."""
+    done = run("serve", cwd=tmp_path, env={**settings(database), missing: ""})
+    assert done.returncode == 1
+    assert f"{missing} not set" in done.stderr
+
+
+def test_serve_refuses_a_database_without_the_schema(
+    empty_database: str, database: Database, tmp_path: Path
+) -> None:
+    """It says which command makes the schema."""
+    done = run("serve", cwd=tmp_path, env={**settings(database), "DATABASE_URL": empty_database})
+    assert done.returncode == 1
+    assert "secrets-broker migrate" in done.stderr
+
+
+def test_serve_refuses_another_ledgers_key(database: Database, tmp_path: Path) -> None:
+    """A wrong SECRETS_KMS_KEY is told at the start, and not repeated."""
+    SecretsManager(KMS_KEY, database.service_url).close()
+    wrong = "not-the-key-of-this-ledger"
+    done = run("serve", cwd=tmp_path, env={**settings(database), "SECRETS_KMS_KEY": wrong})
+    assert done.returncode == 1
+    assert "SECRETS_KMS_KEY is not the key of this ledger" in done.stderr
+    assert wrong not in done.stderr + done.stdout
+
+
+def test_migrate_and_roll_back(empty_database: str, tmp_path: Path) -> None:
+    """Applied once, up to date after; taken back without a question where nothing is recorded."""
+    env = {"DATABASE_URL": empty_database}
+    assert "applied 0003.events" in run("migrate", cwd=tmp_path, env=env).stderr
+    assert "up to date" in run("migrate", cwd=tmp_path, env=env).stderr
+    assert run("migrate", "--rollback", cwd=tmp_path, env=env).returncode == 0
+    with psycopg.connect(empty_database) as connection:
+        (left,) = connection.execute("SELECT to_regclass('ledger.events')").fetchone() or ("?",)
+    assert left is None
+
+
+def test_a_ledger_with_events_is_not_removed_unasked(database: Database, tmp_path: Path) -> None:
+    """The answer no leaves everything; --yes removes it."""
+    with SecretsManager(KMS_KEY, database.service_url) as manager:
+        manager.upsert_credential("h", "ssh", password="p")
+    env = settings(database)
+    refused = run("migrate", "--rollback", cwd=tmp_path, env=env, answer="n\n")
+    assert refused.returncode == 1
+    assert database.fetch("SELECT count(*) FROM ledger.events") == [(1,)]
+    assert run("migrate", "--rollback", "--yes", cwd=tmp_path, env=env).returncode == 0
+    assert database.fetch("SELECT to_regclass('ledger.events')") == [(None,)]
+
+
+def test_rebuild_check_tells_whether_anything_differs(database: Database, tmp_path: Path) -> None:
+    """Exit 0 where the table follows from the ledger, 1 where a value was changed by hand."""
+    with SecretsManager(KMS_KEY, database.service_url) as manager:
+        manager.upsert_credential("h", "ssh", username="right", password="p")
+    env = settings(database)
+    assert run("rebuild", "--check", cwd=tmp_path, env=env).returncode == 0
+    database.execute("UPDATE secrets.host_credentials SET username = 'changed-by-hand'")
+    found = run("rebuild", "--check", "--json", cwd=tmp_path, env=env)
+    assert found.returncode == 1
+    (difference,) = json.loads(found.stdout)["differences"]
+    assert difference == {
+        "host": "h",
+        "purpose": "ssh",
+        "kind": "different",
+        "columns": ["username"],
+    }
+    assert run("rebuild", cwd=tmp_path, env=env).returncode == 0
+    assert run("rebuild", "--check", cwd=tmp_path, env=env).returncode == 0
+    assert database.fetch("SELECT username FROM secrets.host_credentials") == [("right",)]
+    assert database.fetch("SELECT type FROM ledger.events ORDER BY position DESC LIMIT 1") == [
+        ("projection.rebuilt",)
+    ]
+
+
+def test_settings_of_a_data_dir_win(database: Database, tmp_path: Path) -> None:
+    """--data-dir's .env is stronger than the environment, which is stronger than ./.env."""
+    data_dir = tmp_path / "data"
+    data_dir.mkdir()
+    (tmp_path / ".env").write_text("DATABASE_URL=postgresql://nobody@127.0.0.1:1/from_folder\n")
+    env = {"DATABASE_URL": "postgresql://nobody@127.0.0.1:1/from_environment"}
+    assert "127.0.0.1" in run("migrate", cwd=tmp_path, env=env).stderr
+    lines = f"DATABASE_URL={database.owner_url}\nMIGRATION_DATABASE_URL=\n"
+    (data_dir / ".env").write_text(lines)
+    done = run("migrate", "--data-dir", str(data_dir), cwd=tmp_path, env=env)
+    assert (done.returncode, done.stderr.strip()) == (0, "the schema is up to date")

@@ -1,0 +1,159 @@
+"""`secrets-broker dev`: started, killed and started again, as a newcomer would."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+class Dev:
+    """A running `secrets-broker dev`."""
+
+    def __init__(self, folder: Path, bin_dir: Path | None) -> None:
+        self.folder = folder
+        self.data_dir = folder / "data"
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port = free.getsockname()[1]
+        env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
+        if bin_dir:
+            env["SECRETS_BROKER_POSTGRES_BIN"] = str(bin_dir)
+        self.log = (folder / "log").open("a")
+        command = ["dev", "--data-dir", str(self.data_dir), "--port", str(self.port)]
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "secrets_broker", *command],
+            cwd=folder,
+            env=env,
+            stdout=subprocess.PIPE,
+            stderr=self.log,
+            text=True,
+        )
+        assert self.process.stdout
+        self.first_line = self.process.stdout.readline().strip()
+
+    def end(self, number: signal.Signals = signal.SIGTERM) -> float:
+        """Signal it, wait for its end, and say how many seconds that took."""
+        started = time.monotonic()
+        self.process.send_signal(number)
+        self.process.wait(20)
+        assert self.process.stdout
+        self.process.stdout.close()
+        self.log.close()
+        return time.monotonic() - started
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """What its .env says."""
+        lines = (self.data_dir / ".env").read_text().splitlines()
+        return dict(line.split("=", 1) for line in lines)
+
+    def post(self, operation: str, **body: Any) -> dict[str, Any]:
+        """Ask the service something."""
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.port}/internal/secrets/credential-{operation}",
+            json.dumps(body).encode(),
+            {
+                "X-Internal-Key": self.settings["INTERNAL_KEY"],
+                "Content-Type": "application/json",
+            },
+        )
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            decoded: dict[str, Any] = json.load(answer)
+            return decoded
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A folder that PostgreSQL's own account can pass through, where this runs as root."""
+    made = Path(tempfile.mkdtemp(prefix="secrets-broker-dev-"))
+    made.chmod(0o711)
+    yield made
+    shutil.rmtree(made)
+
+
+def listens(port: int) -> bool:
+    """Whether anything answers there."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def test_a_newcomers_first_day(folder: Path, bin_dir: Path | None) -> None:
+    """It says when it is ready, serves, keeps keys and data over a restart, and ends in 5 s."""
+    dev = Dev(folder, bin_dir)
+    assert dev.first_line == f"ready http://127.0.0.1:{dev.port}"
+    assert stat.S_IMODE((dev.data_dir / ".env").stat().st_mode) == 0o600
+    stored = dev.post("upsert", host="h", purpose="ssh", password="a-password-of-dev")
+    assert stored["success"] is True
+    before = dev.settings
+    assert dev.end() < 5
+    assert not listens(dev.port)
+
+    again = Dev(folder, bin_dir)
+    assert again.post("lookup", host="h", purpose="ssh")["password"] == "a-password-of-dev"
+    assert again.settings == before
+    assert again.end(signal.SIGINT) < 5
+    assert "a-password-of-dev" not in (folder / "log").read_text()
+
+
+def test_killed_with_everything_it_started(folder: Path, bin_dir: Path | None) -> None:
+    """After kill -9 nothing is left running, and the next start has what was acknowledged."""
+    dev = Dev(folder, bin_dir)
+    dev.post("upsert", host="h", purpose="ssh", password="p")
+    dev.end(signal.SIGKILL)
+    deadline = time.monotonic() + 10
+    while listens(dev.port) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not listens(dev.port)
+    again = Dev(folder, bin_dir)
+    assert again.post("lookup", host="h", purpose="ssh")["password"] == "p"
+    again.end()
+
+
+def test_postgresql_killed_under_it(folder: Path, bin_dir: Path | None) -> None:
+    """dev starts PostgreSQL again, and the service recovers without a restart."""
+    dev = Dev(folder, bin_dir)
+    dev.post("upsert", host="h", purpose="ssh", password="p")
+    pid = int((dev.data_dir / "postgres" / "postmaster.pid").read_text().splitlines()[0])
+    os.kill(pid, signal.SIGKILL)
+    assert eventually(lambda: dev.post("lookup", host="h", purpose="ssh")["password"]) == "p"
+    dev.end()
+
+
+def eventually(ask: Any) -> Any:
+    """Ask until there is an answer, for 15 s at most."""
+    deadline = time.monotonic() + 15
+    while True:
+        try:
+            return ask()
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+
+
+def test_settings_that_an_older_version_did_not_know_are_added(
+    folder: Path, bin_dir: Path | None
+) -> None:
+    """What an .env has is kept to the letter; what it lacks is added."""
+    data_dir = folder / "data"
+    data_dir.mkdir(mode=0o711)
+    (data_dir / ".env").write_text("SECRETS_KMS_KEY=kept\nINTERNAL_KEY=kept-too\nMY_OWN=1\n")
+    dev = Dev(folder, bin_dir)
+    dev.end()
+    assert dev.settings["SECRETS_KMS_KEY"] == "kept"
+    assert dev.settings["INTERNAL_KEY"] == "kept-too"
+    assert dev.settings["MY_OWN"] == "1"
+    assert dev.settings["LEDGER_SIGNING_KEY"].startswith("PRIVATE+KEY+")
