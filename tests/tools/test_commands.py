@@ -14,6 +14,8 @@ from secrets_broker import SecretsManager
 from secrets_broker.tools.keygen import signing_keys
 from tests.conftest import INTERNAL_KEY, KMS_KEY, Database
 
+ROOT = Path(__file__).parents[2]
+
 
 def run(
     *arguments: str, cwd: Path, env: Mapping[str, str] | None = None, answer: str = ""
@@ -24,7 +26,7 @@ def run(
         cwd=cwd,
         env={
             "PATH": os.environ["PATH"],
-            "PYTHONPATH": str(Path(__file__).parents[2]),
+            "PYTHONPATH": str(ROOT),
             **(env or {}),
         },
         input=answer,
