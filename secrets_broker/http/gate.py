@@ -46,10 +46,10 @@ class Gate:
     ) -> None:
         """Echo the request's id, count it, and log it in one line."""
         resp.set_header("X-Request-Id", req.context.request_id)
-        operation = OPERATIONS.get(req.path)
-        if operation is None:
-            return
+        operation = OPERATIONS.get(req.path, "none")
         outcome = str(resp.context.get("outcome", "ok"))
+        if operation == "none" and outcome != "forbidden":
+            return
         metrics.count(operation, resp.status_code, outcome)
         caller = req.context.get("caller")
         _log.info(

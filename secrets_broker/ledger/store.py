@@ -108,6 +108,7 @@ class Store:
     def __init__(self, connection: AsyncConnection[Any], projection: Projection) -> None:
         self._connection = connection
         self._projection = projection
+        self.committing = False
         self._named = _NAMED.format(live=projection.select)
         self._warnings: list[str] = []
         connection.add_notice_handler(
@@ -175,6 +176,7 @@ class Store:
         Raises OutcomeUnknownError where it cannot be known.
         """
         self._warnings.clear()
+        self.committing = True  # from here on, silence does not mean that nothing was written
         connection = self._connection
         try:
             async with connection.pipeline():
@@ -191,6 +193,7 @@ class Store:
                 raise OutcomeUnknownError("the connection was lost while committing") from None
             raise
         self._check_commit(commit)
+        self.committing = False
 
     def _check_commit(self, commit: AsyncCursor[Any]) -> None:
         if commit.statusmessage != "COMMIT" or self._warnings:

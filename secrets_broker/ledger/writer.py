@@ -147,10 +147,16 @@ class Writer:
             failure = LedgerUnavailableError("the database refused to write")
             _log.error("ledger_write_failed", sqlstate=error.sqlstate, why=_primary(error))
         except TimeoutError:
-            failure = OutcomeUnknownError("the database did not answer in time")
+            failure = self._silence()
         await self._disconnect()
         _log.warning("batch_refused", size=len(batch), why=str(failure))
         return [failure] * len(batch)
+
+    def _silence(self) -> LedgerError:
+        late = "the database did not answer in time"
+        if self._store and self._store.committing:
+            return OutcomeUnknownError(late)
+        return LedgerUnavailableError(late)
 
     async def _commit(self, batch: Sequence[_Waiting]) -> Sequence[Result]:
         store = await self._connected()

@@ -20,6 +20,8 @@ LOOKUP = "/internal/secrets/credential-lookup"
 DELETE = "/internal/secrets/credential-delete"
 JSON = "application/json"
 
+Headers = Mapping[str, str | bytes]
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -61,7 +63,7 @@ class Service:
         method: str,
         path: str,
         body: Any = None,
-        headers: Mapping[str, str | bytes] | None = None,
+        headers: Headers | None = None,
         *,
         key: str | None = "",
         media_type: str | None = JSON,
@@ -100,15 +102,15 @@ class Service:
         """GET without a key."""
         return self.send("GET", path, key=None)
 
-    def upsert(self, headers: Mapping[str, str | bytes] | None = None, **fields: Any) -> Answer:
+    def upsert(self, headers: Headers | None = None, /, **fields: Any) -> Answer:
         """Store a credential."""
         return self.send("POST", UPSERT, fields, headers)
 
-    def lookup(self, headers: Mapping[str, str | bytes] | None = None, **fields: Any) -> Answer:
+    def lookup(self, headers: Headers | None = None, /, **fields: Any) -> Answer:
         """Ask for a credential."""
         return self.send("POST", LOOKUP, fields, headers)
 
-    def delete(self, query: str, headers: Mapping[str, str | bytes] | None = None) -> Answer:
+    def delete(self, query: str, headers: Headers | None = None) -> Answer:
         """Take a credential out; the query is sent as it is."""
         return self.send("DELETE", f"{DELETE}?{query}", None, headers)
 

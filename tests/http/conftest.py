@@ -50,8 +50,9 @@ def serving(
     *options: str,
     kms_key: str = KMS_KEY,
     internal_key: str = INTERNAL_KEY,
+    until: int = 200,
 ) -> Iterator[Service]:
-    """Run gunicorn with two workers, and wait until it is ready."""
+    """Run gunicorn with two workers, and wait until /health/ready has that status."""
     port = _free_port()
     environment = os.environ | {
         "SECRETS_KMS_KEY": kms_key,
@@ -70,7 +71,7 @@ def serving(
         )
     try:
         running = Service(port, log, internal_key, process.pid)
-        _wait_until_ready(running, process)
+        _wait(running, process, until)
         yield running
     finally:
         process.send_signal(signal.SIGTERM)
@@ -86,11 +87,11 @@ def _free_port() -> int:
         return int(taken.getsockname()[1])
 
 
-def _wait_until_ready(running: Service, process: "subprocess.Popen[bytes]") -> None:
+def _wait(running: Service, process: "subprocess.Popen[bytes]", status: int) -> None:
     give_up = time.monotonic() + START_SECONDS
     while time.monotonic() < give_up and process.poll() is None:
         try:
-            if running.get("/health/ready").status == 200:
+            if running.get("/health/ready").status == status:
                 return
         except OSError:
             pass

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.http.client import DELETE, LOOKUP, UPSERT, Service
+from tests.http.client import DELETE, LOOKUP, UPSERT, Headers, Service
 
 
 def test_upsert_answers_with_the_credential_it_made(service: Service) -> None:
@@ -167,7 +167,7 @@ COUNT = "SELECT count(*) FROM ledger.events"
 
 def test_headers_say_who_asks_and_why(service: Service) -> None:
     """X-Service-Name becomes the actor, X-Access-Reason the reason, X-Request-Id is kept."""
-    headers = {
+    headers: Headers = {
         "X-Service-Name": "backup-ünit".encode(),
         "X-Access-Reason": "tägliche Sicherung".encode(),
         "X-Request-Id": "req-4711",
