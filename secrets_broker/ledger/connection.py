@@ -19,7 +19,7 @@ SESSION: Final = {
     "timezone": "UTC",
     "lock_timeout": "5s",
     "idle_in_transaction_session_timeout": "3s",
-    "statement_timeout": "8s",
+    "statement_timeout": "7s",
     "client_min_messages": "warning",
     # The plans are index look-ups by key whatever the statistics say, and stay so while an
     # empty table grows; a plan made anew or compiled each time would cost more than it gains.

@@ -40,7 +40,7 @@ MAX_WAITING: Final = 4_096  # at some thousand a second, what waits is answered 
 MAX_CLOCK_DIFFERENCE: Final = timedelta(minutes=5)
 # Longer than the server's own limits, so that it only ends what the server cannot: a machine
 # or a network that is gone.
-BATCH_SECONDS: Final = 15.0
+BATCH_SECONDS: Final = 10.0
 
 
 Request = tuple[Command, Context]
