@@ -1,0 +1,113 @@
+"""Health, and what becomes of requests while the database is gone."""
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from secrets_broker.migrations import runner
+from secrets_broker.tools.postgres import Cluster
+from tests.conftest import SERVICE_LOGIN, Database
+from tests.http.client import Answer, Service
+from tests.http.conftest import folder, serving
+
+NAME = {"host": "health.example", "purpose": "ssh"}
+BOUND_SECONDS = 10.0
+
+
+@pytest.fixture(scope="module")
+def own_cluster(bin_dir: Path | None) -> Iterator[Cluster]:
+    """A PostgreSQL that a test may stop."""
+    with folder() as place:
+        place.chmod(0o711)  # as root, PostgreSQL's own account has to pass through
+        with Cluster(place, bin_dir=bin_dir) as running:
+            running.ensure_login(SERVICE_LOGIN)
+            running.ensure_database("broker")
+            runner.apply(running.superuser_url("broker"), lambda _: None)
+            running.ensure_login(SERVICE_LOGIN, member_of="secrets_broker_service")
+            yield running
+
+
+@pytest.fixture(scope="module")
+def service(own_cluster: Cluster) -> Iterator[Service]:
+    """A service on that PostgreSQL."""
+    url = own_cluster.url(SERVICE_LOGIN, "broker")
+    with folder() as place, serving(url, place / "log") as running:
+        running.database = Database("broker", own_cluster.superuser_url("broker"), url)
+        yield running
+
+
+def eventually(ask: Callable[[], Answer], status: int) -> Answer:
+    """Ask until the answer has that status, within a bound."""
+    give_up = time.monotonic() + BOUND_SECONDS
+    while (answer := ask()).status != status:
+        assert time.monotonic() < give_up, f"still {answer.status}"
+        time.sleep(0.1)
+    return answer
+
+
+def test_health_needs_no_key(service: Service) -> None:
+    """A probe holds no secret."""
+    assert service.get("/health/live").json == {"status": "live"}
+    assert service.get("/health/ready").json == {"status": "ready"}
+
+
+@pytest.mark.parametrize("end", [Cluster.stop, Cluster.kill], ids=["stopped", "killed"])
+def test_without_its_database_the_service_says_so_and_recovers_by_itself(
+    own_cluster: Cluster, service: Service, end: Callable[[Cluster], None]
+) -> None:
+    """503 in bounded time and nothing disclosed; then service as before, and nothing lost."""
+    service.upsert(**NAME, password="kept")
+    workers = service.workers()
+    end(own_cluster)
+    started = time.monotonic()
+    answers = [service.lookup(**NAME) for _ in range(4)]
+    assert time.monotonic() - started < BOUND_SECONDS
+    for answer in answers:
+        assert answer.status == 503
+        assert answer.json["reason"] in ("ledger_unavailable", "outcome_unknown")
+        assert int(answer.headers["Retry-After"]) >= 1
+        assert "kept" not in answer.text
+    not_ready = eventually(lambda: service.get("/health/ready"), 503)
+    assert not_ready.json["status"] == "not_ready"
+    assert not_ready.json["detail"]
+    assert service.get("/health/live").status == 200
+    own_cluster.start()
+    found = eventually(lambda: service.lookup(**NAME), 200)
+    assert found.json["password"] == "kept"
+    eventually(lambda: service.get("/health/ready"), 200)
+    assert service.workers() == workers
+
+
+def test_a_service_that_starts_before_its_database_waits_for_it(
+    own_cluster: Cluster, service: Service
+) -> None:
+    """Starting in any order works: 503 until the database is there."""
+    own_cluster.stop()
+    try:
+        with (
+            folder() as place,
+            serving(service.database.service_url, place / "log", until=503) as early,
+        ):
+            assert early.lookup(**NAME).status == 503
+            own_cluster.start()
+            eventually(lambda: early.get("/health/ready"), 200)
+            assert eventually(lambda: early.lookup(**NAME), 200).json["password"] == "kept"
+    finally:
+        own_cluster.start()
+
+
+def test_a_wrong_key_is_said_at_the_start(own_cluster: Cluster, service: Service) -> None:
+    """A KEK that this ledger does not know makes the service not ready, before any lookup."""
+    service.upsert(**NAME, password="p")
+    with folder() as place:
+        log = place / "log"
+        url = service.database.service_url
+        with serving(url, log, kms_key="another-key-than-it-was", until=503) as other:
+            answer = other.get("/health/ready")
+            assert (answer.status, answer.json["status"]) == (503, "not_ready")
+            assert "key" in answer.json["detail"].lower()
+            assert other.lookup(**NAME).status == 503
+            assert "another-key-than-it-was" not in log.read_text() + answer.text
+            assert "not_ready" in log.read_text()

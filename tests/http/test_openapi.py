@@ -1,0 +1,147 @@
+"""The API's description is true: of the code, and of what a running service answers."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+import pytest
+import schemathesis
+import yaml
+from hypothesis import HealthCheck, settings
+from openapi_spec_validator import OpenAPIV31SpecValidator
+
+from secrets_broker.http import errors
+from secrets_broker.http.app import create_app
+from secrets_broker.ledger.commands import Delete, Lookup, Upsert
+from secrets_broker.ledger.keyring import Keyring
+from secrets_broker.ledger.writer import Writer
+from secrets_broker.projections.host_credentials import HostCredentials
+from tests.http.client import Service
+
+
+@pytest.fixture(scope="module")
+def description(service: Service) -> Any:
+    """The description as it is served."""
+    answer = service.get("/openapi.yaml")
+    assert (answer.status, answer.headers["Content-Type"]) == (200, "application/yaml")
+    return yaml.safe_load(answer.body)
+
+
+def test_the_description_is_valid(description: Any) -> None:
+    """It is OpenAPI 3.1 by the standard's own schema, with no reference that leads nowhere."""
+    OpenAPIV31SpecValidator(description).validate()
+
+
+def resolved(description: Any, schema: Any) -> Any:
+    """A schema with its references followed."""
+    while "$ref" in schema:
+        found = description
+        for part in schema["$ref"].removeprefix("#/").split("/"):
+            found = found[part]
+        schema = found
+    return schema
+
+
+def limits(schema: Any) -> dict[str, Any]:
+    """What a schema of one field allows: its types and lengths."""
+    kinds = schema.get("anyOf", [schema])
+    types = {kind for one in kinds for kind in _types(one)}
+    sizes = {name: one[name] for one in kinds for name in ("minLength", "maxLength") if name in one}
+    return {"types": types, **sizes}
+
+
+def _types(schema: Any) -> list[str]:
+    types = schema["type"]
+    return types if isinstance(types, list) else [types]
+
+
+@pytest.mark.parametrize("command", [Upsert, Lookup])
+def test_request_bodies_are_described_as_the_code_takes_them(
+    description: Any, command: type[msgspec.Struct]
+) -> None:
+    """Fields, what is required, types and lengths are those of the command."""
+    name = command.__name__
+    code = msgspec.json.schema(command)["$defs"][name]
+    text = description["components"]["schemas"][name]
+    assert text["required"] == code["required"]
+    assert text["additionalProperties"] == code["additionalProperties"]
+    assert {
+        field: limits(resolved(description, schema)) for field, schema in text["properties"].items()
+    } == {field: limits(schema) for field, schema in code["properties"].items()}
+
+
+def test_the_query_is_described_as_the_code_takes_it(description: Any) -> None:
+    """Parameters of a delete are the fields of the command."""
+    code = msgspec.json.schema(Delete)["$defs"]["Delete"]
+    operation = description["paths"]["/internal/secrets/credential-delete"]["delete"]
+    query = [one for one in operation["parameters"] if one.get("in") == "query"]
+    assert all(one["required"] for one in query)
+    assert {one["name"]: limits(resolved(description, one["schema"])) for one in query} == {
+        field: limits(schema) for field, schema in code["properties"].items()
+    }
+
+
+def test_every_route_is_described_and_nothing_else(description: Any, keyring: Keyring) -> None:
+    """Paths and methods are those of the application."""
+    app = create_app(Writer("postgresql://", keyring, HostCredentials()), "key")
+    routes = {
+        (path, method)
+        for path in _templates(app._router._roots)
+        for method in ("get", "post", "put", "patch", "delete")
+        if hasattr(_resource(app, path), f"on_{method}")
+    }
+    described = {
+        (path, method) for path, methods in description["paths"].items() for method in methods
+    }
+    assert described == routes
+
+
+def _templates(nodes: Any) -> Iterator[str]:
+    for node in nodes:
+        if node.uri_template:
+            yield node.uri_template
+        yield from _templates(node.children)
+
+
+def _resource(app: Any, path: str) -> Any:
+    found = app._router.find(path)
+    assert found is not None
+    return found[0]
+
+
+def test_what_needs_the_key_is_described_as_such(description: Any) -> None:
+    """The key is asked for under /internal/ and nowhere else."""
+    for path, methods in description["paths"].items():
+        for operation in methods.values():
+            needed = operation.get("security", description["security"]) == [{"internalKey": []}]
+            assert needed == path.startswith("/internal/")
+
+
+def test_every_reason_is_described(description: Any) -> None:
+    """A program can rely on the list of words."""
+    reasons = {reason for reason, _ in errors._REASONS.values()}
+    reasons |= {"decrypt_failed", "internal_error", "ledger_unavailable", "outcome_unknown"}
+    assert set(description["components"]["schemas"]["Error"]["properties"]["reason"]["enum"]) == (
+        reasons
+    )
+
+
+@pytest.fixture(scope="module")
+def schema(service: Service) -> Any:
+    """What schemathesis makes requests from."""
+    return schemathesis.openapi.from_url(f"{service.url}/openapi.yaml")
+
+
+_schema = schemathesis.pytest.from_fixture("schema")
+
+
+@_schema.parametrize()
+@settings(
+    max_examples=25,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
+def test_the_service_answers_as_described(case: Any, service: Service) -> None:
+    """Whatever is sent, right or wrong: status, headers and body of the answer are described."""
+    headers = {"X-Internal-Key": service.internal_key}
+    case.call_and_validate(headers=headers)
