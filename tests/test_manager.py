@@ -1,0 +1,169 @@
+"""SecretsManager, as its docstrings say."""
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from secrets_broker.ledger.errors import (
+    CredentialUndisclosableError,
+    InvalidCommandError,
+    LedgerUnavailableError,
+    WrongKeyError,
+)
+from secrets_broker.manager import SecretsManager
+from tests.conftest import KMS_KEY, Database
+
+
+@pytest.fixture
+def manager(database: Database) -> Iterator[SecretsManager]:
+    """A manager of a fresh ledger."""
+    with SecretsManager(KMS_KEY, database.service_url) as manager:
+        yield manager
+
+
+def test_a_credential_comes_back_as_it_went_in(manager: SecretsManager) -> None:
+    """All fields that were stored are disclosed, with the version."""
+    stored = manager.upsert_credential(
+        "db1",
+        "ssh",
+        "root",
+        "hunter2 ü",
+        domain="corp",
+        additional_data={"port": 22, "ratio": 0.5},
+        created_by="deploy",
+        secret_data={"pin": ["1", 2]},
+    )
+    credential_id = stored.pop("credential_id")
+    assert isinstance(credential_id, int)
+    assert stored == {"success": True, "host": "db1", "purpose": "ssh", "version": 1}
+    assert manager.lookup_credential("db1", "ssh", "billing") == {
+        "host": "db1",
+        "purpose": "ssh",
+        "username": "root",
+        "password": "hunter2 ü",
+        "domain": "corp",
+        "additional_data": {"port": 22, "ratio": 0.5},
+        "secret_data": {"pin": ["1", 2]},
+        "version": 1,
+    }
+    again = manager.upsert_credential("db1", "ssh", password="new")
+    assert (again["credential_id"], again["version"]) == (credential_id, 2)
+    found = manager.lookup_credential("db1", "ssh")
+    assert found is not None
+    assert (found["password"], found["username"], found["additional_data"]) == ("new", None, {})
+
+
+def test_nothing_there(manager: SecretsManager) -> None:
+    """A lookup of nothing is None, a delete of nothing False; a delete of something True."""
+    assert manager.lookup_credential("db1", "ssh") is None
+    assert manager.delete_credential("db1", "ssh") is False
+    manager.upsert_credential("db1", "ssh", password="p")
+    assert manager.delete_credential("db1", "ssh") is True
+    assert manager.lookup_credential("db1", "ssh") is None
+
+
+def test_everything_is_recorded(manager: SecretsManager, database: Database) -> None:
+    """Each call is an event that says who and why; the lookup of nothing is one too."""
+    manager.upsert_credential("db1", "ssh", password="p", created_by="one", reason="CHG-1")
+    manager.lookup_credential("db1", "ssh", "two", reason="CHG-2")
+    manager.lookup_credential("db2", "ssh")
+    manager.delete_credential("db1", "ssh", "three")
+    query = "SELECT type, actor, authn, reason, ok FROM ledger.events ORDER BY position"
+    assert database.fetch(query) == [
+        ("credential.created", "one", "library", "CHG-1", True),
+        ("credential.read", "two", "library", "CHG-2", True),
+        ("credential.read", None, "library", None, False),
+        ("credential.deleted", "three", "library", None, True),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "field"),
+    [
+        ({"host": ""}, "host"),
+        ({"host": "h" * 256}, "host"),
+        ({"purpose": None}, "purpose"),
+        ({"password": None}, "password"),
+        ({"password": "p" * 8_193}, "password"),
+        ({"password": "m4rker\x00"}, "password"),
+        ({"additional_data": ["m4rker"]}, "additional_data"),
+        ({"secret_data": {"m4rker": 2**60}}, "secret_data"),
+        ({"created_by": "x" * 101}, "actor"),
+        ({"created_by": "a\nb"}, "actor"),
+        ({"reason": "x" * 501}, "reason"),
+    ],
+)
+def test_bad_arguments(
+    manager: SecretsManager, database: Database, arguments: dict[str, Any], field: str
+) -> None:
+    """An argument that breaks a rule is named, never repeated, and nothing is recorded."""
+    good: dict[str, Any] = {"host": "db1", "purpose": "ssh", "password": "p"}
+    with pytest.raises(InvalidCommandError) as caught:
+        manager.upsert_credential(**{**good, **arguments})
+    assert [error.field for error in caught.value.errors] == [field]
+    assert "m4rker" not in str(caught.value)
+    assert database.fetch("SELECT count(*) FROM ledger.events") == [(0,)]
+
+
+def test_an_edited_row_is_not_disclosed(manager: SecretsManager, database: Database) -> None:
+    """What does not follow from the ledger is an error, not a None and not a password."""
+    manager.upsert_credential("db1", "ssh", "root", "p")
+    database.execute("UPDATE secrets.host_credentials SET username = 'other'")
+    with pytest.raises(CredentialUndisclosableError):
+        manager.lookup_credential("db1", "ssh")
+
+
+def test_threads_share_it(manager: SecretsManager, database: Database) -> None:
+    """Threads call at once; each gets its own answer, and every call is recorded."""
+    together = threading.Barrier(8)
+
+    def use(number: int) -> list[str]:
+        together.wait()
+        found = []
+        for turn in range(10):
+            manager.upsert_credential(f"host{number}", "ssh", password=f"{number}-{turn}")
+            answer = manager.lookup_credential(f"host{number}", "ssh")
+            found.append(answer["password"] if answer else "")
+        return found
+
+    with ThreadPoolExecutor(8) as pool:
+        results = list(pool.map(use, range(8)))
+    assert results == [[f"{number}-{turn}" for turn in range(10)] for number in range(8)]
+    assert database.fetch("SELECT count(*) FROM ledger.events") == [(160,)]
+
+
+def test_a_closed_manager_leaves_nothing(database: Database) -> None:
+    """After the with block its thread and its connection are gone; closing again is nothing."""
+    with SecretsManager(KMS_KEY, database.service_url) as manager:
+        assert "secrets-manager" in {thread.name for thread in threading.enumerate()}
+    manager.close()
+    assert "secrets-manager" not in {thread.name for thread in threading.enumerate()}
+    query = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'secrets-broker'"
+    assert database.fetch(query + " AND datname = current_database()") == [(0,)]
+
+
+def test_a_wrong_key(database: Database) -> None:
+    """Another key is told when the manager is made, and no thread stays behind."""
+    with SecretsManager(KMS_KEY, database.service_url):
+        pass
+    with pytest.raises(WrongKeyError):
+        SecretsManager("another key", database.service_url)
+    assert "secrets-manager" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_no_database() -> None:
+    """A database that does not answer is told when the manager is made."""
+    with pytest.raises(LedgerUnavailableError):
+        SecretsManager(KMS_KEY, "postgresql://nobody@/none?host=/nonexistent")
+
+
+@pytest.mark.parametrize("missing", [None, ""])
+def test_settings_that_are_missing(missing: str | None) -> None:
+    """Without a key or a database there is no manager, and the error names the setting."""
+    with pytest.raises(ValueError, match="SECRETS_KMS_KEY"):
+        SecretsManager(missing, "postgresql://x/y")
+    with pytest.raises(ValueError, match="DATABASE_URL"):
+        SecretsManager("key", missing)
