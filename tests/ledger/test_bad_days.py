@@ -357,7 +357,8 @@ def test_a_foreign_holder_of_the_lock(database: Database, keyring: Keyring) -> N
 
 
 @pytest.mark.xfail(
-    reason="psycopg ends a pipeline with Sync, Flush; the Flush stops PostgreSQL's idle timer"
+    strict=False,  # a race: no Flush goes out where all results came with the Sync
+    reason="psycopg ends a pipeline with Sync, Flush; the Flush stops PostgreSQL's idle timer",
 )
 def test_a_frozen_writer_is_cut_off(database: Database, keyring: Keyring) -> None:
     """A writer that freezes with the lock is ended by the server before the others give up."""
