@@ -105,23 +105,27 @@ class CarefulProtocol(HttpToolsProtocol):
         self._refuse(self._refusal)
 
     def _check_head(self) -> None:
-        size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+        size, hosts, announced, coded, expects = len(self.url), 0, 0, False, False
+        for name, value in self.headers:
+            size += len(name) + len(value) + len(": \r\n")
+            match name:
+                case b"host":
+                    hosts += 1
+                case b"content-length":
+                    announced = int(value)
+                case b"transfer-encoding":
+                    coded = True
+                case b"expect":
+                    expects = True
+        self._too_long = announced > MAX_BODY_BYTES
         if size > MAX_HEAD_BYTES or len(self.headers) > MAX_HEADERS:
             self._stop(431)
         version = self.parser.get_http_version()
-        names = [name for name, _ in self.headers]
-        hosts = names.count(b"host")
-        if version == "1.0":
-            if hosts > 1 or b"transfer-encoding" in names:
-                self._stop(400)
-        elif version != "1.1" or hosts != 1:
+        careful = hosts == 1 if version == "1.1" else version == "1.0" and hosts <= 1 and not coded
+        if not careful:
             self._stop(400)
-        if b"expect" in names and not self.expect_100_continue:
+        if expects and not self.expect_100_continue:
             self._stop(417)
-        self._too_long = any(
-            name == b"content-length" and int(value) > MAX_BODY_BYTES
-            for name, value in self.headers
-        )
 
     def _stop(self, status: int) -> None:
         self._refusal = status
@@ -139,10 +143,12 @@ class CarefulProtocol(HttpToolsProtocol):
 
     def _may_answer(self) -> bool:
         # Not while an earlier request's answer is due, or under way: ours would be taken for it.
+        if not self._receiving or self.pipeline:
+            return False
         cycle = self.cycle
-        if cycle is None or cycle.response_complete:
-            return self._receiving and (cycle is None or cycle.scope is not self.scope)
-        return cycle.scope is self.scope and not (cycle.response_started or self.pipeline)
+        if cycle is None or cycle.scope is not self.scope:  # refused before it became a cycle
+            return cycle is None or cycle.response_complete
+        return not cycle.response_started
 
     def _linger(self) -> None:
         """Say that no more is coming, and drop what still does come, for a moment."""

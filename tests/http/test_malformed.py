@@ -3,6 +3,7 @@
 import re
 import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -72,15 +73,29 @@ REFUSED = {
 }
 
 
+@pytest.fixture(scope="module")
+def outcomes(service: Service) -> dict[str, tuple[bytes, bool]]:
+    """What became of each; sent side by side, since each connection lingers for a second."""
+    sent = [bad + PLAIN_GET for bad, _ in REFUSED.values()]
+    with ThreadPoolExecutor(8) as pool:
+        return dict(zip(REFUSED, pool.map(service.raw, sent), strict=True))
+
+
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_is_malformed_is_refused_once_and_the_connection_ends(
-    service: Service, name: str
+    outcomes: dict[str, tuple[bytes, bool]], name: str
 ) -> None:
     """One 4xx answer, then the end: what follows on the connection is never taken for a request."""
-    sent, status = REFUSED[name]
-    received, closed = service.raw(sent + PLAIN_GET)
-    assert (statuses(received), closed) == ([status], True)
+    received, closed = outcomes[name]
+    assert (statuses(received), closed) == ([REFUSED[name][1]], True)
     assert b'"reason"' in received
+
+
+@pytest.mark.parametrize("bad", [b"\x16\x03\x01\r\n\r\n", request(LENGTH, host=b""), b" \0"])
+def test_a_refusal_is_never_taken_for_an_earlier_request(service: Service, bad: bytes) -> None:
+    """Answers have no names: where an earlier one is due, the connection ends without ours."""
+    received, closed = service.raw(GOOD + GOOD + bad)
+    assert (set(statuses(received)) <= {404}, closed) == (True, True)
 
 
 @pytest.mark.parametrize(
@@ -170,3 +185,14 @@ def test_a_slow_request_is_cut_off(service: Service) -> None:
         sock.close()
     assert set(ended) == set(drips)
     assert min(ended.values()) > CarefulProtocol.receive_seconds - 1
+
+
+@pytest.mark.usefixtures("outcomes")
+def test_nothing_of_this_is_a_failure_of_the_service(service: Service) -> None:
+    """A bad request is the sender's error: it leaves no traceback, and kills no worker."""
+    service.raw(GOOD[:-5])  # gone in the middle of its body
+    log = service.log.read_text()
+    assert "Invalid HTTP request received." in log
+    assert "Traceback" not in log
+    assert "unexpected_error" not in log
+    assert log.count("Booting worker") == 2
