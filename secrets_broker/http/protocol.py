@@ -9,7 +9,12 @@ answer can still be told apart, and the connection ends: what follows on it cann
 import asyncio
 from typing import Any, ClassVar, Final
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn._types import ASGI3Application
+from uvicorn.protocols.http.httptools_impl import (
+    STATUS_LINE,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
 
 from secrets_broker.http.body import MAX_BODY_BYTES, TRUNCATED
 
@@ -46,6 +51,7 @@ class CarefulProtocol(HttpToolsProtocol):
         self._too_long = False  # more is announced than anybody would wait for
         self._refusal = 400
         self._lingering = False
+        self._answering: RequestResponseCycle | None = None  # uvicorn's `cycle` is the newest
         self._deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -57,6 +63,7 @@ class CarefulProtocol(HttpToolsProtocol):
         """Let nobody take half a body for a whole one."""
         self._drop_deadline()
         self._mark_truncated()
+        self._abandon()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -92,6 +99,10 @@ class CarefulProtocol(HttpToolsProtocol):
         super().on_message_complete()
         self._receiving = False
         self._drop_deadline()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._answering = cycle
+        super()._start_asgi_task(cycle, app)
 
     def on_response_complete(self) -> None:
         """Give up a connection whose client would go on sending what nobody reads."""
@@ -156,14 +167,17 @@ class CarefulProtocol(HttpToolsProtocol):
         self._drop_deadline()
         self._unset_keepalive_if_required()
         self._mark_truncated()
-        if self.cycle is not None and not self.cycle.response_complete:
-            self.cycle.disconnected = True
-            self.cycle.message_event.set()
-        self.pipeline.clear()
+        self._abandon()
         self.flow.resume_reading()
         if self.transport.can_write_eof():
             self.transport.write_eof()
         self.loop.call_later(self.linger_seconds, self.transport.close)
+
+    def _abandon(self) -> None:
+        self.pipeline.clear()
+        if self._answering is not None and not self._answering.response_complete:
+            self._answering.disconnected = True
+            self._answering.message_event.set()
 
     def _mark_truncated(self) -> None:
         if self._receiving and self.scope is not None:
