@@ -22,6 +22,7 @@ from typing import Final
 from bench import machine
 from secrets_broker.migrations import runner
 from secrets_broker.tools.postgres import Cluster
+from secrets_broker.tools.serve import default_workers
 
 REPOSITORY: Final = Path(__file__).parents[1]
 INTERNAL_KEY: Final = "bench-internal-key"
@@ -29,6 +30,7 @@ KMS_KEY: Final = "a-bench-key-that-opens-nothing-else"
 SERVICE_LOGIN: Final = "bench_service"
 REFERENCE_LOGIN: Final = "bench_reference"
 WORKERS: Final = 2
+SHIPPED: Final = default_workers()
 UVICORN_WORKER: Final = "secrets_broker.http.worker.BrokerWorker"
 START_SECONDS: Final = 60.0
 
@@ -84,7 +86,7 @@ def ledger_database(running: Cluster, name: str) -> str:
 
 @contextmanager
 def broker(
-    work: Path, database_url: str, *, worker_class: str = UVICORN_WORKER, workers: int = WORKERS
+    work: Path, database_url: str, *, worker_class: str = UVICORN_WORKER, workers: int = SHIPPED
 ) -> Iterator[Service]:
     """Our service, with the configuration that is shipped."""
     arguments = [

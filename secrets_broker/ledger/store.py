@@ -2,8 +2,10 @@
 
 `read` takes the lock and then reads, as separate statements: in one statement, or under
 REPEATABLE READ, what is read would come from before the lock was granted. `append` writes and
-commits. Both are pipelined. Rows travel as one JSON parameter, which psycopg and PostgreSQL
-handle several times faster than long lists.
+commits. Each sends its statements as one simple query that executes prepared ones. (A pipeline
+would do, but psycopg ends one with a Flush, at which the server forgets to time an idle
+transaction, and a writer that froze would hold the lock for ever.) Rows travel as one JSON
+parameter, which psycopg and PostgreSQL handle several times faster than long lists.
 
 A COMMIT counts only if its tag is exactly COMMIT and no warning came with it: after a failed
 statement the tag is ROLLBACK with no error, and a cancelled wait for a standby is a COMMIT with
@@ -16,7 +18,7 @@ from typing import Any, Final, LiteralString
 import msgspec
 import psycopg
 import structlog
-from psycopg import AsyncConnection, AsyncCursor
+from psycopg import AsyncConnection, sql
 
 from secrets_broker.ledger.append import Append
 from secrets_broker.ledger.commands import Name
@@ -45,7 +47,7 @@ _HEAD: Final = """
            (SELECT id FROM ledger.keks WHERE state = 'active'),
            (SELECT string_agg(leaf_hash, '' ORDER BY position) FROM (
                 SELECT position, leaf_hash FROM ledger.events
-                WHERE position >= %s ORDER BY position LIMIT %s) AS unseen)
+                WHERE position >= {} ORDER BY position LIMIT {}) AS unseen)
     FROM (VALUES (1)) AS one
     LEFT JOIN LATERAL (
         SELECT position, at FROM ledger.events ORDER BY position DESC LIMIT 1
@@ -56,7 +58,7 @@ _LEAF: Final = "SELECT leaf_hash FROM ledger.events WHERE position = %s"
 _NAMED: Final = """
     SELECT name.host, name.purpose, last.credential_id, last.version, last.position, last.key,
            data_key.credential_id, data_key.kek, data_key.wrapped, live.*
-    FROM jsonb_to_recordset(%s::jsonb) AS name (host text, purpose text)
+    FROM jsonb_to_recordset({}::jsonb) AS name (host text, purpose text)
     LEFT JOIN LATERAL (
         SELECT credential_id, version, position, body ->> 'key' AS key
         FROM ledger.events AS event
@@ -66,7 +68,7 @@ _NAMED: Final = """
         ORDER BY position DESC LIMIT 1
     ) AS last ON true
     LEFT JOIN ledger.data_keys AS data_key ON data_key.id = last.key
-    LEFT JOIN LATERAL ({live}) AS live ON true
+    LEFT JOIN LATERAL (__live__) AS live ON true
 """
 _INSERT_EVENTS: Final = """
     INSERT INTO ledger.events (
@@ -74,7 +76,7 @@ _INSERT_EVENTS: Final = """
         host, purpose, credential_id, version, ok, error, details, body)
     SELECT position, decode(leaf_hash, 'hex'), v, type, at, occurred_at, actor, authn, ip,
            request_id, reason, host, purpose, credential_id, version, ok, error, details, body
-    FROM jsonb_to_recordset(%s::jsonb) AS entry (
+    FROM jsonb_to_recordset({}::jsonb) AS entry (
         position bigint, leaf_hash text, v smallint, type text, at timestamptz,
         occurred_at timestamptz, actor text, authn text, ip text, request_id text, reason text,
         host text, purpose text, credential_id bigint, version integer, ok boolean, error text,
@@ -83,18 +85,18 @@ _INSERT_EVENTS: Final = """
 _INSERT_BODIES: Final = """
     INSERT INTO ledger.bodies (position, key, ciphertext)
     SELECT position, key, decode(ciphertext, 'base64')
-    FROM jsonb_to_recordset(%s::jsonb) AS body (position bigint, key text, ciphertext text)
+    FROM jsonb_to_recordset({}::jsonb) AS body (position bigint, key text, ciphertext text)
 """
 _INSERT_DATA_KEYS: Final = """
     INSERT INTO ledger.data_keys (id, credential_id, kek, wrapped)
     SELECT id, credential_id, kek, decode(wrapped, 'base64')
-    FROM jsonb_to_recordset(%s::jsonb)
+    FROM jsonb_to_recordset({}::jsonb)
         AS data_key (id text, credential_id bigint, kek text, wrapped text)
 """
 _INSERT_NODES: Final = """
     INSERT INTO ledger.nodes (level, index, hash)
     SELECT level, index, decode(hash, 'hex')
-    FROM jsonb_to_recordset(%s::jsonb) AS node (level smallint, index bigint, hash text)
+    FROM jsonb_to_recordset({}::jsonb) AS node (level smallint, index bigint, hash text)
 """
 
 
@@ -109,7 +111,9 @@ class Store:
         self._connection = connection
         self._projection = projection
         self.committing = False
-        self._named = _NAMED.format(live=projection.select)
+        self._named = _NAMED.replace("__live__", projection.select)
+        self._prepared: dict[str, sql.Identifier] = {}
+        self._last_tag: str | None = None
         self._warnings: list[str] = []
         connection.add_notice_handler(
             lambda diagnostic: self._warnings.append(diagnostic.message_primary or "")
@@ -139,18 +143,18 @@ class Store:
         wanted = msgspec.json.encode(
             [{"host": host, "purpose": purpose} for host, purpose in names]
         ).decode()
-        connection = self._connection
-        async with connection.pipeline():
-            await connection.execute("BEGIN ISOLATION LEVEL READ COMMITTED", prepare=True)
-            await connection.execute(_LOCK, prepare=True)
-            head = await connection.execute(_HEAD, (seen.overlap, MAX_UNSEEN), prepare=True)
-            named = await connection.execute(self._named, (wanted,), prepare=True)
-        clock, position, last_at, active_kek, unseen = (await head.fetchall())[0]
+        calls = [
+            await self._call(_LOCK),
+            await self._call(_HEAD, seen.overlap, MAX_UNSEEN),
+            await self._call(self._named, wanted),
+        ]
+        results = await self._together(sql.SQL("BEGIN ISOLATION LEVEL READ COMMITTED"), *calls)
+        (clock, position, last_at, active_kek, unseen), *_ = results[2]
         size = 0 if position is None else position + 1
         if size - seen.overlap > MAX_UNSEEN:
             raise TooFarBehindError
         snapshot = Snapshot(clock, last_at, seen.catch_up(size, _leaves(unseen)), active_kek)
-        for record in await named.fetchall():
+        for record in results[3]:
             self._take(record, snapshot)
         return snapshot
 
@@ -165,6 +169,25 @@ class Store:
         if row:
             snapshot.rows[row.name] = row
 
+    async def _call(self, statement: LiteralString, *values: str | int) -> sql.Composable:
+        """Say how to execute a statement that the server has parsed and planned once."""
+        name = self._prepared.get(statement)
+        if name is None:
+            name = self._prepared[statement] = sql.Identifier(f"ledger_{len(self._prepared)}")
+            text = sql.SQL(statement).format(*map(sql.SQL, ("$1", "$2")))
+            await self._connection.execute(sql.SQL("PREPARE {} AS ").format(name) + text)
+        given = sql.SQL(", ").join(map(sql.Literal, values))
+        return sql.SQL("EXECUTE {}({})" if values else "EXECUTE {}").format(name, given)
+
+    async def _together(self, *statements: sql.Composable) -> list[list[Any]]:
+        """Execute statements in one round trip; returns the rows of each."""
+        cursor = await self._connection.execute(sql.SQL("; ").join(statements), prepare=False)
+        results = [await cursor.fetchall() if cursor.description else []]
+        while cursor.nextset():
+            results.append(await cursor.fetchall() if cursor.description else [])
+        self._last_tag = cursor.statusmessage
+        return results
+
     async def give_up(self) -> None:
         """Give the lock back; nothing is written."""
         await self._connection.execute("ROLLBACK")
@@ -177,27 +200,23 @@ class Store:
         """
         self._warnings.clear()
         self.committing = True  # from here on, silence does not mean that nothing was written
-        connection = self._connection
+        statements = [*_statements(append), *self._projection.apply(append.changes)]
         try:
-            async with connection.pipeline():
-                for statement in [*_statements(append), *self._projection.apply(append.changes)]:
-                    await connection.execute(
-                        statement.sql, (statement.json.decode(),), prepare=True
-                    )
-                # Died before this line: the server rolls back, and no caller was answered.
-                # Died after: the events are recorded, their callers got no answer, and an
-                # event says more than was delivered, never less.
-                commit = await connection.execute("COMMIT", prepare=True)
+            calls = [await self._call(s.sql, s.json.decode()) for s in statements]
+            # Died before this line: the server rolls back, and no caller was answered.
+            # Died after: the events are recorded, their callers got no answer, and an
+            # event says more than was delivered, never less.
+            await self._together(*calls, sql.SQL("COMMIT"))
         except psycopg.Error as error:
-            if connection.closed or error.diag.severity_nonlocalized != "ERROR":
+            if self._connection.closed or error.diag.severity_nonlocalized != "ERROR":
                 raise OutcomeUnknownError("the connection was lost while committing") from None
             raise
-        self._check_commit(commit)
+        self._check_commit()
         self.committing = False
 
-    def _check_commit(self, commit: AsyncCursor[Any]) -> None:
-        if commit.statusmessage != "COMMIT" or self._warnings:
-            _log.error("commit_not_certain", tag=commit.statusmessage, warnings=self._warnings)
+    def _check_commit(self) -> None:
+        if self._last_tag != "COMMIT" or self._warnings:
+            _log.error("commit_not_certain", tag=self._last_tag, warnings=self._warnings)
             raise OutcomeUnknownError("the database did not confirm the commit as durable")
 
     async def load_seen(self) -> Seen:
@@ -206,7 +225,7 @@ class Store:
             await self._connection.execute(
                 "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"
             )
-            head = await self._connection.execute(_HEAD, (0, 0))
+            head = await self._connection.execute(sql.SQL(_HEAD).format(0, 0))
             position = (await head.fetchall())[0][1]
             if position is None:
                 return Seen()

@@ -38,7 +38,7 @@ _FROM_EVENTS: Final = """
            CASE last.type WHEN 'credential.imported' THEN last.details ->> 'updated_by'
                           ELSE last.actor END,
            body.secret_data_encrypted, last.version, last.position, last.body ->> 'key'
-    FROM jsonb_to_recordset(%s::jsonb) AS body (
+    FROM jsonb_to_recordset({}::jsonb) AS body (
         position bigint, username text, password_encrypted text, domain text,
         additional_data jsonb, secret_data_encrypted text)
     JOIN ledger.events AS last ON last.position = body.position
@@ -59,7 +59,7 @@ REBUILD: Final = "INSERT INTO pg_temp.rebuilt" + _COLUMNS + _FROM_EVENTS
 """Puts rows beside the live ones, made by the very same expressions."""
 _DELETE: Final = """
     DELETE FROM secrets.host_credentials AS live
-    USING jsonb_to_recordset(%s::jsonb) AS gone (host text, purpose text)
+    USING jsonb_to_recordset({}::jsonb) AS gone (host text, purpose text)
     WHERE live.host = gone.host AND live.purpose = gone.purpose
 """
 

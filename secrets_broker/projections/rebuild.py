@@ -17,6 +17,7 @@ from typing import Any, Final
 
 import msgspec
 import psycopg
+from psycopg import sql
 
 from secrets_broker.ledger.body import Place, open_body
 from secrets_broker.ledger.commands import Name, RecordRebuild
@@ -220,7 +221,8 @@ class Rebuild:
     async def _put(self, records: Sequence[Any]) -> None:
         rows = [row for row in map(self._row, records) if row]
         if rows:
-            await self._connection.execute(REBUILD, (msgspec.json.encode(rows).decode(),))
+            given = msgspec.json.encode(rows).decode()
+            await self._connection.execute(sql.SQL(REBUILD).format(given))
 
     def _row(self, record: Sequence[Any]) -> dict[str, Any] | None:
         host, purpose, position, event_type, credential_id, version, ciphertext, *key = record
