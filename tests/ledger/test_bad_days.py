@@ -15,6 +15,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from psycopg import sql
 
 from secrets_broker.ledger.errors import (
     InvalidCommandError,
@@ -541,5 +542,75 @@ def test_clocks_that_differ(database: Database, keyring: Keyring, sign: str) -> 
             with pytest.raises(LedgerUnavailableError, match="clock"):
                 await writer.submit(lookup("a"), CONTEXT)
             assert count(database) == 0
+
+    run(through_it())
+
+
+@pytest.fixture
+def small_disk(own_cluster: Cluster) -> Iterator[Path]:
+    """A file system of 2 MiB that PostgreSQL may write to; needs the right to mount one."""
+    folder = Path(tempfile.mkdtemp(prefix="secrets-broker-test-"))
+    owner = own_cluster.layout.pgdata.stat()
+    options = f"size=2m,mode=0700,uid={owner.st_uid},gid={owner.st_gid}"
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], check=False
+    )
+    if mounted.returncode:
+        folder.rmdir()
+        pytest.skip("only who may mount a file system can fill one")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+    folder.rmdir()
+
+
+def test_a_full_disk(
+    small_disk: Path, own_cluster: Cluster, own_database: Database, keyring: Keyring
+) -> None:
+    """Where nothing can be written nothing is served; with room again the same writer goes on."""
+    own_database.execute(f"CREATE TABLESPACE small LOCATION '{small_disk}'")
+    own_database.execute("ALTER TABLE ledger.bodies SET TABLESPACE small")
+
+    async def fill() -> int:
+        acknowledged = 0
+        async with writing(own_database.service_url, keyring) as writer:
+            with pytest.raises(LedgerUnavailableError):
+                while True:
+                    await writer.submit(upsert("host", "x" * 8_000), CONTEXT)
+                    acknowledged += 1
+            grow = ["mount", "-o", "remount,size=64m", str(small_disk)]
+            await asyncio.to_thread(subprocess.run, grow, check=True)
+            outcome = await writer.submit(lookup("host"), CONTEXT)
+            assert (outcome.version, outcome.error) == (acknowledged, None)
+            await writer.submit(upsert("host"), CONTEXT)
+        return acknowledged
+
+    try:
+        acknowledged = run(fill())
+        # Every upsert that was acknowledged, the lookup, and the one after.
+        assert own_database.fetch("SELECT count(*) FROM ledger.events") == [(acknowledged + 2,)]
+        assert rebuilt(own_database, keyring, check_only=True).differences == ()
+    finally:
+        own_database.execute("ALTER TABLE ledger.bodies SET TABLESPACE pg_default")
+        own_database.execute("DROP TABLESPACE small")
+
+
+def test_a_commit_that_rolls_back_is_not_taken_for_one(
+    database: Database, keyring: Keyring
+) -> None:
+    """COMMIT after a failed statement answers ROLLBACK without an error: that is no commit."""
+
+    async def through_it() -> None:
+        store = await Store.connect(database.service_url, HostCredentials())
+        try:
+            snapshot = await store.read([], Seen())
+            with pytest.raises(psycopg.errors.DivisionByZero):
+                await store.connection.execute("SELECT 1 / 0")
+            await store._together(sql.SQL("COMMIT"))
+            assert store._last_tag == "ROLLBACK"
+            with pytest.raises(OutcomeUnknownError):
+                store._check_commit()
+            assert snapshot.seen.size == 0
+        finally:
+            await store.close()
 
     run(through_it())
