@@ -3,6 +3,7 @@
 import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -62,9 +63,9 @@ def bin_dir() -> Path | None:
     return Path(chosen) if chosen else None
 
 
-@pytest.fixture(scope="session")
-def cluster(bin_dir: Path | None) -> Iterator[Cluster]:
-    """One PostgreSQL for all tests of this process."""
+@contextmanager
+def migrated_cluster(bin_dir: Path | None) -> Iterator[Cluster]:
+    """A PostgreSQL of its own, with a migrated database to copy and the service's login."""
     folder = Path(tempfile.mkdtemp(prefix="secrets-broker-test-"))
     folder.chmod(0o711)  # as root, PostgreSQL's own account has to pass through
     try:
@@ -76,6 +77,13 @@ def cluster(bin_dir: Path | None) -> Iterator[Cluster]:
             yield running
     finally:
         shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def cluster(bin_dir: Path | None) -> Iterator[Cluster]:
+    """One PostgreSQL for all tests of this process."""
+    with migrated_cluster(bin_dir) as running:
+        yield running
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -31,10 +30,9 @@ from secrets_broker.ledger.keyring import Keyring
 from secrets_broker.ledger.seen import Seen
 from secrets_broker.ledger.store import Store
 from secrets_broker.ledger.writer import MAX_WAITING
-from secrets_broker.migrations import runner
 from secrets_broker.projections.host_credentials import HostCredentials
 from secrets_broker.tools.postgres import Cluster
-from tests.conftest import KMS_KEY, SERVICE_LOGIN, TEMPLATE, Database, fresh_database
+from tests.conftest import KMS_KEY, TEMPLATE, Database, fresh_database, migrated_cluster
 from tests.ledger.helpers import (
     CONTEXT,
     lookup,
@@ -56,17 +54,8 @@ CANCEL = f"SELECT pg_cancel_backend(pid) {_OURS}"
 @pytest.fixture(scope="module")
 def own_cluster(bin_dir: Path | None) -> Iterator[Cluster]:
     """A PostgreSQL that these tests may stop and kill."""
-    folder = Path(tempfile.mkdtemp(prefix="secrets-broker-test-"))
-    folder.chmod(0o711)
-    try:
-        with Cluster(folder, bin_dir=bin_dir) as running:
-            running.ensure_login(SERVICE_LOGIN)
-            running.ensure_database(TEMPLATE)
-            runner.apply(running.superuser_url(TEMPLATE), lambda _: None)
-            running.ensure_login(SERVICE_LOGIN, member_of="secrets_broker_service")
-            yield running
-    finally:
-        shutil.rmtree(folder)
+    with migrated_cluster(bin_dir) as running:
+        yield running
 
 
 @pytest.fixture
