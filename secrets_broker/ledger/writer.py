@@ -103,7 +103,7 @@ class Writer:
 
     async def _submit(self, request: Request | None) -> Outcome | None:
         if self._stopped:
-            raise self._stopped
+            raise LedgerMismatchError(str(self._stopped))
         if self._closing or self._task is None:
             raise LedgerUnavailableError("the writer is closed")
         if len(self._waiting) >= MAX_WAITING:
@@ -148,15 +148,26 @@ class Writer:
             _log.error("ledger_write_failed", sqlstate=error.sqlstate, why=_primary(error))
         except TimeoutError:
             failure = self._silence()
+        except Exception as error:
+            # What nobody foresaw fails its batch, never the writer: those who come after would
+            # wait for ever. Its text may quote a value; its type does not.
+            failure = self._unforeseen(error)
         await self._disconnect()
         _log.warning("batch_refused", size=len(batch), why=str(failure))
-        return [failure] * len(batch)
+        # One for each caller: an exception that is raised again and again grows its traceback.
+        return [type(failure)(str(failure)) for _ in batch]
 
     def _silence(self) -> LedgerError:
-        late = "the database did not answer in time"
-        if self._store and self._store.committing:
-            return OutcomeUnknownError(late)
-        return LedgerUnavailableError(late)
+        return self._unknown_or_unavailable("the database did not answer in time")
+
+    def _unforeseen(self, error: Exception) -> LedgerError:
+        _log.error("writer_failed", kind=type(error).__qualname__)
+        return self._unknown_or_unavailable("the writer failed")
+
+    def _unknown_or_unavailable(self, why: str) -> LedgerError:
+        # Once a commit was on its way, nothing can be said about it.
+        committing = self._store is not None and self._store.committing
+        return OutcomeUnknownError(why) if committing else LedgerUnavailableError(why)
 
     async def _commit(self, batch: Sequence[_Waiting]) -> Sequence[Result]:
         store = await self._connected()

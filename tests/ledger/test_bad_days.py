@@ -603,3 +603,17 @@ def test_a_commit_that_rolls_back_is_not_taken_for_one(
             await store.close()
 
     run(through_it())
+
+
+def test_what_nobody_foresaw_fails_its_batch_alone(database: Database, keyring: Keyring) -> None:
+    """A command that breaks the fold itself is answered, and the writer goes on."""
+
+    async def through_it() -> None:
+        async with writing(database.service_url, keyring) as writer:
+            broken = Context(actor=object(), authn="none")  # type: ignore[arg-type]  # on purpose
+            with pytest.raises(LedgerUnavailableError):
+                await asyncio.wait_for(writer.submit(upsert("host"), broken), 10)
+            stored, found = await send(writer, upsert("host"), lookup("host"))
+            assert (stored.position, found.position) == (0, 1)
+
+    run(through_it())
