@@ -39,7 +39,7 @@ GRANT SELECT ON {schema}.applied TO PUBLIC;
 """
 
 
-class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
+class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]  # yoyo ships no types
     """yoyo's way to the database, narrowed to one transaction a migration."""
 
     schema = SCHEMA

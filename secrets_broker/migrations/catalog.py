@@ -56,6 +56,7 @@ def recorded(connection: Connection) -> tuple[Recorded, ...]:
     """The files that we recorded as applied, oldest first."""
     if f"table {SCHEMA}.applied" not in there(connection):
         return ()
+    # SCHEMA is our own constant.
     rows = connection.execute(f"SELECT name, sha256 FROM {SCHEMA}.applied ORDER BY name")  # noqa: S608
     return tuple(Recorded(*row) for row in rows)
 
