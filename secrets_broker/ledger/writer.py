@@ -28,8 +28,10 @@ from secrets_broker.ledger.errors import (
 )
 from secrets_broker.ledger.events import Context
 from secrets_broker.ledger.fold import Fold, Outcome, Snapshot
+from secrets_broker.ledger.keks import check_keys
 from secrets_broker.ledger.keyring import Keyring
 from secrets_broker.ledger.projection import Projection
+from secrets_broker.ledger.right_edge import check_contains, load_seen
 from secrets_broker.ledger.seen import Seen
 from secrets_broker.ledger.store import Store, TooFarBehindError
 
@@ -197,8 +199,8 @@ class Writer:
 
     async def _caught_up(self, store: Store) -> Seen:
         known = self._seen
-        seen = await store.load_seen()
-        await store.check_contains(known)
+        seen = await load_seen(store.connection)
+        await check_contains(store.connection, known)
         return seen
 
     async def _alone(self, batch: Sequence[_Waiting], error: psycopg.Error) -> Sequence[Result]:
@@ -211,9 +213,9 @@ class Writer:
         if self._store is None:
             store = await Store.connect(self._database_url, self._projection)
             self._store = store  # from here on a failure closes it
-            await store.check_keys(self._keyring)
+            await check_keys(store.connection, self._keyring)
             if not self._seen.size:
-                self._seen = await store.load_seen()
+                self._seen = await load_seen(store.connection)
         return self._store
 
     async def _disconnect(self) -> None:

@@ -17,7 +17,6 @@ from typing import Any, Final
 
 import msgspec
 import psycopg
-from psycopg import sql
 
 from secrets_broker.ledger.body import Place, open_body
 from secrets_broker.ledger.commands import Name, RecordRebuild
@@ -25,7 +24,9 @@ from secrets_broker.ledger.connection import SESSION, connect
 from secrets_broker.ledger.errors import DecryptionError
 from secrets_broker.ledger.events import Context
 from secrets_broker.ledger.fold import Fold, Outcome
+from secrets_broker.ledger.keks import check_keys
 from secrets_broker.ledger.keyring import DataKey, Keyring
+from secrets_broker.ledger.right_edge import load_seen
 from secrets_broker.ledger.store import Store
 from secrets_broker.projections.host_credentials import REBUILD, HostCredentials, parameters
 
@@ -108,6 +109,8 @@ _APPLY: Final = (
 
 Progress = Callable[[int], None]
 
+_REBUILD: Final = REBUILD.replace("$1", "%s")
+
 
 @dataclass(frozen=True, slots=True)
 class Difference:
@@ -186,7 +189,7 @@ class Rebuild:
 
     async def apply(self, found: Comparison, context: Context) -> Outcome:
         """Replace the rows that differ, and record that; under the ledger's lock."""
-        seen = await self._store.load_seen()
+        seen = await load_seen(self._connection)
         snapshot = await self._store.read([], seen)
         await self._catch_up()
         for statement in _APPLY:
@@ -222,7 +225,7 @@ class Rebuild:
         rows = [row for row in map(self._row, records) if row]
         if rows:
             given = msgspec.json.encode(rows).decode()
-            await self._connection.execute(sql.SQL(REBUILD).format(given))
+            await self._connection.execute(_REBUILD, (given,))
 
     def _row(self, record: Sequence[Any]) -> dict[str, Any] | None:
         host, purpose, position, event_type, credential_id, version, ciphertext, *key = record
@@ -262,7 +265,7 @@ async def rebuild(
     store = await Store.connect(owner_url, HostCredentials(), TOOL_SESSION)
     reader = await connect(owner_url, TOOL_SESSION)
     try:
-        await store.check_keys(keyring)
+        await check_keys(store.connection, keyring)
         work = Rebuild(store, keyring, progress)
         await work.build(reader)
         found = await work.compare()

@@ -9,13 +9,12 @@ from typing import Final, NoReturn
 import click
 
 from secrets_broker import logs
-from secrets_broker.ledger.connection import SESSION, connect
+from secrets_broker.ledger.connection import connect
 from secrets_broker.ledger.errors import LedgerUnavailableError, WrongKeyError
+from secrets_broker.ledger.keks import check_keys
 from secrets_broker.ledger.keyring import Keyring
-from secrets_broker.ledger.store import Store
 from secrets_broker.migrations import runner
 from secrets_broker.migrations.errors import CannotConnectError
-from secrets_broker.projections.host_credentials import HostCredentials
 from secrets_broker.settings import DATA_DIR, Settings
 from secrets_broker.tools.common import clear_errors, data_dir_option, keyring, say
 
@@ -82,13 +81,13 @@ def _check(settings: Settings) -> None:
 
 async def _check_keys(database_url: str, keys: Keyring) -> None:
     try:
-        store = Store(await connect(database_url, SESSION), HostCredentials())
+        connection = await connect(database_url)
     except LedgerUnavailableError as error:
         say(f"warning: {error}")
         return
     try:
-        await store.check_keys(keys)
+        await check_keys(connection, keys)
     except WrongKeyError as error:
         raise click.ClickException(str(error)) from None
     finally:
-        await store.close()
+        await connection.close()
