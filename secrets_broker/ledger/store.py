@@ -41,7 +41,7 @@ _LOCK: Final = Statement("SELECT 1 FROM ledger.lock FOR UPDATE")
 # The unseen leaf hashes come as one string of bytes: a row for each would cost more to read.
 _HEAD: Final = """
     SELECT clock_timestamp(), last.position, last.at,
-           (SELECT id FROM ledger.keks WHERE state = 'active'),
+           (SELECT jsonb_object_agg(id, state) FROM ledger.keks WHERE state <> 'retired'),
            (SELECT string_agg(leaf_hash, '' ORDER BY position) FROM (
                 SELECT position, leaf_hash FROM ledger.events
                 WHERE position >= $1 ORDER BY position LIMIT $2) AS unseen)
@@ -144,11 +144,11 @@ class Store:
             Statement(_HEAD, (b"%d" % seen.overlap, b"%d" % MAX_UNSEEN)),
             Statement(self._named, (wanted,)),
         )
-        (clock, position, last_at, active_kek, unseen), *_ = answer.rows[2]
+        (clock, position, last_at, keks, unseen), *_ = answer.rows[2]
         size = 0 if position is None else position + 1
         if size - seen.overlap > MAX_UNSEEN:
             raise TooFarBehindError
-        snapshot = Snapshot(clock, last_at, seen.catch_up(size, _leaves(unseen)), active_kek)
+        snapshot = Snapshot(clock, last_at, seen.catch_up(size, _leaves(unseen)), keks or {})
         for record in answer.rows[3]:
             self._take(record, snapshot)
         return snapshot
@@ -168,8 +168,8 @@ class Store:
         """Give the lock back; nothing is written."""
         await self._round_trips.send(_ROLLBACK)
 
-    async def append(self, append: Append) -> None:
-        """Write and commit, in one round trip.
+    async def append(self, append: Append, *also: Statement) -> None:
+        """Write and commit, in one round trip; `also` runs between the two.
 
         Raises psycopg.Error where the server refused a statement: nothing was committed.
         Raises OutcomeUnknownError where it cannot be known.
@@ -181,7 +181,7 @@ class Store:
             # Died before this line: the server rolls back, and no caller was answered.
             # Died after: the events are recorded, their callers got no answer, and an
             # event says more than was delivered, never less.
-            answer = await self._round_trips.send(*statements, _COMMIT)
+            answer = await self._round_trips.send(*statements, *also, _COMMIT)
         except psycopg.Error as error:
             if self._connection.closed or error.diag.severity_nonlocalized != "ERROR":
                 raise OutcomeUnknownError("the connection was lost while committing") from None

@@ -19,10 +19,10 @@ import msgspec
 import psycopg
 
 from secrets_broker.ledger.body import Place, open_body
-from secrets_broker.ledger.commands import Name, RecordRebuild
-from secrets_broker.ledger.connection import SESSION, connect
+from secrets_broker.ledger.commands import Name, Record
+from secrets_broker.ledger.connection import TOOL_SESSION, connect
 from secrets_broker.ledger.errors import DecryptionError
-from secrets_broker.ledger.events import Context
+from secrets_broker.ledger.events import PROJECTION_REBUILT, Context
 from secrets_broker.ledger.fold import Fold, Outcome
 from secrets_broker.ledger.keks import check_keys
 from secrets_broker.ledger.keyring import DataKey, Keyring
@@ -31,18 +31,6 @@ from secrets_broker.ledger.store import Store
 from secrets_broker.projections.host_credentials import REBUILD, HostCredentials, parameters
 
 CHUNK: Final = 4_000  # some milliseconds of work each, so that no transaction is long
-
-# A comparison reads whole tables, once; what makes a batch quick would make it slow.
-TOOL_SESSION: Final = {
-    **SESSION,
-    "statement_timeout": "0",
-    "idle_in_transaction_session_timeout": "60s",
-    "plan_cache_mode": "auto",
-    "enable_seqscan": "on",
-    "enable_hashjoin": "on",
-    "enable_mergejoin": "on",
-    "work_mem": "64MB",
-}
 
 _CREATE: Final = """
     CREATE TEMP TABLE rebuilt (LIKE secrets.host_credentials INCLUDING ALL);
@@ -202,7 +190,7 @@ class Rebuild:
             "replaced": len(found.differences),
             "unreadable": len(found.unreadable),
         }
-        outcome = fold.take(RecordRebuild(details=details), context)
+        outcome = fold.take(Record(type=PROJECTION_REBUILT, details=details), context)
         # Died before this commits: the live table is as it was, and the table beside it is gone
         # with the session. Died after: the rows are right and the event says so.
         await self._store.append(fold.append)

@@ -507,7 +507,7 @@ def test_an_event_has_the_later_of_two_times(keyring: Keyring, seconds: int) -> 
     """`at` is the clock's time, or the last event's where that is later."""
     clock = datetime(2026, 1, 1, tzinfo=UTC)
     last_at = clock + timedelta(seconds=seconds)
-    fold = Fold(Snapshot(clock, last_at, Seen(), keyring.first.id, {}, {}, {}), keyring)
+    fold = Fold(Snapshot(clock, last_at, Seen(), {keyring.first.id: "active"}, {}, {}, {}), keyring)
     fold.take(lookup("a"), CONTEXT)
     at = max(clock, last_at).strftime("%Y-%m-%dT%H:%M:%S.000000Z")
     assert f'"at":"{at}"'.encode() in fold.append.entries[0]
