@@ -81,6 +81,7 @@ async def rotate(
     *,
     progress: Progress = lambda _done, _total: None,
     settle_seconds: float = 0,
+    chunk: int = CHUNK,
 ) -> Report:
     """Re-wrap every data key; `to` a KEK, or to one that a provider wraps.
 
@@ -97,12 +98,18 @@ async def rotate(
         raise RotationRefusedError("the ledger has no KEK yet: start the service first")
     new = to if isinstance(to, NewKek) else await next_kek(connection, keyring, to)
     keyring.add(new.kek)
-    return await _Rotation(store, keyring, new, context, progress).run(settle_seconds)
+    return await _Rotation(store, keyring, new, context, progress, chunk).run(settle_seconds)
 
 
 class _Rotation:
     def __init__(
-        self, store: Store, keyring: Keyring, new: NewKek, context: Context, progress: Progress
+        self,
+        store: Store,
+        keyring: Keyring,
+        new: NewKek,
+        context: Context,
+        progress: Progress,
+        chunk: int,
     ) -> None:
         self._store = store
         self._connection = store.connection
@@ -110,6 +117,7 @@ class _Rotation:
         self._new = new
         self._context = context
         self._progress = progress
+        self._chunk = chunk
         self._rewrapped = 0
         self._unwrappable: list[Unwrappable] = []
 
@@ -168,7 +176,7 @@ class _Rotation:
 
     async def _next(self, after: str) -> list[DataKey]:
         cursor = await self._connection.execute(
-            _CHUNK, (after, self._new.kek.id, CHUNK), binary=True
+            _CHUNK, (after, self._new.kek.id, self._chunk), binary=True
         )
         return [DataKey(*row) for row in await cursor.fetchall()]
 
