@@ -3,11 +3,13 @@
 import os
 import shutil
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pkcs11
-from pkcs11 import KeyType, MechanismFlag
+from pkcs11 import Attribute, KeyType, MechanismFlag, ObjectClass, Session
 
 PIN = "824613-is-a-pin"
 SO_PIN = "990017-is-another"
@@ -58,16 +60,35 @@ class SoftHsm:
             capture_output=True,
         )
 
+    def import_key(self, label: str, value: bytes) -> None:
+        """Put an AES key that the test knows into the token `broker`."""
+        with self._session() as session:
+            session.create_object(
+                {
+                    Attribute.CLASS: ObjectClass.SECRET_KEY,
+                    Attribute.KEY_TYPE: KeyType.AES,
+                    Attribute.LABEL: label,
+                    Attribute.VALUE: value,
+                    Attribute.TOKEN: True,
+                    Attribute.ENCRYPT: True,
+                    Attribute.DECRYPT: True,
+                }
+            )
+
     def make_key(
         self, label: str, bits: int = 256, key_id: bytes = b"", uses: MechanismFlag = USES
     ) -> None:
         """Make an AES key in the token `broker`."""
+        with self._session() as session:
+            session.generate_key(
+                KeyType.AES, bits, id=key_id, label=label, store=True, capabilities=uses
+            )
+
+    @contextmanager
+    def _session(self) -> Iterator[Session]:
         library = pkcs11.lib(str(MODULE))
         try:
-            token = library.get_token(token_label="broker")
-            with token.open(rw=True, user_pin=PIN) as session:
-                session.generate_key(
-                    KeyType.AES, bits, id=key_id, label=label, store=True, capabilities=uses
-                )
+            with library.get_token(token_label="broker").open(rw=True, user_pin=PIN) as session:
+                yield session
         finally:
             library.finalize()

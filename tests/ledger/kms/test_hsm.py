@@ -1,5 +1,6 @@
 """PKCS#11, against SoftHSM2: real sessions, a real PIN, real AES-GCM in the token."""
 
+import os
 import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -7,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from hypothesis import given, settings
 from pkcs11 import MechanismFlag
 
@@ -83,6 +85,15 @@ def hsm(path: str = "token=broker;object=kek", query: str = "", pin: str | None 
 def test_any_key_comes_back(softhsm: SoftHsm, key: bytes, kek_id: str) -> None:
     """Any 32 bytes come back under their own id."""
     assert_round_trip(hsm(), key, kek_id)
+
+
+def test_another_implementation_opens_a_wrap(softhsm: SoftHsm) -> None:
+    """A wrap is nonce, ciphertext and tag of plain AES-GCM, its AAD the label and the KEK's id."""
+    token_key = os.urandom(32)
+    softhsm.import_key("known", token_key)
+    wrapped = hsm("token=broker;object=known").wrap(KEY, KEK_ID)
+    aad = b'["secrets-broker/v1/kek","63c8d1e0a03f461b34709bef019f6c6c"]'
+    assert AESGCM(token_key).decrypt(wrapped[:12], wrapped[12:], aad) == KEY
 
 
 def test_any_changed_byte_is_refused(softhsm: SoftHsm) -> None:
