@@ -50,8 +50,9 @@ def _needs(extra: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
+        name = (error.name or "").partition(".")[0]
         raise KmsError(
-            f"this KMS needs the Python module {error.name}: pip install 'secrets-broker[{extra}]'"
+            f"this KMS needs the Python module {name}: pip install 'secrets-broker[{extra}]'"
         ) from None
 
 

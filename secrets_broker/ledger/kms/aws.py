@@ -49,6 +49,9 @@ _CONFIG: Final = Config(
 # https://docs.aws.amazon.com/kms/latest/APIReference/API_Decrypt.html
 _REFUSALS: Final = frozenset({"InvalidCiphertextException", "IncorrectKeyException"})
 
+# The longest CiphertextBlob that Decrypt takes, in bytes.
+_MAX_WRAPPED: Final = 6_144
+
 # arn:partition:kms:region:account:key/…
 _ARN_PARTS: Final = 6
 
@@ -60,6 +63,7 @@ class AwsKms:
     key: str
     region: str | None
     endpoint: str | None
+    config: Config = field(default=_CONFIG, repr=False)
     session: Session = field(default_factory=Session, repr=False)
 
     @property
@@ -76,6 +80,8 @@ class AwsKms:
 
     def unwrap(self, wrapped: bytes, kek_id: str) -> bytes:
         """Decrypt with this key and no other; raises DecryptionError, KmsError."""
+        if not 0 < len(wrapped) <= _MAX_WRAPPED:
+            raise refused(self._name, "it has a length that no wrap has")
         arn = self._arn
         with self._client() as client:
             answer = client.decrypt(
@@ -100,7 +106,7 @@ class AwsKms:
         """A client whose every error becomes one of ours."""
         try:
             client: KMSClient = self.session.client(
-                "kms", region_name=self.region, endpoint_url=self.endpoint, config=_CONFIG
+                "kms", region_name=self.region, endpoint_url=self.endpoint, config=self.config
             )
             with closing(client):
                 yield client

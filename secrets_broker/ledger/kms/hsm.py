@@ -11,15 +11,25 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from threading import Lock
 from typing import Final, Protocol, runtime_checkable
 
 import pkcs11
-from pkcs11 import GCMParams, KeyType, Mechanism, ObjectClass, PKCS11Error, SecretKey, Token
+from pkcs11 import (
+    Attribute,
+    GCMParams,
+    KeyType,
+    Mechanism,
+    Object,
+    ObjectClass,
+    PKCS11Error,
+    SecretKey,
+    Token,
+)
 
 from secrets_broker.ledger.envelope import KEY_BYTES, NONCE_BYTES, TAG_BYTES
 from secrets_broker.ledger.errors import DecryptionError, KmsError
 from secrets_broker.ledger.kms.hsm_advice import advice_on
+from secrets_broker.ledger.kms.module_lock import alone_with
 from secrets_broker.ledger.kms.pkcs11_url import Pkcs11Url, parse
 from secrets_broker.ledger.kms.provider import (
     binding,
@@ -30,10 +40,6 @@ from secrets_broker.ledger.kms.provider import (
     unforeseen,
     unwrapped,
 )
-
-# A login is the process's, not the session's (PKCS #11 v2.40 base, section 5.6), and modules
-# differ in what they allow threads: one session at a time, whatever the number of providers.
-_one_session: Final = Lock()
 
 # What modules answer where the tag does not fit; SoftHSM 2.6 has only the last for it. They
 # count from C_Decrypt alone, when the token, the PIN and the key were already found to be good.
@@ -91,23 +97,29 @@ class Hsm:
         """The token's key in a session, whose every error becomes one of ours."""
         pin = self._read_pin()
         try:
-            with _one_session, _initialised(self.url) as token, token.open(user_pin=pin) as session:
-                found = session.get_key(
-                    object_class=ObjectClass.SECRET_KEY,
-                    label=self.url.text("object"),
-                    id=self.url.octets("id"),
-                )
-                yield self._fit(found)
+            with _initialised(self.url) as token, token.open(user_pin=pin) as session:
+                # To the end: a search that get_key breaks off ends after C_Finalize, and fails.
+                yield self._only(list(session.get_objects(_key_attributes(self.url))))
         except (KmsError, DecryptionError):
             raise
         except PKCS11Error as error:
             name = type(error).__name__
             answer = f"{name}: {quoted(str(error), pin)}" if str(error) else name
             raise failed(self.id, answer, advice_on(name)) from None
+        except OSError as error:
+            name = type(error).__name__
+            answer = f"{name}: {error.strerror or error}: {self.url.module}"
+            raise failed(self.id, answer, advice_on(name)) from None
         except Exception as error:
             raise unforeseen(self.id, error) from None
 
-    def _fit(self, key: object) -> _Cipher:
+    def _only(self, found: list[Object]) -> _Cipher:
+        if len(found) != 1:
+            name = "MultipleObjectsReturned" if found else "NoSuchKey"
+            raise failed(self.id, name, advice_on(name))
+        return self._fit(found[0])
+
+    def _fit(self, key: Object) -> _Cipher:
         bits = KEY_BYTES * 8
         if not isinstance(key, SecretKey) or (key.key_type, key.key_length) != (KeyType.AES, bits):
             raise failed(self.id, "another kind of key", f"an AES key of {bits} bits is needed")
@@ -141,16 +153,23 @@ def _initialised(url: Pkcs11Url) -> Iterator[Token]:
     nothing is left initialised, it finds nothing of its parent's. C_Finalize also closes the
     session that python-pkcs11 leaves open after a login that failed.
     """
-    library = pkcs11.lib(str(url.module))
-    try:
-        yield library.get_token(**_token_attributes(url))
-    finally:
-        library.finalize()
+    with alone_with(url.module):
+        library = pkcs11.lib(str(url.module))
+        try:
+            yield library.get_token(**_token_attributes(url))
+        finally:
+            library.finalize()
 
 
 def _token_attributes(url: Pkcs11Url) -> dict[str, str | bytes]:
     label, serial = url.text("token"), url.octets("serial")
     return ({"token_label": label} if label else {}) | ({"token_serial": serial} if serial else {})
+
+
+def _key_attributes(url: Pkcs11Url) -> dict[Attribute, object]:
+    wanted = {Attribute.LABEL: url.text("object"), Attribute.ID: url.octets("id")}
+    named = {name: value for name, value in wanted.items() if value is not None}
+    return {Attribute.CLASS: ObjectClass.SECRET_KEY, **named}
 
 
 def _gcm(nonce: bytes, kek_id: str) -> dict[str, object]:

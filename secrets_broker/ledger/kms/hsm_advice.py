@@ -1,4 +1,4 @@
-"""What to do about an error of a PKCS#11 module, by the name that python-pkcs11 gives it."""
+"""What to do about an error of a PKCS#11 module, by the name that Python has for it."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -11,10 +11,14 @@ _LOCKED: Final = "the token's security officer has to unlock it or to set the PI
 _TWO: Final = "name the one that is meant: a token by its serial too, a key by its id too"
 _MECHANISM: Final = "the token has to do CKM_AES_GCM with a nonce of the caller and 128-bit tags"
 _DEVICE: Final = "check the device and its connection"
+_MODULE: Final = "check module-path and the module's own configuration"
 _OTHER: Final = "see the module's own log"
 
 _ADVICE: Final[Mapping[str, str]] = {
-    "PKCS11Error": "check module-path and the module's own configuration",
+    "PKCS11Error": _MODULE,
+    "FileNotFoundError": _MODULE,
+    "PermissionError": _MODULE,
+    "TimeoutError": "find the process that holds the module for so long (fuser names it)",
     "PinIncorrect": _PIN,
     "PinInvalid": _PIN,
     "PinLenRange": _PIN,

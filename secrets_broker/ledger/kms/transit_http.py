@@ -37,6 +37,7 @@ class Endpoint:
     host: str
     port: int
     ca_file: Path | None = None
+    timeout: float = _TIMEOUT
 
     @property
     def origin(self) -> str:
@@ -47,9 +48,9 @@ class Endpoint:
     def connect(self) -> HTTPConnection:
         """A connection that opens with its first request; raises UnreachableError, OSError."""
         if not self.tls:
-            return HTTPConnection(self.host, self.port, timeout=_TIMEOUT)
+            return HTTPConnection(self.host, self.port, timeout=self.timeout)
         trust = ssl.create_default_context(cafile=str(self.ca_file) if self.ca_file else None)
-        return HTTPSConnection(self.host, self.port, timeout=_TIMEOUT, context=trust)
+        return HTTPSConnection(self.host, self.port, timeout=self.timeout, context=trust)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +89,7 @@ def _ask_once(endpoint: Endpoint, path: str, token: str, body: Mapping[str, str]
             response = connection.getresponse()
             return _read(response.status, response.read(_ANSWER_BYTES))
     except TimeoutError:
-        raise UnreachableError(f"no answer within {_TIMEOUT:g} s") from None
+        raise UnreachableError(f"no answer within {endpoint.timeout:g} s") from None
     except (OSError, HTTPException) as error:
         raise UnreachableError(f"{type(error).__name__}: {error}") from None
 

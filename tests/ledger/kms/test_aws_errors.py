@@ -2,6 +2,7 @@
 
 import json
 import time
+from base64 import b64encode
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler
@@ -61,13 +62,15 @@ def kms(monkeypatch: pytest.MonkeyPatch) -> Iterator[Kms]:
         def do_POST(self) -> None:
             self.rfile.read(int(self.headers["Content-Length"]))
             status, body = state.answer(self.headers["X-Amz-Target"].partition(".")[2])
+            if state.silent:
+                return
             raw = json.dumps(body).encode()
             self.send_response(status)
             self.send_header("Content-Length", str(len(raw)))
             self.end_headers()
             self.wfile.write(raw)
 
-        def log_message(self, format: str, *args: object) -> None:
+        def log_message(self, *_: object) -> None:
             pass
 
     with serving(Handler) as server:
@@ -117,8 +120,6 @@ def test_a_wrap_of_another_key_or_place_does_not_open(kms: Kms, code: str) -> No
 
 def test_an_answer_that_repeats_the_key_is_withheld(kms: Kms) -> None:
     """A message that holds the KEK, in the spelling of a request, is not shown."""
-    from base64 import b64encode
-
     kms.error = (400, "ValidationException", f"Value '{b64encode(KEY).decode()}' at 'plaintext'")
     with refusal(KmsError, "ValidationException: .its answer repeats a secret"):
         kms.provider.wrap(KEY, KEK_ID)
