@@ -13,8 +13,8 @@ from secrets_broker.http.caller import KeyCheck
 from secrets_broker.http.credentials import CredentialDelete, CredentialLookup, CredentialUpsert
 from secrets_broker.http.gate import Gate
 from secrets_broker.http.health import Live, Metrics, OpenApi, Ready
+from secrets_broker.keys import keyring, providers
 from secrets_broker.ledger.errors import LedgerUnavailableError
-from secrets_broker.ledger.keyring import Keyring
 from secrets_broker.ledger.writer import Writer
 from secrets_broker.projections.host_credentials import HostCredentials
 from secrets_broker.settings import Settings
@@ -72,6 +72,6 @@ def from_settings() -> App:
     """The application as gunicorn starts it, from the environment."""
     settings = Settings.load()
     logs.configure(readable=settings.readable_logs)
-    keyring = Keyring.from_kms_keys(settings.kms_key, *settings.previous_kms_keys)
-    writer = Writer(settings.database_url, keyring, HostCredentials())
+    keys, asked = keyring(settings), providers(settings)
+    writer = Writer(settings.database_url, keys, HostCredentials(), asked)
     return create_app(writer, settings.internal_key)

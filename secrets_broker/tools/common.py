@@ -10,9 +10,8 @@ import click
 
 from secrets_broker.ledger.errors import LedgerError
 from secrets_broker.ledger.events import Context
-from secrets_broker.ledger.keyring import Keyring
 from secrets_broker.migrations.errors import MigrationError
-from secrets_broker.settings import MissingSettingError, Settings
+from secrets_broker.settings import MissingSettingError
 from secrets_broker.tools.postgres import PostgresError
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -39,11 +38,6 @@ def clear_errors() -> Iterator[None]:
         yield
     except (MissingSettingError, LedgerError, MigrationError, PostgresError) as error:
         raise click.ClickException(str(error)) from None
-
-
-def keyring(settings: Settings) -> Keyring:
-    """The keys that the settings give; the current one first."""
-    return Keyring.from_kms_keys(settings.kms_key, *settings.previous_kms_keys)
 
 
 def operator(reason: str | None = None) -> Context:

@@ -3,20 +3,23 @@
 import asyncio
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, NoReturn
 
 import click
 
 from secrets_broker import logs
+from secrets_broker.keys import close, keyring, providers
 from secrets_broker.ledger.connection import connect
-from secrets_broker.ledger.errors import LedgerUnavailableError, WrongKeyError
+from secrets_broker.ledger.errors import KmsError, LedgerUnavailableError, WrongKeyError
 from secrets_broker.ledger.keks import check_keys
 from secrets_broker.ledger.keyring import Keyring
+from secrets_broker.ledger.kms import Provider
 from secrets_broker.migrations import runner
 from secrets_broker.migrations.errors import CannotConnectError
 from secrets_broker.settings import DATA_DIR, Settings
-from secrets_broker.tools.common import clear_errors, data_dir_option, keyring, say
+from secrets_broker.tools.common import clear_errors, data_dir_option, say
 
 # Not imported: it makes a folder for the counters of the gunicorn that reads it.
 _CONFIGURATION: Final = "python:secrets_broker.http.gunicorn_conf"
@@ -65,7 +68,7 @@ def _become(command: list[str]) -> NoReturn:
 
 def _check(settings: Settings) -> None:
     """Name what is missing now, rather than request by request."""
-    keys, _ = keyring(settings), settings.internal_key
+    keys, asked, _ = keyring(settings), providers(settings), settings.internal_key
     try:
         missing = runner.pending(settings.database_url)
     except CannotConnectError as error:
@@ -76,18 +79,22 @@ def _check(settings: Settings) -> None:
         raise click.ClickException(
             f"the database lacks {', '.join(missing)}: run secrets-broker migrate"
         )
-    asyncio.run(_check_keys(settings.database_url, keys))
+    asyncio.run(_check_keys(settings.database_url, keys, asked))
 
 
-async def _check_keys(database_url: str, keys: Keyring) -> None:
+async def _check_keys(database_url: str, keys: Keyring, asked: Sequence[Provider]) -> None:
     try:
         connection = await connect(database_url)
     except LedgerUnavailableError as error:
         say(f"warning: {error}")
         return
     try:
-        await check_keys(connection, keys)
+        await check_keys(connection, keys, asked)
     except WrongKeyError as error:
         raise click.ClickException(str(error)) from None
+    except KmsError as error:
+        # Not fatal either: the service asks again until its KMS answers.
+        say(f"warning: {error}")
     finally:
         await connection.close()
+        close(asked)

@@ -291,7 +291,7 @@ def _tamper_with(database: Database, host: str) -> None:
 
 
 def test_on_to_a_third_key_before_the_second_is_done(database: Database, keyring: Keyring) -> None:
-    """A rotation that died may be followed by one to another key; all three are needed, then one."""
+    """A rotation that died may be followed by one to a third key, for which it takes all."""
     filled(database, keyring)
     second, third = fresh_kek(), fresh_kek()
     with pytest.raises(_DiedError):

@@ -10,8 +10,8 @@ import click
 import msgspec
 
 from secrets_broker import logs
+from secrets_broker.keys import loaded_keyring
 from secrets_broker.ledger.errors import LedgerError
-from secrets_broker.ledger.keyring import Keyring
 from secrets_broker.settings import MissingSettingError, Settings
 from secrets_broker.tools.import_legacy.run import Progress, Report, import_legacy
 from secrets_broker.tools.import_legacy.tables import ACCESS, CREDENTIALS, ImportRefusedError
@@ -43,8 +43,8 @@ def import_legacy_command(data_dir: Path | None, as_json: bool) -> None:
 
 def _run(settings: Settings) -> Report:
     try:
-        keyring = Keyring.from_kms_keys(settings.kms_key, *settings.previous_kms_keys)
         urls = settings.migration_database_url, settings.database_url
+        keyring = asyncio.run(loaded_keyring(settings, urls[0]))
         with _progress() as progress:
             return asyncio.run(import_legacy(*urls, keyring, say=_say, progress=progress))
     except (MissingSettingError, ImportRefusedError) as error:
