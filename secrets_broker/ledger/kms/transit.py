@@ -35,20 +35,18 @@ from secrets_broker.ledger.kms.transit_http import Answer, Endpoint, Unreachable
 from secrets_broker.ledger.kms.url import parameters, require_safe_transport, split
 
 _PATH: Final = re.compile(r"/(?P<mount>[\w.-]+(?:/[\w.-]+)*)/keys/(?P<key>[\w.-]+)", re.ASCII)
+# Vault reads version 0 as 1, so a changed byte there would go unnoticed.
+_WRAP: Final = re.compile(r"vault:v[1-9][0-9]*:[A-Za-z0-9+/]+={0,2}")
 # A token goes into a header, where a line end would begin another one.
 _TOKEN: Final = re.compile(r"[!-~]+")
 
 # Transit's words for a wrap that does not open, with 400 or, in some versions, 500:
 # https://github.com/hashicorp/vault/issues/10842
-_REFUSALS: Final = (
-    "invalid ciphertext",
-    "message authentication failed",
-    "ciphertext or signature",
-)
+_REFUSALS: Final = ("invalid ciphertext", "message authentication failed")
 
 _ADVICE: Final = {
     307: "this server is a standby: name the active one, or the cluster's own address",
-    400: "the key has to exist, and to be of type aes256-gcm96",
+    400: "check the key's name, type (aes256-gcm96) and min_decryption_version",
     403: "give a valid VAULT_TOKEN, whose policy allows update on encrypt/ and decrypt/ of the key",
     404: "check the mount and that the transit engine is enabled there",
     429: "the server limits the rate of requests: start again later, or ask for a higher quota",
@@ -74,15 +72,18 @@ class Transit:
         """Encrypt under the newest version of the key; raises KmsError."""
         request = {"plaintext": _text(checked(key)), "associated_data": _text(binding(kek_id))}
         answer = self._ask("encrypt", request, key)
-        wrapped = self._field(answer, "ciphertext", key)
+        wrapped = self._field(answer, "ciphertext")
+        if not _WRAP.fullmatch(wrapped):
+            raise self._malformed("ciphertext")
         self._require_binding(wrapped, kek_id)
         return wrapped.encode("ascii")
 
     def unwrap(self, wrapped: bytes, kek_id: str) -> bytes:
         """Decrypt, with whichever version wrapped it; raises DecryptionError, KmsError."""
-        if not wrapped.isascii():
-            raise refused(self.id, "a wrap is ASCII")
-        return self._decrypt(wrapped.decode("ascii"), binding(kek_id))
+        text = wrapped.decode("ascii", "replace")
+        if not _WRAP.fullmatch(text):
+            raise refused(self.id, "it has not the form of a wrap")
+        return self._decrypt(text, binding(kek_id))
 
     def close(self) -> None:
         """Nothing is held open between calls."""
@@ -129,7 +130,7 @@ class Transit:
             return refused(self.id, text)
         return failed(self.id, text, _ADVICE.get(answer.status, "see the server's log"))
 
-    def _field(self, answer: Answer, name: str, secret: bytes | None = None) -> str:
+    def _field(self, answer: Answer, name: str) -> str:
         value = answer.data.get(name)
         if not isinstance(value, str) or not value.isascii():
             raise self._malformed(name)

@@ -31,6 +31,7 @@ class Vault:
     versions: list[AESGCM] = field(default_factory=lambda: [AESGCM(os.urandom(32))])
     tokens: set[str] = field(default_factory=lambda: {TOKEN})
     sealed: bool = False
+    min_decryption_version: int = 1
     knows_associated_data: bool = True
     aead: bool = True
     refusal_status: int = 400
@@ -74,14 +75,17 @@ class Vault:
         version, _, text = rest.partition(":")
         if prefix != "vault":
             return errors(400, "invalid ciphertext: no prefix")
-        if not version.isdecimal() or not 0 < int(version) <= len(self.versions):
+        if not version.isdecimal() or int(version) > len(self.versions):
             return errors(400, "invalid ciphertext: version is too new")
+        if max(int(version), 1) < self.min_decryption_version:
+            return errors(400, "ciphertext or signature version is disallowed by policy (too old)")
         try:
             raw = b64decode(text, validate=True)
         except ValueError:
             return errors(400, "invalid ciphertext: could not decode base64")
         try:
-            cipher = self.versions[int(version) - 1]
+            # Vault takes version 0, of its first releases, for 1.
+            cipher = self.versions[max(int(version), 1) - 1]
             plain = cipher.decrypt(raw[:12], raw[12:], self._associated(body))
         except (InvalidTag, ValueError):
             return errors(self.refusal_status, "cipher: message authentication failed")

@@ -30,6 +30,7 @@ from tests.ledger.kms.helpers import (
     refusal,
 )
 
+WRAP = b"vault:v1:AAAA"
 WRONG = "hvs.of-somebody-else"
 
 
@@ -65,7 +66,13 @@ def test_any_changed_byte_is_refused(vault: Vault) -> None:
     """Each character of the wrap, changed alone, is refused; so is one cut, or not ASCII."""
     provider = transit(vault)
     wrapped = provider.wrap(KEY, KEK_ID)
-    for changed in (*flips(wrapped), wrapped[:-1], b"", b"\xff" + wrapped[1:]):
+    for changed in (
+        *flips(wrapped),
+        wrapped[:-1],
+        b"",
+        b"\xff" + wrapped[1:],
+        wrapped.replace(b"v1", b"v0"),
+    ):
         with refusal(DecryptionError, "transit/keys/kek: .* does not open", TOKEN):
             provider.unwrap(changed, KEK_ID)
 
@@ -99,6 +106,16 @@ def test_a_wrap_outlives_the_rotation_of_its_key(vault: Vault) -> None:
     assert provider.unwrap(old, KEK_ID) == provider.unwrap(new, KEK_ID) == KEY
 
 
+def test_a_version_that_is_shut_off_is_no_refusal(vault: Vault) -> None:
+    """A wrap of a version that a policy shuts off is still good: the error says what to set."""
+    provider = transit(vault)
+    wrapped = provider.wrap(KEY, KEK_ID)
+    vault.versions.append(AESGCM(os.urandom(32)))
+    vault.min_decryption_version = 2
+    with refusal(KmsError, r"disallowed by policy \(too old\); .*min_decryption_version", TOKEN):
+        provider.unwrap(wrapped, KEK_ID)
+
+
 def test_a_server_that_does_not_bind_is_refused(vault: Vault) -> None:
     """A Vault that ignores associated_data would let wraps be swapped: nothing is wrapped by it."""
     vault.knows_associated_data = False
@@ -124,7 +141,7 @@ def test_a_wrong_token(vault: Vault) -> None:
     [
         (
             "transit/keys/none",
-            "transit/keys/none: HTTP 400: encryption key not found; .*has to exist",
+            "transit/keys/none: HTTP 400: encryption key not found; check the key's name",
         ),
         ("team/transit/keys/kek", "HTTP 404: no handler.*check the mount"),
     ],
@@ -134,14 +151,14 @@ def test_what_is_missing_is_named(vault: Vault, path: str, words: str) -> None:
     with refusal(KmsError, words, TOKEN):
         transit(vault, path).wrap(KEY, KEK_ID)
     with refusal(KmsError, words, TOKEN):
-        transit(vault, path).unwrap(b"vault:v1:AAAA", KEK_ID)
+        transit(vault, path).unwrap(WRAP, KEK_ID)
 
 
 def test_a_sealed_server(vault: Vault) -> None:
     """A sealed server is asked three times, then named as sealed."""
     vault.sealed = True
     with refusal(KmsError, "HTTP 503: Vault is sealed; .*unseal", TOKEN):
-        transit(vault).unwrap(b"vault:v1:AAAA", KEK_ID)
+        transit(vault).unwrap(WRAP, KEK_ID)
     assert len(vault.requests) == 3
 
 
@@ -177,7 +194,7 @@ def test_an_answer_that_repeats_a_secret_is_withheld(vault: Vault) -> None:
         {},
         {"data": None},
         {"data": {"plaintext": 7, "ciphertext": None}},
-        {"data": {"plaintext": "not base64!", "ciphertext": "ä"}},
+        {"data": {"plaintext": "not base64!", "ciphertext": "v1:AAAA"}},
     ],
 )
 def test_what_is_not_vaults_answer(vault: Vault, body: dict[str, object]) -> None:
@@ -186,7 +203,7 @@ def test_what_is_not_vaults_answer(vault: Vault, body: dict[str, object]) -> Non
     with refusal(KmsError, "without a usable ciphertext", TOKEN):
         transit(vault).wrap(KEY, KEK_ID)
     with refusal(KmsError, "without a usable plaintext", TOKEN):
-        transit(vault).unwrap(b"vault:v1:AAAA", KEK_ID)
+        transit(vault).unwrap(WRAP, KEK_ID)
 
 
 def test_only_a_key_of_32_bytes(vault: Vault) -> None:
@@ -195,7 +212,7 @@ def test_only_a_key_of_32_bytes(vault: Vault) -> None:
         transit(vault).wrap(b"short", KEK_ID)
     vault.next_replies = [(200, {"data": {"plaintext": "c2hvcnQ="}})]
     with refusal(DecryptionError, "not a key of 32 bytes", TOKEN):
-        transit(vault).unwrap(b"vault:v1:AAAA", KEK_ID)
+        transit(vault).unwrap(WRAP, KEK_ID)
 
 
 def test_a_silent_server_is_given_up(vault: Vault) -> None:
@@ -250,6 +267,7 @@ def _certificate(folder: Path) -> Path:
         .not_valid_before(now - timedelta(hours=1))
         .not_valid_after(now + timedelta(hours=1))
         .add_extension(address, critical=False)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .sign(key, SHA256())
     )
