@@ -17,13 +17,13 @@ from secrets_broker.ledger import keks
 from secrets_broker.ledger.connection import TOOL_SESSION
 from secrets_broker.ledger.errors import OutcomeUnknownError, RotationRefusedError
 from secrets_broker.ledger.keks import KekUse, NewKek
-from secrets_broker.ledger.keyring import ACTIVE, Kek, Keyring, derive_key
+from secrets_broker.ledger.keyring import ACTIVE, RETIRING, Kek, Keyring, derive_key
 from secrets_broker.ledger.kms import Provider
 from secrets_broker.ledger.rotation import Progress, Report, rotate
 from secrets_broker.ledger.store import Store
 from secrets_broker.projections.host_credentials import HostCredentials
 from secrets_broker.settings import Settings
-from secrets_broker.tools.common import clear_errors, data_dir_option, json_option, operator
+from secrets_broker.tools.common import clear_errors, data_dir_option, json_option, operator, say
 
 _NEXT = """\
 Next, wherever the service runs (this command changes no settings):
@@ -81,7 +81,9 @@ def rotate_key(
     Give the services both keys first: the new one in SECRETS_KMS_KEY, the old one in
     SECRETS_KMS_KEY_PREVIOUS, and restart them. With the same settings this command needs no
     options. No event and no credential is touched. Killed at any point, it goes on when it is
-    run again. Exits with 1 where a data key is left under another KEK than the active one.
+    run again.
+
+    Exits with 1 where a data key could not be re-wrapped; --check, where a rotation is not over.
     """
     logs.configure(readable=True)
     settings = Settings.load(data_dir)
@@ -181,7 +183,8 @@ async def _uses(url: str) -> tuple[KekUse, ...]:
 
 def _report_uses(found: tuple[KekUse, ...], as_json: bool) -> None:
     click.echo(msgspec.json.encode(found) if as_json else _table(found))
-    if any(use.data_keys for use in found if use.state != ACTIVE):
+    if any(use.state == RETIRING for use in found):
+        say("A rotation is not over: run rotate-key again, with both keys")
         raise SystemExit(1)
 
 
