@@ -164,15 +164,16 @@ class _Rotation:
     async def _rewrap_all(self) -> None:
         total = sum(use.data_keys for use in await self._others())
         chunk, done = await self._next(""), 0
+        rewrapped = self._rewrap(chunk)
         while chunk:
-            # The next chunk is read while this one is being wrapped.
-            following, rewrapped = await asyncio.gather(
-                self._next(chunk[-1].id), asyncio.to_thread(self._rewrap, chunk)
+            following = await self._next(chunk[-1].id)
+            # The next chunk is wrapped while the server takes this one.
+            _, ahead = await asyncio.gather(
+                self._put(chunk, rewrapped), asyncio.to_thread(self._rewrap, following)
             )
-            await self._put(chunk, rewrapped)
             done += len(chunk)
             self._progress(done, max(total, done))
-            chunk = following
+            chunk, rewrapped = following, ahead
 
     async def _next(self, after: str) -> list[DataKey]:
         cursor = await self._connection.execute(

@@ -4,6 +4,11 @@ DROP FUNCTION ledger.rewrap_data_keys(text[], text[], bytea[]);
 DROP FUNCTION ledger.activate_kek(text);
 DROP FUNCTION ledger.prepare_kek(text, text, bytea, bytea);
 DROP FUNCTION ledger.appends_now(text);
+DROP TRIGGER check_updated ON ledger.data_keys;
+DROP TRIGGER check_inserted ON ledger.data_keys;
+DROP FUNCTION ledger.check_data_keys();
+ALTER TABLE ledger.data_keys ADD CONSTRAINT data_keys_kek_fkey
+    FOREIGN KEY (kek) REFERENCES ledger.keks (id);
 DROP TRIGGER never_deleted ON ledger.keks;
 DROP TRIGGER check_change ON ledger.keks;
 DROP FUNCTION ledger.check_kek_change();

@@ -32,6 +32,32 @@ CREATE TRIGGER never_deleted BEFORE DELETE OR TRUNCATE ON ledger.keks
     FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_change();
 ALTER TABLE ledger.keks ENABLE ALWAYS TRIGGER never_deleted;
 
+-- A data key comes under the active KEK, or is re-wrapped under it; there is no other way. As one
+-- check a statement it says more than a foreign key, which would cost as much for each row as its
+-- re-wrapping. No KEK is ever deleted, so what is named stays there.
+ALTER TABLE ledger.data_keys DROP CONSTRAINT data_keys_kek_fkey;
+CREATE FUNCTION ledger.check_data_keys() RETURNS trigger
+    LANGUAGE plpgsql SET search_path = pg_catalog AS $$
+BEGIN
+    IF EXISTS (SELECT FROM fresh WHERE fresh.kek IS DISTINCT FROM
+               (SELECT keks.id FROM ledger.keks WHERE state = 'active')) THEN
+        RAISE EXCEPTION 'a data key is wrapped under the active KEK, and no other'
+            USING ERRCODE = 'object_not_in_prerequisite_state';
+    END IF;
+    RETURN NULL;
+END
+$$;
+CREATE TRIGGER check_inserted AFTER INSERT ON ledger.data_keys
+    REFERENCING NEW TABLE AS fresh
+    FOR EACH STATEMENT EXECUTE FUNCTION ledger.check_data_keys();
+CREATE TRIGGER check_updated AFTER UPDATE ON ledger.data_keys
+    REFERENCING NEW TABLE AS fresh
+    FOR EACH STATEMENT EXECUTE FUNCTION ledger.check_data_keys();
+ALTER TABLE ledger.data_keys ENABLE ALWAYS TRIGGER check_inserted;
+ALTER TABLE ledger.data_keys ENABLE ALWAYS TRIGGER check_updated;
+-- Room on each page for a re-wrapped row, which then touches no index.
+ALTER TABLE ledger.data_keys SET (fillfactor = 85);
+
 -- Whether this very transaction has appended an event of a type as the ledger's last.
 CREATE FUNCTION ledger.appends_now(event_type text) RETURNS boolean
     LANGUAGE sql STABLE SET search_path = pg_catalog AS $$
