@@ -23,7 +23,7 @@ MAX_HEADERS: Final = 100
 # Past this what a refused request still sends is not waited for.
 MAX_MESSAGE_BYTES: Final = MAX_HEAD_BYTES + 4 * MAX_BODY_BYTES
 
-_ANSWERS: Final = {
+ANSWERS: Final = {
     400: b'{"reason":"invalid_request","detail":"The request is not valid HTTP/1.1."}',
     408: b'{"reason":"timeout","detail":"The request did not arrive in time."}',
     413: b'{"reason":"too_large","detail":"The request\'s body is too large."}',
@@ -147,7 +147,7 @@ class CarefulProtocol(HttpToolsProtocol):
         if self.transport.is_closing() or self._lingering:
             return
         if self._may_answer():
-            body = _ANSWERS[status]
+            body = ANSWERS[status]
             head = b"content-type: application/json\r\nconnection: close\r\n"
             length = b"content-length: %d\r\n\r\n" % len(body)
             self.transport.write(STATUS_LINE[status] + head + length + body)
