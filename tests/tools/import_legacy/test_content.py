@@ -15,7 +15,8 @@ from secrets_broker.migrations import runner
 from secrets_broker.tools.import_legacy import Report
 from secrets_broker.tools.postgres import Cluster
 from tests.conftest import KMS_KEY, Database, fresh_database
-from tests.tools.import_legacy.earlier import PREVIOUS_KEY, SCHEMA, Earlier, sealed
+from tests.earlier import TABLES
+from tests.tools.import_legacy.earlier import PREVIOUS_KEY, Earlier, sealed
 from tests.tools.import_legacy.helpers import imported, password, submit
 
 CREATED = datetime(2021, 2, 3, 4, 5, 6, 789012, tzinfo=UTC)
@@ -34,7 +35,7 @@ def keys() -> Keyring:
 def database(cluster: Cluster, keys: Keyring) -> Iterator[Database]:
     """An earlier installation that was migrated and imported, as an operator does it."""
     with fresh_database(cluster, "template0") as made:
-        made.execute(SCHEMA)
+        made.execute(TABLES)
         _fill(Earlier(made, prefix=""))
         runner.apply(made.owner_url, lambda _: None)
         report = imported(made, keys)
