@@ -2,6 +2,7 @@
 
 import os
 import signal
+import stat
 import subprocess
 import threading
 import time
@@ -14,6 +15,7 @@ import pytest
 
 from secrets_broker.tools.postgres import BusyError, Cluster, NotRunningError, StartError
 from secrets_broker.tools.postgres.process import is_postmaster, launch, wait_until
+from secrets_broker.tools.postgres.server import LARGEST_LOG
 from tests.tools.postgres.helpers import (
     account,
     commit_row,
@@ -245,6 +247,27 @@ def test_a_failed_start_says_why_and_lets_go(bin_dir: Path, data_dir: Path) -> N
         broken.start()
     with Cluster(data_dir, bin_dir=bin_dir) as cluster:
         assert query(cluster.superuser_url(), "SELECT 1") == [(1,)]
+
+
+def test_the_log_does_not_grow_for_ever(cluster: Cluster) -> None:
+    """A start sets a large log aside, over the one before it, and still tells of what follows."""
+    layout = cluster.layout
+    cluster.stop()
+    layout.older_log.write_text("from long ago\n")
+    with layout.log.open("ab") as log:
+        log.truncate(LARGEST_LOG + 1)
+    cluster.start()
+    assert layout.older_log.stat().st_size == LARGEST_LOG + 1
+    assert b"database system is ready" in layout.log.read_bytes()
+    assert stat.S_IMODE(layout.log.stat().st_mode) == 0o600
+
+
+def test_a_log_of_common_size_is_gone_on_with(cluster: Cluster) -> None:
+    """What the run before said is where it was."""
+    said = cluster.layout.log.read_bytes()
+    cluster.stop()
+    cluster.start()
+    assert cluster.layout.log.read_bytes().startswith(said)
 
 
 @linux_only
