@@ -19,7 +19,7 @@ import click
 
 from secrets_broker.migrations import runner
 from secrets_broker.settings import DATA_DIR, Settings
-from secrets_broker.tools.common import clear_errors, data_dir_option, say
+from secrets_broker.tools.common import address_options, clear_errors, data_dir_option, say
 from secrets_broker.tools.keygen import env_lines, fresh_settings
 from secrets_broker.tools.postgres import Cluster, own_folder
 from secrets_broker.tools.postgres.process import end_with_parent
@@ -36,8 +36,7 @@ GRACE_SECONDS: Final = 3.0
 
 @click.command()
 @data_dir_option
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", default=3003, show_default=True, type=click.IntRange(1, 65535))
+@address_options
 def dev(data_dir: Path | None, host: str, port: int) -> None:
     """Serve with an embedded PostgreSQL and fresh keys, all in one folder.
 

@@ -19,6 +19,7 @@ from secrets_broker.tools.common import (
     data_dir_option,
     json_option,
     keyring,
+    load_settings,
     operator,
 )
 
@@ -34,7 +35,7 @@ def rebuild(data_dir: Path | None, as_json: bool, check: bool) -> None:
     """
     logs.configure(readable=True)
     with clear_errors():
-        found = _run(Settings.load(data_dir), check)
+        found = _run(load_settings(data_dir), check)
     click.echo(msgspec.json.encode(asdict(found)) if as_json else _text(found, check))
     if found.unreadable or (check and found.differences):
         raise SystemExit(1)

@@ -17,7 +17,14 @@ from secrets_broker.migrations import runner
 from secrets_broker.migrations.errors import CannotConnectError
 from secrets_broker.projections.host_credentials import HostCredentials
 from secrets_broker.settings import DATA_DIR, Settings
-from secrets_broker.tools.common import clear_errors, data_dir_option, keyring, say
+from secrets_broker.tools.common import (
+    address_options,
+    clear_errors,
+    data_dir_option,
+    keyring,
+    load_settings,
+    say,
+)
 
 # Not imported: it makes a folder for the counters of the gunicorn that reads it.
 _CONFIGURATION: Final = "python:secrets_broker.http.gunicorn_conf"
@@ -39,8 +46,7 @@ def default_workers() -> int:
 
 @click.command()
 @data_dir_option
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", default=3003, show_default=True, type=click.IntRange(1, 65535))
+@address_options
 @click.option(
     "--workers",
     default=default_workers,
@@ -50,9 +56,9 @@ def default_workers() -> int:
 )
 def serve(data_dir: Path | None, host: str, port: int, workers: int) -> None:
     """Serve the internal API with gunicorn, with settings from the environment."""
-    settings = Settings.load(data_dir)
-    logs.configure(readable=settings.readable_logs)
     with clear_errors():
+        settings = load_settings(data_dir)
+        logs.configure(readable=settings.readable_logs)
         _check(settings)
     if settings.data_dir is not None:
         os.environ[DATA_DIR] = str(settings.data_dir)
