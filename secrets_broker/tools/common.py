@@ -12,6 +12,7 @@ import click
 from secrets_broker.ledger.errors import LedgerError
 from secrets_broker.ledger.events import MAX_NAME, Context
 from secrets_broker.ledger.keyring import Keyring
+from secrets_broker.migrations import runner
 from secrets_broker.migrations.errors import MigrationError
 from secrets_broker.settings import MissingSettingError, Settings
 from secrets_broker.tools.postgres import PostgresError
@@ -80,6 +81,15 @@ def clear_errors() -> Iterator[None]:
 def keyring(settings: Settings) -> Keyring:
     """The keys that the settings give; the current one first."""
     return Keyring.from_kms_keys(settings.kms_key, *settings.previous_kms_keys)
+
+
+def require_schema(database_url: str) -> None:
+    """Raise ClickException where the database lacks a part of the schema, or MigrationError."""
+    missing = runner.pending(database_url)
+    if missing:
+        raise click.ClickException(
+            f"the database lacks {', '.join(missing)}: run secrets-broker migrate"
+        )
 
 
 def operator(reason: str | None = None) -> Context:

@@ -21,6 +21,7 @@ from secrets_broker.tools.common import (
     keyring,
     load_settings,
     operator,
+    require_schema,
 )
 
 
@@ -42,11 +43,13 @@ def rebuild(data_dir: Path | None, as_json: bool, check: bool) -> None:
 
 
 def _run(settings: Settings, check: bool) -> Comparison:
+    url, keys = settings.migration_database_url, keyring(settings)
+    require_schema(url)
     with _progress() as progress:
         return asyncio.run(
             projection.rebuild(
-                settings.migration_database_url,
-                keyring(settings),
+                url,
+                keys,
                 operator(),
                 check_only=check,
                 progress=progress,

@@ -13,7 +13,6 @@ from secrets_broker.ledger.connection import SESSION, connect
 from secrets_broker.ledger.errors import LedgerUnavailableError, WrongKeyError
 from secrets_broker.ledger.keyring import Keyring
 from secrets_broker.ledger.store import Store
-from secrets_broker.migrations import runner
 from secrets_broker.migrations.errors import CannotConnectError
 from secrets_broker.projections.host_credentials import HostCredentials
 from secrets_broker.settings import DATA_DIR, Settings
@@ -23,6 +22,7 @@ from secrets_broker.tools.common import (
     data_dir_option,
     keyring,
     load_settings,
+    require_schema,
     say,
 )
 
@@ -74,15 +74,11 @@ def _check(settings: Settings) -> None:
     """Name what is missing now, rather than request by request."""
     keys, _ = keyring(settings), settings.internal_key
     try:
-        missing = runner.pending(settings.database_url)
+        require_schema(settings.database_url)
     except CannotConnectError as error:
         # Not fatal: the service answers 503 until the database is there.
         say(f"warning: {error}")
         return
-    if missing:
-        raise click.ClickException(
-            f"the database lacks {', '.join(missing)}: run secrets-broker migrate"
-        )
     asyncio.run(_check_keys(settings.database_url, keys))
 
 

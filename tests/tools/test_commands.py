@@ -78,11 +78,13 @@ def test_serve_names_the_setting_that_is_missing(
     assert f"{missing} not set" in done.stderr
 
 
-def test_serve_refuses_a_database_without_the_schema(
-    empty_database: str, database: Database, tmp_path: Path
+@pytest.mark.parametrize("command", ["serve", "rebuild"])
+def test_a_database_without_the_schema_is_refused(
+    empty_database: str, database: Database, tmp_path: Path, command: str
 ) -> None:
     """It says which command makes the schema."""
-    done = run("serve", cwd=tmp_path, env={**settings(database), "DATABASE_URL": empty_database})
+    urls = dict.fromkeys(["DATABASE_URL", "MIGRATION_DATABASE_URL"], empty_database)
+    done = run(command, cwd=tmp_path, env={**settings(database), **urls})
     assert done.returncode == 1
     assert "secrets-broker migrate" in done.stderr
 
