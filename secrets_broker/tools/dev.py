@@ -7,11 +7,12 @@ with it, and the next start recovers what was committed.
 
 import os
 import signal
+import socket
 import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import Final
 
@@ -43,10 +44,12 @@ def dev(data_dir: Path | None, host: str, port: int) -> None:
     The folder is .secrets-broker, or --data-dir. Ctrl-C ends everything; a later start goes on
     with the same data.
     """
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _interrupt)
     settings = Settings.load(data_dir)
     bin_dir = settings.get("SECRETS_BROKER_POSTGRES_BIN")
     with clear_errors():
+        _check_free(host, port)
         folder = own_folder(settings.data_dir or DEFAULT_DATA_DIR)
         cluster = Cluster(folder, bin_dir=Path(bin_dir) if bin_dir else None, say=say)
         try:
@@ -55,6 +58,18 @@ def dev(data_dir: Path | None, host: str, port: int) -> None:
                 _serve(cluster, folder, host, port)
         except KeyboardInterrupt:
             say("stopped; the data stays in " + str(folder))
+
+
+def _check_free(host: str, port: int) -> None:
+    # Else whoever listens there already would answer for a service that cannot start.
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        socket.create_server(address[:2], family=family).close()
+    except OSError as error:
+        raise click.ClickException(
+            f"cannot listen on {host} port {port} ({error.strerror}): choose another --port "
+            "or --host"
+        ) from None
 
 
 def _interrupt(*_: object) -> None:
@@ -81,20 +96,24 @@ def write_env(path: Path, urls: Mapping[str, str]) -> None:
     Replaced in one step: killed before, the old file is whole; killed after, the new one is.
     """
     lines = path.read_text().splitlines() if path.exists() else []
-    kept = dict(line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))
-    # What belongs together is added together: half a fresh pair would fit nothing.
-    fresh = fresh_settings()
-    if any(name in kept for name in fresh if name.startswith("LEDGER_")):
-        fresh = {name: value for name, value in fresh.items() if not name.startswith("LEDGER_")}
-    values = {**fresh, **kept, **urls}
+    kept = [line for line in lines if line.partition("=")[0] not in urls]
+    names = {line.partition("=")[0] for line in kept}
+    added = {name: value for name, value in _fresh_beside(names).items() if name not in names}
     temporary = path.with_suffix(".new")
     temporary.unlink(missing_ok=True)
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w") as file:
-        file.write(env_lines(values))
+        file.write("".join(f"{line}\n" for line in kept) + env_lines({**added, **urls}))
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
+
+
+def _fresh_beside(names: Set[str]) -> dict[str, str]:
+    # What belongs together is added together: half a fresh pair would fit nothing.
+    fresh = fresh_settings()
+    pair = {name for name in fresh if name.startswith("LEDGER_")}
+    return {n: value for n, value in fresh.items() if not (n in pair and pair & names)}
 
 
 def _serve(cluster: Cluster, folder: Path, host: str, port: int) -> None:
