@@ -153,14 +153,14 @@ class CarefulProtocol(HttpToolsProtocol):
         if self.transport.is_closing() or self._lingering:
             return
         answered = self._may_answer()
+        metrics.REFUSED.inc()
+        ip = peer_address({"client": self.client})
+        _log.warning("request_refused", status=status, ip=ip, answered=answered)
         if answered:
             body = ANSWERS[status]
             head = b"content-type: application/json\r\nconnection: close\r\n"
             length = b"content-length: %d\r\n\r\n" % len(body)
             self.transport.write(STATUS_LINE[status] + head + length + body)
-        metrics.REFUSED.inc()
-        ip = peer_address({"client": self.client})
-        _log.warning("request_refused", status=status, ip=ip, answered=answered)
         self._linger()
 
     def _may_answer(self) -> bool:
