@@ -20,8 +20,9 @@ from secrets_broker.tools.common import (
     load_settings,
     say,
 )
+from secrets_broker.tools.import_legacy.queries import ACCESS, CREDENTIALS
 from secrets_broker.tools.import_legacy.run import Progress, Report, import_legacy
-from secrets_broker.tools.import_legacy.tables import ACCESS, CREDENTIALS, ImportRefusedError
+from secrets_broker.tools.import_legacy.tables import ImportRefusedError
 
 
 class _Refused(click.ClickException):
