@@ -65,9 +65,20 @@ def serving(
     }
     command = [sys.executable, "-m", "gunicorn", "-c", str(CONFIGURATION)]
     command += ["--workers", str(WORKERS)]
+    command += ["--bind", f"127.0.0.1:{port}", *options]
+    with _process(command, environment, log) as process:
+        running = Service(port, log, internal_key, process.pid)
+        _wait(running, process, until)
+        yield running
+
+
+@contextmanager
+def _process(
+    command: list[str], environment: dict[str, str], log: Path
+) -> "Iterator[subprocess.Popen[bytes]]":
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [*command, "--bind", f"127.0.0.1:{port}", *options],
+            command,
             cwd=log.parent,
             env=environment,
             stdin=subprocess.DEVNULL,
@@ -75,9 +86,7 @@ def serving(
             stderr=subprocess.STDOUT,
         )
     try:
-        running = Service(port, log, internal_key, process.pid)
-        _wait(running, process, until)
-        yield running
+        yield process
     finally:
         process.send_signal(signal.SIGTERM)
         try:
