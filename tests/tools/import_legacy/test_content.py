@@ -213,13 +213,16 @@ def test_long_error_message(database: Database) -> None:
 
 
 def test_nothing_is_left_in_clear(database: Database) -> None:
-    """No password stands in the ledger or the projection in clear."""
+    """No password stands in the ledger, its bodies or the projection in clear."""
     everything = database.fetch(
         "SELECT string_agg(e::text, '') || (SELECT string_agg(c::text, '') FROM"
         " secrets.host_credentials AS c) FROM ledger.events AS e"
     )[0][0]
-    assert "pässwörd" not in everything
-    assert "broken over lines" not in everything
+    bodies = b"".join(row[0] for row in database.fetch("SELECT ciphertext FROM ledger.bodies"))
+    assert bodies
+    for plain in ("pässwörd", "broken over lines"):
+        assert plain not in everything
+        assert plain.encode() not in bodies
 
 
 def test_again(database: Database, keys: Keyring) -> None:

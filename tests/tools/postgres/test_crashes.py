@@ -101,13 +101,13 @@ def test_stop_does_not_wait_for_clients(cluster: Cluster) -> None:
 
 
 def test_stop_ends_a_postmaster_that_ignores_it(cluster: Cluster) -> None:
-    """A postmaster that handles no signal is gone within 4 s too, and nothing is lost."""
+    """A postmaster that handles no signal is gone in time too, and nothing is lost."""
     word = commit_row(cluster.superuser_url())
     assert cluster.pid is not None
     os.kill(cluster.pid, signal.SIGSTOP)
     began = time.monotonic()
     cluster.stop()
-    assert time.monotonic() - began < 4
+    assert time.monotonic() - began < 5  # what dev promises; the signals alone take 3.4
     cluster.start()
     assert has_row(cluster, word)
 
@@ -121,19 +121,27 @@ def test_killed_postmaster_loses_nothing(cluster: Cluster) -> None:
 
 def test_killed_postmaster_with_a_backend_that_lingers(cluster: Cluster) -> None:
     """A backend that still holds the shared memory delays the start, it does not fail it."""
-    said_before = cluster.layout.log.stat().st_size
+    log = cluster.layout.log
+    said_before, refused = log.stat().st_size, threading.Event()
+
+    def wake(backend: int) -> None:
+        message = b"pre-existing shared memory block"
+        if wait_until(lambda: message in log.read_bytes()[said_before:], 20):
+            refused.set()
+        os.kill(backend, signal.SIGCONT)
+
     with closing(psycopg.connect(cluster.superuser_url())) as connection:
         backend = connection.info.backend_pid
         os.kill(backend, signal.SIGSTOP)
-        wake = threading.Timer(0.7, os.kill, (backend, signal.SIGCONT))
-        wake.start()
+        waking = threading.Thread(target=wake, args=(backend,))
+        waking.start()
         try:
             word = _crash(cluster)
             cluster.start()
         finally:
-            wake.join()
+            waking.join()
+    assert refused.is_set()
     assert has_row(cluster, word)
-    assert b"pre-existing shared memory block" in cluster.layout.log.read_bytes()[said_before:]
 
 
 @linux_only
