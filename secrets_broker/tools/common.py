@@ -14,7 +14,7 @@ from secrets_broker.ledger.events import MAX_NAME, Context
 from secrets_broker.ledger.keyring import Keyring
 from secrets_broker.migrations import runner
 from secrets_broker.migrations.errors import MigrationError
-from secrets_broker.settings import MissingSettingError, Settings
+from secrets_broker.settings import Settings, SettingsError
 from secrets_broker.tools.postgres import PostgresError
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -49,7 +49,7 @@ def json_option(command: F) -> F:
     return click.option("--json", "as_json", is_flag=True, help="Report as JSON.")(command)
 
 
-class DataDirError(Exception):
+class DataDirError(SettingsError):
     """A data folder was named, and `dev` did not make it."""
 
 
@@ -66,15 +66,12 @@ def load_settings(data_dir: Path | None) -> Settings:
     return settings
 
 
-_TOLD = (DataDirError, MissingSettingError, LedgerError, MigrationError, PostgresError)
-
-
 @contextmanager
 def clear_errors() -> Iterator[None]:
     """Turn what a user can do something about into one line and exit status 1."""
     try:
         yield
-    except _TOLD as error:
+    except (SettingsError, LedgerError, MigrationError, PostgresError) as error:
         raise click.ClickException(str(error)) from None
 
 

@@ -46,9 +46,9 @@ def dev(data_dir: Path | None, host: str, port: int) -> None:
     """
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _interrupt)
-    settings = Settings.load(data_dir)
-    bin_dir = settings.get("SECRETS_BROKER_POSTGRES_BIN")
     with clear_errors():
+        settings = Settings.load(data_dir)
+        bin_dir = settings.get("SECRETS_BROKER_POSTGRES_BIN")
         _check_free(host, port)
         folder = own_folder(settings.data_dir or DEFAULT_DATA_DIR)
         cluster = Cluster(folder, bin_dir=Path(bin_dir) if bin_dir else None, say=say)

@@ -182,6 +182,16 @@ def test_a_data_dir_without_settings_is_refused(
     assert "misspelt has no .env" in done.stderr
 
 
+@pytest.mark.parametrize("command", ["dev", "serve", "migrate", "rebuild", "import-legacy"])
+def test_settings_that_cannot_be_read_are_told(tmp_path: Path, command: str) -> None:
+    """A file of settings that cannot be read is named in a line, without what is in it."""
+    (tmp_path / ".env").write_bytes(b"SECRETS_KMS_KEY=mArKeR\xff\n")
+    done = run(command, cwd=tmp_path)
+    assert done.returncode in (1, 2)
+    assert f"{tmp_path}/.env cannot be read (it is not UTF-8)" in done.stderr
+    assert "mArKeR" not in done.stderr
+
+
 def test_every_command_explains_itself(tmp_path: Path) -> None:
     """--help lists every command, and each of them takes --help and --data-dir."""
     commands = ("dev", "serve", "keygen", "migrate", "rebuild", "import-legacy")

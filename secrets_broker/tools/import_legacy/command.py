@@ -11,9 +11,8 @@ import msgspec
 
 from secrets_broker import logs
 from secrets_broker.ledger.errors import LedgerError
-from secrets_broker.settings import MissingSettingError
+from secrets_broker.settings import SettingsError
 from secrets_broker.tools.common import (
-    DataDirError,
     data_dir_option,
     json_option,
     keyring,
@@ -52,7 +51,7 @@ def _run(data_dir: Path | None) -> Report:
         urls = settings.migration_database_url, settings.database_url
         with _progress() as progress:
             return asyncio.run(import_legacy(*urls, keys, say=say, progress=progress))
-    except (DataDirError, MissingSettingError, ImportRefusedError) as error:
+    except (SettingsError, ImportRefusedError) as error:
         raise _Refused(str(error)) from None
     except LedgerError as error:
         raise click.ClickException(f"{error}. Run this again, it goes on from there") from None
