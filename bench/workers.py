@@ -13,11 +13,11 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
-from bench import load, machine, malformed, stack
+from bench import load, machine, malformed, stack, wire
 from bench.load import Figures, Load
-from bench.malformed import Case, Outcome
 from bench.report import number, table
 from bench.stack import Service
+from bench.wire import Case, Outcome
 from secrets_broker.tools.postgres import Cluster
 
 WORKER_CLASSES: Final = {
@@ -68,7 +68,7 @@ def _care(services: list[Service]) -> list[list[str]]:
     # Quick ones one after another, so that one that harms the service is told from the next.
     quick_outcomes = [[_tried(s, case) for s in services] for case in quick]
     with ThreadPoolExecutor(len(slow) * len(services)) as pool:
-        pending = [[pool.submit(malformed.send, s.port, case) for s in services] for case in slow]
+        pending = [[pool.submit(wire.send, s.port, case) for s in services] for case in slow]
         slow_outcomes = [[future.result() for future in each] for each in pending]
     rows = [
         [case.name, *(_verdict(case, o) for o in outcomes)]
@@ -85,9 +85,9 @@ def _care(services: list[Service]) -> list[list[str]]:
 
 
 def _tried(service: Service, case: Case) -> Outcome:
-    outcome = malformed.send(service.port, case)
+    outcome = wire.send(service.port, case)
     good = malformed.GOOD_AND_LAST
-    if not good.careful(malformed.send(service.port, good)):
+    if not good.careful(wire.send(service.port, good)):
         raise RuntimeError(f"after {case.name!r} a good request was not answered")
     return outcome
 

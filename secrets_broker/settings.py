@@ -21,7 +21,19 @@ DATA_DIR = "SECRETS_BROKER_DATA_DIR"
 ENVIRONMENT_KMS = "environment:"
 
 
-class MissingSettingError(Exception):
+class SettingsError(Exception):
+    """The settings are not such that the command can work; says what to do."""
+
+
+class UnreadableSettingsError(SettingsError):
+    """A file of settings is there, and cannot be read."""
+
+    def __init__(self, path: Path, error: OSError | UnicodeDecodeError) -> None:
+        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        super().__init__(f"{path.absolute()} cannot be read ({why}): correct that, or remove it")
+
+
+class MissingSettingError(SettingsError):
     """A setting that this command needs is not there."""
 
     def __init__(self, name: str) -> None:
@@ -125,5 +137,8 @@ def _weakest_first(data_dir: Path | None) -> Iterator[Mapping[str, str | None]]:
 
 
 def _env_file(path: Path) -> Mapping[str, str | None]:
-    # No interpolation: a key may hold a "$", and means it.
-    return dotenv_values(path, interpolate=False) if path.is_file() else {}
+    try:
+        # No interpolation: a key may hold a "$", and means it.
+        return dotenv_values(path, interpolate=False) if path.is_file() else {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise UnreadableSettingsError(path, error) from None

@@ -7,14 +7,33 @@ from typing import Final
 import falcon
 import falcon.asgi
 import msgspec
+import structlog
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from secrets_broker.http import metrics
-from secrets_broker.ledger.errors import LedgerUnavailableError
+from secrets_broker.ledger.errors import (
+    LedgerMismatchError,
+    LedgerUnavailableError,
+    QueueFullError,
+    WrongKeyError,
+)
 from secrets_broker.ledger.writer import Writer
+
+_log = structlog.get_logger(__name__)
 
 # Anybody may ask, and each probe takes the ledger's lock: one a second is enough.
 PROBE_SECONDS: Final = 1.0
+
+# Anybody may read the answer, so it holds one of these sentences and never an error's own text,
+# which names hosts, ports and keys. The log has that.
+_UNAVAILABLE: Final = "The database does not answer, or is not fit for the ledger; see the log."
+_SENTENCES: Final[dict[type[LedgerUnavailableError], str]] = {
+    WrongKeyError: "SECRETS_KMS_KEY is not the key of this ledger; see the log.",
+    LedgerMismatchError: "The ledger does not continue what this process has seen; see the log.",
+    QueueFullError: "Too many requests wait for the ledger.",
+}
+DETAILS: Final = (_UNAVAILABLE, *_SENTENCES.values())
+"""All that /health/ready may say of why it is not."""
 
 
 class Live:
@@ -32,15 +51,16 @@ class Ready:
     def __init__(self, writer: Writer) -> None:
         self._writer = writer
         self._until = 0.0
-        self._why: str | None = None
+        self._detail: str | None = None
+        self._logged: str | None = None
 
     async def on_get(self, _req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
         """Answer 200, or 503 and why not."""
         if time.monotonic() >= self._until:
-            self._why = await self._probe()
+            self._detail = await self._probe()
             self._until = time.monotonic() + PROBE_SECONDS
-        ready = self._why is None
-        body = {"status": "ready"} if ready else {"status": "not_ready", "detail": self._why}
+        ready = self._detail is None
+        body = {"status": "ready"} if ready else {"status": "not_ready", "detail": self._detail}
         resp.status = 200 if ready else 503
         resp.content_type = falcon.MEDIA_JSON
         resp.data = msgspec.json.encode(body)
@@ -49,8 +69,16 @@ class Ready:
         try:
             await self._writer.probe()
         except LedgerUnavailableError as error:
-            return str(error)
+            self._note(str(error))
+            return _SENTENCES.get(type(error), _UNAVAILABLE)
+        self._note(None)
         return None
+
+    def _note(self, why: str | None) -> None:
+        """Log a cause once, not at each probe."""
+        if why and why != self._logged:
+            _log.warning("not_ready", why=why)
+        self._logged = why
 
 
 class Metrics:

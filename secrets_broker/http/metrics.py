@@ -22,6 +22,9 @@ ENCRYPTION_ERRORS = Counter(
 FORBIDDEN = Counter(
     "secrets_requests_forbidden_total", "Requests refused for a wrong or missing X-Internal-Key."
 )
+REFUSED = Counter(
+    "secrets_requests_refused_total", "Requests refused before the API saw them: 400 to 431."
+)
 
 
 def count(operation: str, status: int, outcome: str) -> None:

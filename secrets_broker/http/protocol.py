@@ -4,11 +4,13 @@ httptools parses strictly, but takes requests that RFC 9112 tells a server to re
 neither the size nor the time of a request. Here a request has one Host and a known version, a
 head of at most 32 KiB, and 15 seconds to arrive. Whatever breaks that is answered where an
 answer can still be told apart, and the connection ends: what follows on it cannot be trusted.
+Each refusal is one line of the log, which holds nothing that was sent.
 """
 
 import asyncio
 from typing import Any, ClassVar, Final
 
+import structlog
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import (
     STATUS_LINE,
@@ -16,14 +18,18 @@ from uvicorn.protocols.http.httptools_impl import (
     RequestResponseCycle,
 )
 
+from secrets_broker.http import metrics
 from secrets_broker.http.body import MAX_BODY_BYTES, TRUNCATED
+from secrets_broker.http.caller import peer_address
+
+_log = structlog.get_logger(__name__)
 
 MAX_HEAD_BYTES: Final = 32 * 1024
 MAX_HEADERS: Final = 100
 # Past this what a refused request still sends is not waited for.
 MAX_MESSAGE_BYTES: Final = MAX_HEAD_BYTES + 4 * MAX_BODY_BYTES
 
-_ANSWERS: Final = {
+ANSWERS: Final = {
     400: b'{"reason":"invalid_request","detail":"The request is not valid HTTP/1.1."}',
     408: b'{"reason":"timeout","detail":"The request did not arrive in time."}',
     413: b'{"reason":"too_large","detail":"The request\'s body is too large."}',
@@ -146,8 +152,12 @@ class CarefulProtocol(HttpToolsProtocol):
     def _refuse(self, status: int) -> None:
         if self.transport.is_closing() or self._lingering:
             return
-        if self._may_answer():
-            body = _ANSWERS[status]
+        answered = self._may_answer()
+        metrics.REFUSED.inc()
+        ip = peer_address({"client": self.client})
+        _log.warning("request_refused", status=status, ip=ip, answered=answered)
+        if answered:
+            body = ANSWERS[status]
             head = b"content-type: application/json\r\nconnection: close\r\n"
             length = b"content-length: %d\r\n\r\n" % len(body)
             self.transport.write(STATUS_LINE[status] + head + length + body)

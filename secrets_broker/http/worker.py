@@ -1,5 +1,6 @@
 """gunicorn's worker: uvicorn on uvloop and httptools, trusting no header about the peer."""
 
+import logging
 from typing import Any, ClassVar
 
 from uvicorn_worker import UvicornWorker
@@ -19,3 +20,16 @@ class BrokerWorker(UvicornWorker):
         "proxy_headers": False,
         "ws": "none",
     }
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # The base class cuts this logger off, and what it says would be printed bare.
+        logger = logging.getLogger("uvicorn.error")
+        logger.propagate = True
+        logger.setLevel(logging.WARNING)  # gunicorn tells of starts and ends
+        # The protocol has a line of its own for each request that it refuses.
+        logger.addFilter(_is_not_a_refusal)
+
+
+def _is_not_a_refusal(record: logging.LogRecord) -> bool:
+    return record.msg != "Invalid HTTP request received."

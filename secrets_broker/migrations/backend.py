@@ -10,9 +10,7 @@ from typing import Any
 from uuid import uuid4
 
 from psycopg import sql
-from yoyo.backends.core.postgresql import (
-    PostgresqlPsycopgBackend,
-)
+from yoyo.backends.core.postgresql import PostgresqlPsycopgBackend
 from yoyo.connections import DatabaseURI
 from yoyo.migrations import Migration, MigrationList
 

@@ -11,17 +11,19 @@ A swap of tables by renaming would break views and wait for readers; this does n
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import msgspec
 import psycopg
+from psycopg import AsyncConnection
 
 from secrets_broker.ledger.body import Place, open_body
 from secrets_broker.ledger.commands import Name, Record
 from secrets_broker.ledger.connection import TOOL_SESSION, connect
-from secrets_broker.ledger.errors import DecryptionError
+from secrets_broker.ledger.errors import DecryptionError, LedgerUnavailableError
 from secrets_broker.ledger.events import PROJECTION_REBUILT, Context
 from secrets_broker.ledger.fold import Fold, Outcome
 from secrets_broker.ledger.keks import check_keys
@@ -143,7 +145,7 @@ class Rebuild:
         self._size = 0
         self._unreadable: dict[Name, Unreadable] = {}
 
-    async def build(self, reader: "psycopg.AsyncConnection[Any]") -> None:
+    async def build(self, reader: AsyncConnection[Any]) -> None:
         """Fill the table beside the live one; the reader fetches while this session inserts."""
         await self._connection.execute(_CREATE)
         self._size = await self._scalar(_SIZE)
@@ -196,7 +198,7 @@ class Rebuild:
         await self._store.append(fold.append)
         return outcome
 
-    async def _next(self, reader: "psycopg.AsyncConnection[Any]", after: Name) -> list[Any]:
+    async def _next(self, reader: AsyncConnection[Any], after: Name) -> list[Any]:
         cursor = await reader.execute(_NEXT_NAMES, (*after, self._size, CHUNK))
         return await cursor.fetchall()
 
@@ -250,9 +252,7 @@ async def rebuild(
     progress: Progress = lambda _: None,
 ) -> Comparison:
     """Rebuild the projection, or only compare; raises LedgerUnavailableError."""
-    store = await Store.connect(owner_url, HostCredentials(), TOOL_SESSION)
-    reader = await connect(owner_url, TOOL_SESSION)
-    try:
+    async with _sessions(owner_url) as (store, reader):
         await check_keys(store.connection, keyring)
         work = Rebuild(store, keyring, progress)
         await work.build(reader)
@@ -261,6 +261,19 @@ async def rebuild(
             return found
         outcome = await work.apply(found, context)
         return replace(found, position=outcome.position)
-    finally:
-        await reader.close()
-        await store.close()
+
+
+@asynccontextmanager
+async def _sessions(owner_url: str) -> AsyncIterator[tuple[Store, AsyncConnection[Any]]]:
+    """One to write and one to read; what the database refuses there comes as our own error."""
+    async with AsyncExitStack() as undo:
+        store = await Store.connect(owner_url, HostCredentials(), TOOL_SESSION)
+        undo.push_async_callback(store.close)
+        reader = await connect(owner_url, TOOL_SESSION)
+        undo.push_async_callback(reader.close)
+        try:
+            yield store, reader
+        except psycopg.Error as error:
+            # Only the message: PostgreSQL's detail line may quote values of a row.
+            why = error.diag.message_primary or type(error).__name__
+            raise LedgerUnavailableError(f"{why}; nothing was replaced") from None

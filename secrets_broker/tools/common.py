@@ -1,6 +1,7 @@
-"""What every command shares: the --data-dir option, and errors that say what to do."""
+"""What every command shares: its options, its settings, and errors that say what to do."""
 
 import getpass
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,9 +10,10 @@ from typing import Any, TypeVar
 import click
 
 from secrets_broker.ledger.errors import LedgerError
-from secrets_broker.ledger.events import Context
+from secrets_broker.ledger.events import MAX_NAME, Context
+from secrets_broker.migrations import runner
 from secrets_broker.migrations.errors import MigrationError
-from secrets_broker.settings import MissingSettingError
+from secrets_broker.settings import Settings, SettingsError
 from secrets_broker.tools.postgres import PostgresError
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -26,9 +28,41 @@ def data_dir_option(command: F) -> F:
     )(command)
 
 
+def address_options(command: F) -> F:
+    """Add --host and --port to a command that serves."""
+    port = click.option(
+        "--port",
+        default=3003,
+        show_default=True,
+        type=click.IntRange(1, 65535),
+        help="Port to listen on.",
+    )
+    host = click.option(
+        "--host", default="127.0.0.1", show_default=True, help="Address to listen on."
+    )
+    return host(port(command))
+
+
 def json_option(command: F) -> F:
     """Add --json to a command that reports something."""
     return click.option("--json", "as_json", is_flag=True, help="Report as JSON.")(command)
+
+
+class DataDirError(SettingsError):
+    """A data folder was named, and `dev` did not make it."""
+
+
+def load_settings(data_dir: Path | None) -> Settings:
+    """The settings; raises DataDirError where a data folder was named that has none.
+
+    Else a misspelt folder would have the command work on whatever the environment names.
+    """
+    settings = Settings.load(data_dir)
+    if settings.data_dir is not None and not (settings.data_dir / ".env").is_file():
+        raise DataDirError(
+            f"{settings.data_dir} has no .env: name the folder that `secrets-broker dev` made"
+        )
+    return settings
 
 
 @contextmanager
@@ -36,13 +70,29 @@ def clear_errors() -> Iterator[None]:
     """Turn what a user can do something about into one line and exit status 1."""
     try:
         yield
-    except (MissingSettingError, LedgerError, MigrationError, PostgresError) as error:
+    except (SettingsError, LedgerError, MigrationError, PostgresError) as error:
         raise click.ClickException(str(error)) from None
+
+
+def require_schema(database_url: str) -> None:
+    """Raise ClickException where the database lacks a part of the schema, or MigrationError."""
+    missing = runner.pending(database_url)
+    if missing:
+        raise click.ClickException(
+            f"the database lacks {', '.join(missing)}: run secrets-broker migrate"
+        )
 
 
 def operator(reason: str | None = None) -> Context:
     """Who runs the command, as the operating system knows it."""
-    return Context(actor=getpass.getuser()[:100], authn="cli", reason=reason)
+    return Context(actor=_user()[:MAX_NAME], authn="cli", reason=reason)
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user may have no name
+        return f"uid {os.getuid()}"
 
 
 def say(text: str) -> None:

@@ -7,11 +7,12 @@ with it, and the next start recovers what was committed.
 
 import os
 import signal
+import socket
 import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import Final
 
@@ -19,7 +20,7 @@ import click
 
 from secrets_broker.migrations import runner
 from secrets_broker.settings import DATA_DIR, Settings
-from secrets_broker.tools.common import clear_errors, data_dir_option, say
+from secrets_broker.tools.common import address_options, clear_errors, data_dir_option, say
 from secrets_broker.tools.keygen import env_lines, fresh_settings
 from secrets_broker.tools.postgres import Cluster, own_folder
 from secrets_broker.tools.postgres.process import end_with_parent
@@ -36,18 +37,19 @@ GRACE_SECONDS: Final = 3.0
 
 @click.command()
 @data_dir_option
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", default=3003, show_default=True, type=click.IntRange(1, 65535))
+@address_options
 def dev(data_dir: Path | None, host: str, port: int) -> None:
     """Serve with an embedded PostgreSQL and fresh keys, all in one folder.
 
     The folder is .secrets-broker, or --data-dir. Ctrl-C ends everything; a later start goes on
     with the same data.
     """
-    signal.signal(signal.SIGTERM, _interrupt)
-    settings = Settings.load(data_dir)
-    bin_dir = settings.get("SECRETS_BROKER_POSTGRES_BIN")
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _interrupt)
     with clear_errors():
+        settings = Settings.load(data_dir)
+        bin_dir = settings.get("SECRETS_BROKER_POSTGRES_BIN")
+        _check_free(host, port)
         folder = own_folder(settings.data_dir or DEFAULT_DATA_DIR)
         cluster = Cluster(folder, bin_dir=Path(bin_dir) if bin_dir else None, say=say)
         try:
@@ -56,6 +58,18 @@ def dev(data_dir: Path | None, host: str, port: int) -> None:
                 _serve(cluster, folder, host, port)
         except KeyboardInterrupt:
             say("stopped; the data stays in " + str(folder))
+
+
+def _check_free(host: str, port: int) -> None:
+    # Else whoever listens there already would answer for a service that cannot start.
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        socket.create_server(address[:2], family=family).close()
+    except OSError as error:
+        raise click.ClickException(
+            f"cannot listen on {host} port {port} ({error.strerror}): choose another --port "
+            "or --host"
+        ) from None
 
 
 def _interrupt(*_: object) -> None:
@@ -82,20 +96,24 @@ def write_env(path: Path, urls: Mapping[str, str]) -> None:
     Replaced in one step: killed before, the old file is whole; killed after, the new one is.
     """
     lines = path.read_text().splitlines() if path.exists() else []
-    kept = dict(line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))
-    # What belongs together is added together: half a fresh pair would fit nothing.
-    fresh = fresh_settings()
-    if any(name in kept for name in fresh if name.startswith("LEDGER_")):
-        fresh = {name: value for name, value in fresh.items() if not name.startswith("LEDGER_")}
-    values = {**fresh, **kept, **urls}
+    kept = [line for line in lines if line.partition("=")[0] not in urls]
+    names = {line.partition("=")[0] for line in kept}
+    added = {name: value for name, value in _fresh_beside(names).items() if name not in names}
     temporary = path.with_suffix(".new")
     temporary.unlink(missing_ok=True)
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w") as file:
-        file.write(env_lines(values))
+        file.write("".join(f"{line}\n" for line in kept) + env_lines({**added, **urls}))
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
+
+
+def _fresh_beside(names: Set[str]) -> dict[str, str]:
+    # What belongs together is added together: half a fresh pair would fit nothing.
+    fresh = fresh_settings()
+    pair = {name for name in fresh if name.startswith("LEDGER_")}
+    return {n: value for n, value in fresh.items() if not (n in pair and pair & names)}
 
 
 def _serve(cluster: Cluster, folder: Path, host: str, port: int) -> None:

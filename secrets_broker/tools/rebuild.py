@@ -19,7 +19,9 @@ from secrets_broker.tools.common import (
     clear_errors,
     data_dir_option,
     json_option,
+    load_settings,
     operator,
+    require_schema,
 )
 
 
@@ -34,7 +36,7 @@ def rebuild(data_dir: Path | None, as_json: bool, check: bool) -> None:
     """
     logs.configure(readable=True)
     with clear_errors():
-        found = _run(Settings.load(data_dir), check)
+        found = _run(load_settings(data_dir), check)
     click.echo(msgspec.json.encode(asdict(found)) if as_json else _text(found, check))
     if found.unreadable or (check and found.differences):
         raise SystemExit(1)
@@ -42,6 +44,7 @@ def rebuild(data_dir: Path | None, as_json: bool, check: bool) -> None:
 
 def _run(settings: Settings, check: bool) -> Comparison:
     url = settings.migration_database_url
+    require_schema(url)
     with _progress() as progress:
         keyring = asyncio.run(loaded_keyring(settings, url))
         return asyncio.run(

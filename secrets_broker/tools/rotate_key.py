@@ -23,7 +23,15 @@ from secrets_broker.ledger.rotation import Progress, Report, rotate
 from secrets_broker.ledger.store import Store
 from secrets_broker.projections.host_credentials import HostCredentials
 from secrets_broker.settings import Settings
-from secrets_broker.tools.common import clear_errors, data_dir_option, json_option, operator, say
+from secrets_broker.tools.common import (
+    clear_errors,
+    data_dir_option,
+    json_option,
+    load_settings,
+    operator,
+    require_schema,
+    say,
+)
 
 _NEXT = """\
 Next, wherever the service runs (this command changes no settings):
@@ -86,8 +94,9 @@ def rotate_key(
     Exits with 1 where a data key could not be re-wrapped; --check, where a rotation is not over.
     """
     logs.configure(readable=True)
-    settings = Settings.load(data_dir)
     with clear_errors():
+        settings = load_settings(data_dir)
+        require_schema(settings.migration_database_url)
         if check:
             _report_uses(asyncio.run(_uses(settings.migration_database_url)), as_json)
             return

@@ -16,10 +16,16 @@ from secrets_broker.ledger.errors import KmsError, LedgerUnavailableError, Wrong
 from secrets_broker.ledger.keks import check_keys
 from secrets_broker.ledger.keyring import Keyring
 from secrets_broker.ledger.kms import Provider
-from secrets_broker.migrations import runner
 from secrets_broker.migrations.errors import CannotConnectError
 from secrets_broker.settings import DATA_DIR, Settings
-from secrets_broker.tools.common import clear_errors, data_dir_option, say
+from secrets_broker.tools.common import (
+    address_options,
+    clear_errors,
+    data_dir_option,
+    load_settings,
+    require_schema,
+    say,
+)
 
 # Not imported: it makes a folder for the counters of the gunicorn that reads it.
 _CONFIGURATION: Final = "python:secrets_broker.http.gunicorn_conf"
@@ -41,8 +47,7 @@ def default_workers() -> int:
 
 @click.command()
 @data_dir_option
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", default=3003, show_default=True, type=click.IntRange(1, 65535))
+@address_options
 @click.option(
     "--workers",
     default=default_workers,
@@ -52,9 +57,9 @@ def default_workers() -> int:
 )
 def serve(data_dir: Path | None, host: str, port: int, workers: int) -> None:
     """Serve the internal API with gunicorn, with settings from the environment."""
-    settings = Settings.load(data_dir)
-    logs.configure(readable=settings.readable_logs)
     with clear_errors():
+        settings = load_settings(data_dir)
+        logs.configure(readable=settings.readable_logs)
         _check(settings)
     if settings.data_dir is not None:
         os.environ[DATA_DIR] = str(settings.data_dir)
@@ -70,15 +75,11 @@ def _check(settings: Settings) -> None:
     """Name what is missing now, rather than request by request."""
     keys, asked, _ = keyring(settings), providers(settings), settings.internal_key
     try:
-        missing = runner.pending(settings.database_url)
+        require_schema(settings.database_url)
     except CannotConnectError as error:
         # Not fatal: the service answers 503 until the database is there.
         say(f"warning: {error}")
         return
-    if missing:
-        raise click.ClickException(
-            f"the database lacks {', '.join(missing)}: run secrets-broker migrate"
-        )
     asyncio.run(_check_keys(settings.database_url, keys, asked))
 
 

@@ -7,7 +7,7 @@ import signal
 import socket
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from email.message import Message
 from pathlib import Path
@@ -81,22 +81,11 @@ class Service:
         if isinstance(body, dict):
             body = json.dumps(body).encode()
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
-        try:
+        with closing(connection):
             connection.putrequest(method, path, skip_accept_encoding=True)
-            for name, value in sent.items():
-                connection.putheader(name, value)
-            chunked = isinstance(body, Iterator)
-            if isinstance(body, bytes):
-                connection.putheader("Content-Length", str(len(body)))
-            elif chunked:
-                connection.putheader("Transfer-Encoding", "chunked")
-            # Reset while sending: answered before all was sent, and the answer waits to be read.
-            with suppress(BrokenPipeError, ConnectionResetError):
-                connection.endheaders(body, encode_chunked=chunked)
+            _send_rest(connection, sent, body)
             response = connection.getresponse()
             return Answer(response.status, response.headers, response.read())
-        finally:
-            connection.close()
 
     def get(self, path: str) -> Answer:
         """GET without a key."""
@@ -154,6 +143,19 @@ class Service:
         victim = self.workers()[0]
         os.kill(victim, signal.SIGKILL)
         return victim
+
+
+def _send_rest(connection: http.client.HTTPConnection, headers: Headers, body: Any) -> None:
+    for name, value in headers.items():
+        connection.putheader(name, value)
+    chunked = isinstance(body, Iterator)
+    if isinstance(body, bytes):
+        connection.putheader("Content-Length", str(len(body)))
+    elif chunked:
+        connection.putheader("Transfer-Encoding", "chunked")
+    # Reset while sending: answered before all was sent, and the answer waits to be read.
+    with suppress(BrokenPipeError, ConnectionResetError):
+        connection.endheaders(body, encode_chunked=chunked)
 
 
 def log_lines(log: str) -> Iterator[dict[str, Any]]:

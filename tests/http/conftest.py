@@ -21,6 +21,7 @@ from tests.http.client import Service
 
 CONFIGURATION = Path(secrets_broker.http.__file__).parent / "gunicorn_conf.py"
 START_SECONDS = 30
+WORKERS = 2
 
 
 @pytest.fixture(scope="module")
@@ -52,27 +53,40 @@ def serving(
     internal_key: str = INTERNAL_KEY,
     until: int = 200,
 ) -> Iterator[Service]:
-    """Run gunicorn with two workers, and wait until /health/ready has that status."""
+    """Run gunicorn with two workers, and wait for both, and for that status of /health/ready."""
     port = _free_port()
-    environment = os.environ | {
+    # Nothing of the developer's own: neither settings nor a .env in the working folder.
+    environment = {
+        "PATH": os.environ["PATH"],
         "SECRETS_KMS_KEY": kms_key,
         "INTERNAL_KEY": internal_key,
         "DATABASE_URL": database_url,
         "PYTHONPATH": str(CONFIGURATION.parents[2]),
     }
-    command = [sys.executable, "-m", "gunicorn", "-c", str(CONFIGURATION), "--workers", "2"]
+    command = [sys.executable, "-m", "gunicorn", "-c", str(CONFIGURATION)]
+    command += ["--workers", str(WORKERS)]
+    command += ["--bind", f"127.0.0.1:{port}", *options]
+    with _process(command, environment, log) as process:
+        running = Service(port, log, internal_key, process.pid)
+        _wait(running, process, until)
+        yield running
+
+
+@contextmanager
+def _process(
+    command: list[str], environment: dict[str, str], log: Path
+) -> "Iterator[subprocess.Popen[bytes]]":
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [*command, "--bind", f"127.0.0.1:{port}", *options],
+            command,
+            cwd=log.parent,
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
         )
     try:
-        running = Service(port, log, internal_key, process.pid)
-        _wait(running, process, until)
-        yield running
+        yield process
     finally:
         process.send_signal(signal.SIGTERM)
         try:
@@ -91,7 +105,8 @@ def _wait(running: Service, process: "subprocess.Popen[bytes]", status: int) -> 
     give_up = time.monotonic() + START_SECONDS
     while time.monotonic() < give_up and process.poll() is None:
         try:
-            if running.get("/health/ready").status == status:
+            ready = running.get("/health/ready").status == status
+            if ready and len(running.workers()) == WORKERS:  # the first may be there alone
                 return
         except OSError:
             pass

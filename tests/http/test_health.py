@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from secrets_broker.migrations import runner
+from secrets_broker.http.health import DETAILS
 from secrets_broker.tools.postgres import Cluster
-from tests.conftest import SERVICE_LOGIN, Database
-from tests.http.client import Answer, Service
+from tests.conftest import TEMPLATE, fresh_database, migrated_cluster
+from tests.http.client import Answer, Service, log_lines
 from tests.http.conftest import folder, serving
 
 NAME = {"host": "health.example", "purpose": "ssh"}
@@ -19,22 +19,19 @@ BOUND_SECONDS = 10.0
 @pytest.fixture(scope="module")
 def own_cluster(bin_dir: Path | None) -> Iterator[Cluster]:
     """A PostgreSQL that a test may stop."""
-    with folder() as place:
-        place.chmod(0o711)  # as root, PostgreSQL's own account has to pass through
-        with Cluster(place, bin_dir=bin_dir) as running:
-            running.ensure_login(SERVICE_LOGIN)
-            running.ensure_database("broker")
-            runner.apply(running.superuser_url("broker"), lambda _: None)
-            running.ensure_login(SERVICE_LOGIN, member_of="secrets_broker_service")
-            yield running
+    with migrated_cluster(bin_dir) as running:
+        yield running
 
 
 @pytest.fixture(scope="module")
 def service(own_cluster: Cluster) -> Iterator[Service]:
     """A service on that PostgreSQL."""
-    url = own_cluster.url(SERVICE_LOGIN, "broker")
-    with folder() as place, serving(url, place / "log") as running:
-        running.database = Database("broker", own_cluster.superuser_url("broker"), url)
+    with (
+        fresh_database(own_cluster, TEMPLATE) as database,
+        folder() as place,
+        serving(database.service_url, place / "log") as running,
+    ):
+        running.database = database
         yield running
 
 
@@ -45,6 +42,12 @@ def eventually(ask: Callable[[], Answer], status: int) -> Answer:
         assert time.monotonic() < give_up, f"still {answer.status}"
         time.sleep(0.1)
     return answer
+
+
+def causes(service: Service) -> list[str]:
+    """Why the service was not ready, as its log has it."""
+    lines = log_lines(service.log.read_text())
+    return [line["why"] for line in lines if line["event"] == "not_ready"]
 
 
 def test_health_needs_no_key(service: Service) -> None:
@@ -70,8 +73,8 @@ def test_without_its_database_the_service_says_so_and_recovers_by_itself(
         assert int(answer.headers["Retry-After"]) >= 1
         assert "kept" not in answer.text
     not_ready = eventually(lambda: service.get("/health/ready"), 503)
-    assert not_ready.json["status"] == "not_ready"
-    assert not_ready.json["detail"]
+    assert not_ready.json == {"status": "not_ready", "detail": DETAILS[0]}
+    assert causes(service)
     assert service.get("/health/live").status == 200
     own_cluster.start()
     found = eventually(lambda: service.lookup(**NAME), 200)
@@ -83,7 +86,10 @@ def test_without_its_database_the_service_says_so_and_recovers_by_itself(
 def test_a_service_that_starts_before_its_database_waits_for_it(
     own_cluster: Cluster, service: Service
 ) -> None:
-    """Starting in any order works: 503 until the database is there."""
+    """Starting in any order works: 503 until the database is there.
+
+    Where that is, the log says, and not the answer that anybody may read.
+    """
     own_cluster.stop()
     try:
         with (
@@ -91,6 +97,8 @@ def test_a_service_that_starts_before_its_database_waits_for_it(
             serving(service.database.service_url, place / "log", until=503) as early,
         ):
             assert early.lookup(**NAME).status == 503
+            assert str(own_cluster.data_dir) in causes(early)[0]
+            assert str(own_cluster.data_dir) not in early.get("/health/ready").text
             own_cluster.start()
             eventually(lambda: early.get("/health/ready"), 200)
             assert eventually(lambda: early.lookup(**NAME), 200).json["password"] == "kept"
@@ -106,8 +114,9 @@ def test_a_wrong_key_is_said_at_the_start(own_cluster: Cluster, service: Service
         url = service.database.service_url
         with serving(url, log, kms_key="another-key-than-it-was", until=503) as other:
             answer = other.get("/health/ready")
-            assert (answer.status, answer.json["status"]) == (503, "not_ready")
-            assert "key" in answer.json["detail"].lower()
+            assert answer.status == 503
+            detail = "SECRETS_KMS_KEY is not the key of this ledger; see the log."
+            assert answer.json == {"status": "not_ready", "detail": detail}
             assert other.lookup(**NAME).status == 503
             assert "another-key-than-it-was" not in log.read_text() + answer.text
-            assert "not_ready" in log.read_text()
+            assert "the database's active KEK is" in causes(other)[0]

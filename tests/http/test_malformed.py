@@ -4,12 +4,13 @@ import re
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
 from secrets_broker.http.protocol import CarefulProtocol
 from tests.conftest import INTERNAL_KEY
-from tests.http.client import LOOKUP, Service
+from tests.http.client import LOOKUP, Service, log_lines
 
 BODY = b'{"host":"h.example","purpose":"ssh"}'
 TARGET = LOOKUP.encode()
@@ -34,11 +35,22 @@ def request(
 GOOD = request(LENGTH)
 V1_0 = b"POST " + TARGET + b" HTTP/1.0"
 PLAIN_GET = b"GET /health/live HTTP/1.1\r\nHost: a\r\n\r\n"
+LAST_GET = b"GET /health/live HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
 
 
 def statuses(received: bytes) -> list[int]:
     """The statuses that were answered, in order."""
     return [int(status) for status in re.findall(rb"HTTP/1\.1 (\d{3})", received)]
+
+
+def logged(service: Service, name: str, value: object, count: int = 1) -> list[dict[str, Any]]:
+    """The lines of the log with that value, once there are as many; they may be on their way."""
+    give_up = time.monotonic() + 10
+    while True:
+        lines = [line for line in log_lines(service.log.read_text()) if line.get(name) == value]
+        if len(lines) >= count or time.monotonic() > give_up:
+            return lines
+        time.sleep(0.02)
 
 
 REFUSED = {
@@ -114,44 +126,50 @@ def test_what_is_odd_but_valid_is_served(
     service: Service, sent: bytes, expected: list[int]
 ) -> None:
     """Care does not cost a valid request its answer, nor the connection after it."""
-    received, _ = service.raw(sent + PLAIN_GET, seconds=1.0)
-    assert statuses(received) == [*expected, 200]
+    received, closed = service.raw(sent + LAST_GET)
+    assert (statuses(received), closed) == ([*expected, 200], True)
 
 
 def test_a_request_in_single_bytes_is_served(service: Service) -> None:
     """How a request is cut into segments means nothing."""
-    received, closed = service.raw(*(bytes([b]) for b in GOOD), PLAIN_GET, seconds=1.0)
-    assert (statuses(received), closed) == ([404, 200], False)
+    received, closed = service.raw(*(bytes([b]) for b in GOOD), LAST_GET)
+    assert (statuses(received), closed) == ([404, 200], True)
 
 
 def test_an_expected_100_continue_is_sent(service: Service) -> None:
     """A client that asks before it sends its body is told to go on."""
-    head = request(LENGTH, b"Expect: 100-continue", body=b"")
-    received, _ = service.raw(head, BODY, pause=0.3, seconds=1.0)
-    assert statuses(received) == [100, 404]
+    head = request(LENGTH, b"Expect: 100-continue", b"Connection: close", body=b"")
+    with socket.create_connection(("127.0.0.1", service.port), timeout=10) as sock:
+        sock.sendall(head)
+        assert statuses(sock.recv(65_536)) == [100]
+        sock.sendall(BODY)
+        assert statuses(sock.recv(65_536)) == [404]
 
 
 def test_a_refused_body_is_not_taken_for_a_request(service: Service) -> None:
     """What follows an answer that did not wait for the body is still that body."""
     length = b"Content-Length: %d" % len(PLAIN_GET)
     head = request(length, body=b"").replace(INTERNAL_KEY.encode(), b"no")
-    received, closed = service.raw(head, PLAIN_GET, pause=0.3, seconds=1.0)
-    assert (statuses(received), closed) == ([403], False)
+    received, closed = service.raw(head, PLAIN_GET + LAST_GET, pause=0.3)
+    assert (statuses(received), closed) == ([403, 200], True)
 
 
 @pytest.mark.parametrize("framing", ["length", "chunked"])
 def test_half_a_body_is_not_a_body(service: Service, framing: str) -> None:
     """A body cut off where it happens to be JSON does nothing: it may not be what was meant."""
-    name = f"half-{framing}.example".encode()
+    name, request_id = f"half-{framing}.example".encode(), f"half-{framing}"
     whole = b'{"host":"%s","purpose":"ssh","password":"p"}' % name
     line = b"POST /internal/secrets/credential-upsert HTTP/1.1"
+    labelled = b"X-Request-Id: " + request_id.encode()
     if framing == "length":
-        sent = request(b"Content-Length: 5000", line=line, body=whole)
+        sent = request(labelled, b"Content-Length: 5000", line=line, body=whole)
     else:
-        sent = request(CHUNKED, line=line, body=b"%x\r\n%s\r\n" % (len(whole), whole))
+        chunk = b"%x\r\n%s\r\n" % (len(whole), whole)
+        sent = request(labelled, CHUNKED, line=line, body=chunk)
     service.raw(sent, seconds=0.3)  # then our end closes
-    later = service.lookup(host=name.decode(), purpose="ssh")
-    assert later.status == 404
+    (line_of_it,) = logged(service, "request_id", request_id)
+    assert line_of_it["status"] == 400
+    assert service.lookup(host=name.decode(), purpose="ssh").status == 404
 
 
 def test_a_slow_request_is_cut_off(service: Service) -> None:
@@ -168,7 +186,7 @@ def test_a_slow_request_is_cut_off(service: Service) -> None:
         sock.settimeout(0.01)
     started = time.monotonic()
     limit = CarefulProtocol.receive_seconds + CarefulProtocol.linger_seconds
-    while len(ended) < len(socks) and time.monotonic() < started + limit + 3:
+    while len(ended) < len(socks) and time.monotonic() < started + limit + 15:
         for name, sock in socks.items():
             if name not in ended:
                 try:
@@ -187,12 +205,38 @@ def test_a_slow_request_is_cut_off(service: Service) -> None:
     assert min(ended.values()) > CarefulProtocol.receive_seconds - 1
 
 
+@pytest.mark.parametrize(
+    ("sent", "status", "answered"),
+    [
+        (b"mArKeR / HTTP/1.1\r\n\r\n", 400, True),
+        (request(LENGTH, b"Expect: mArKeR"), 417, True),
+        (request(LENGTH, b"X-A: " + b"mArKeR" * 6000), 431, True),
+        (request(CHUNKED, body=b"ffffff\r\n" + b"mArKeR" * 400_000), 413, False),
+        (GOOD + b"mArKeR mArKeR\r\n\r\n", 400, False),
+    ],
+    ids=["400", "417", "431", "413 and sent on", "after a request"],
+)
+def test_each_refusal_is_one_line(
+    service: Service, sent: bytes, status: int, answered: bool
+) -> None:
+    """Status and peer are on the log, once, and nothing that was sent."""
+    before = len(logged(service, "event", "request_refused"))
+    service.raw(sent)
+    lines = logged(service, "event", "request_refused", before + 1)[before:]
+    assert [(line["status"], line["ip"], line["answered"]) for line in lines] == [
+        (status, "127.0.0.1", answered)
+    ]
+    assert "mArKeR" not in service.log.read_text()
+
+
 @pytest.mark.usefixtures("outcomes")
 def test_nothing_of_this_is_a_failure_of_the_service(service: Service) -> None:
-    """A bad request is the sender's error: it leaves no traceback, and kills no worker."""
-    service.raw(GOOD[:-5])  # gone in the middle of its body
+    """A bad request is the sender's error: no traceback, no dead worker, and only JSON lines."""
+    service.raw(request(b"X-Request-Id: gone", LENGTH)[:-5], seconds=0.3)  # our end closes
+    assert [line["status"] for line in logged(service, "request_id", "gone")] == [400]
     log = service.log.read_text()
-    assert "Invalid HTTP request received." in log
+    assert "Invalid HTTP request received." not in log
+    assert [line for line in log.splitlines() if not line.startswith("{")] == []
     assert "Traceback" not in log
     assert "unexpected_error" not in log
     assert log.count("Booting worker") == 2

@@ -15,6 +15,7 @@ UPSERTS = "secrets_credential_upserts_total"
 DELETES = "secrets_credential_deletes_total"
 FORBIDDEN = "secrets_requests_forbidden_total"
 ERRORS = "secrets_encryption_errors_total"
+REFUSED = "secrets_requests_refused_total"
 NAME = {"host": "count.example", "purpose": "ssh"}
 
 
@@ -44,7 +45,8 @@ def _fresh_first(fresh: dict[str, float]) -> None:
 
 def test_counters_stand_at_zero_from_the_start(fresh: dict[str, float]) -> None:
     """A rate over a counter is only right where its zero was seen."""
-    assert fresh == dict.fromkeys([LOOKUPS, FAILURES, UPSERTS, DELETES, FORBIDDEN, ERRORS], 0.0)
+    names = [LOOKUPS, FAILURES, UPSERTS, DELETES, FORBIDDEN, ERRORS, REFUSED]
+    assert fresh == dict.fromkeys(names, 0.0)
 
 
 def test_metrics_are_in_the_text_format_of_prometheus(service: Service) -> None:
@@ -88,6 +90,14 @@ def test_refusals_for_the_key_are_counted(service: Service) -> None:
     service.send("POST", UPSERT, {}, key=None)
     service.send("DELETE", "/internal/secrets/credential-delete", key="wrong")
     assert counted.grew() == {FORBIDDEN: 2}
+
+
+def test_what_is_no_request_is_counted_apart(service: Service) -> None:
+    """What never became a request is no lookup, and shows all the same."""
+    counted = Counted(service)
+    service.raw(f"POST {LOOKUP} HTTP/1.1\r\n\r\n".encode())
+    service.send("POST", LOOKUP, NAME, {"Expect": "magic"})
+    assert counted.grew() == {REFUSED: 2}
 
 
 def test_counts_are_right_over_all_workers(service: Service) -> None:

@@ -11,8 +11,9 @@ from hypothesis import HealthCheck, assume, given, settings
 from openapi_spec_validator import OpenAPIV31SpecValidator
 from schemathesis import GenerationMode
 
-from secrets_broker.http import errors
+from secrets_broker.http import errors, protocol
 from secrets_broker.http.app import create_app
+from secrets_broker.http.health import DETAILS
 from secrets_broker.ledger.commands import Delete, Lookup, Upsert
 from secrets_broker.ledger.keyring import Keyring
 from secrets_broker.ledger.writer import Writer
@@ -121,10 +122,34 @@ def test_what_needs_the_key_is_described_as_such(description: Any) -> None:
 def test_every_reason_is_described(description: Any) -> None:
     """A program can rely on the list of words."""
     reasons = {reason for reason, _ in errors._REASONS.values()}
+    reasons |= {msgspec.json.decode(body)["reason"] for body in protocol.ANSWERS.values()}
     reasons |= {"decrypt_failed", "internal_error", "ledger_unavailable", "outcome_unknown"}
     assert set(description["components"]["schemas"]["Error"]["properties"]["reason"]["enum"]) == (
         reasons
     )
+
+
+def test_what_the_protocol_refuses_is_described_for_every_operation(description: Any) -> None:
+    """Whatever is asked for, a request can be malformed, slow or too large: in status and body."""
+    operations = [one for methods in description["paths"].values() for one in methods.values()]
+    for status, body in protocol.ANSWERS.items():
+        for operation in operations:
+            response = resolved(description, operation["responses"][str(status)])
+            assert_described(description, response, msgspec.json.decode(body))
+
+
+def assert_described(description: Any, response: Any, body: Any) -> None:
+    """Hold an error's body to the response that describes it."""
+    error = resolved(description, response["content"][JSON]["schema"])
+    assert set(error["required"]) <= set(body) <= set(error["properties"])
+    assert body["reason"] in error["properties"]["reason"]["enum"]
+
+
+def test_every_cause_of_not_being_ready_is_described(description: Any) -> None:
+    """What anybody may read is a closed list of sentences."""
+    answer = description["paths"]["/health/ready"]["get"]["responses"]["503"]
+    detail = answer["content"][JSON]["schema"]["properties"]["detail"]
+    assert set(detail["enum"]) == set(DETAILS)
 
 
 # Not by schemathesis's own pytest plugin, so that pytest may be of any version.
@@ -165,17 +190,17 @@ def test_the_service_answers_as_described(
 def test_refusals_that_a_schema_cannot_provoke_are_described(
     service: Service, description: Any, path: str
 ) -> None:
-    """The statuses for a wrong key, method, size or media type stand in the description too."""
+    """A wrong key, method, size, media type, expectation or head: described, and so answered."""
     answers = [
         service.send("POST", path, {}, key="wrong"),
         service.send("PUT", path, {}),
         service.send("POST", path, b" " * 2**20),
         service.send("POST", path, {}, media_type="text/plain"),
+        service.send("POST", path, {}, {"Expect": "magic"}),
+        service.send("POST", path, {}, {"X-Large": "b" * 33 * 1024}),
     ]
-    assert [answer.status for answer in answers] == [403, 405, 413, 415]
+    assert [answer.status for answer in answers] == [403, 405, 413, 415, 417, 431]
     described = description["paths"][path]["post"]["responses"]
     for answer in answers:
         response = resolved(description, described[str(answer.status)])
-        error = resolved(description, response["content"][JSON]["schema"])
-        assert set(error["required"]) <= set(answer.json) <= set(error["properties"])
-        assert answer.json["reason"] in error["properties"]["reason"]["enum"]
+        assert_described(description, response, answer.json)

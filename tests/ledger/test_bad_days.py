@@ -80,6 +80,15 @@ def terminate(database: Database) -> None:
         time.sleep(0.01)
 
 
+async def until_it_waits(database: Database, event: str) -> None:
+    """Wait until one of our sessions waits for that in the server."""
+    query = f"SELECT pid {_OURS} AND wait_event = %s"
+    give_up = time.monotonic() + 10
+    while not await asyncio.to_thread(database.fetch, query, database.name, event):
+        assert time.monotonic() < give_up, f"nobody waits for {event}"
+        await asyncio.sleep(0.01)
+
+
 def at_commit(database: Database, action: str) -> None:
     """Have the server do something in the COMMIT of a batch with events."""
     database.execute(
@@ -232,8 +241,7 @@ def test_died_before_the_commit(database: Database, keyring: Keyring) -> None:
     async def through_it() -> None:
         async with writing(database.service_url, keyring) as writer:
             task = asyncio.create_task(writer.submit(upsert("a", "lost"), CONTEXT))
-            await asyncio.sleep(0.3)
-            assert not task.done()
+            await until_it_waits(database, "PgSleep")
             terminate(database)
             with pytest.raises(OutcomeUnknownError):
                 await task
@@ -262,15 +270,13 @@ def test_died_after_the_commit(
         async with writing(own_database.service_url, keyring) as writer:
             await writer.submit(lookup("a"), CONTEXT)
             standby("nobody")
-            await asyncio.sleep(0.3)
+            await asyncio.sleep(0.3)  # no query tells when the server has taken it in
             task = asyncio.create_task(writer.submit(upsert("a", "kept"), CONTEXT))
-            await asyncio.sleep(0.3)
-            assert not task.done()
+            await until_it_waits(own_database, "SyncRep")
             own_database.execute(blow, own_database.name)
             with pytest.raises(OutcomeUnknownError):
                 await task
             standby("")
-            await asyncio.sleep(0.3)
             assert password_of(await writer.submit(lookup("a"), CONTEXT)) == "kept"
 
     try:
@@ -405,12 +411,12 @@ def test_a_database_that_cannot_keep_it(
 
 def test_a_cancelled_request(database: Database, keyring: Keyring) -> None:
     """A caller who goes away while it commits: the event is recorded, the writer goes on."""
-    at_commit(database, "PERFORM pg_sleep(0.3)")
+    at_commit(database, "PERFORM pg_sleep(1)")
 
     async def through_it() -> None:
         async with writing(database.service_url, keyring) as writer:
             tasks = [asyncio.create_task(writer.submit(upsert(h), CONTEXT)) for h in "ab"]
-            await asyncio.sleep(0.1)
+            await until_it_waits(database, "PgSleep")
             tasks[0].cancel()
             with pytest.raises(asyncio.CancelledError):
                 await tasks[0]

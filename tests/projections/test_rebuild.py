@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from secrets_broker.ledger.commands import Command, Content, ImportCredential
-from secrets_broker.ledger.errors import WrongKeyError
+from secrets_broker.ledger.errors import LedgerUnavailableError, WrongKeyError
 from secrets_broker.ledger.events import Context
 from secrets_broker.ledger.keyring import Keyring
 from secrets_broker.ledger.writer import Writer
@@ -174,6 +174,16 @@ def test_a_rebuild_with_a_wrong_key(database: Database, keyring: Keyring) -> Non
     before = rows(database)
     with pytest.raises(WrongKeyError):
         rebuilt(database, Keyring.from_kms_keys("another key"))
+    assert rows(database) == before
+
+
+def test_what_the_database_refuses(database: Database, keyring: Keyring) -> None:
+    """A standby, say, that cannot be written, is one error of ours; the table stays as it is."""
+    record(database, keyring, upsert("a"))
+    database.execute(f"ALTER DATABASE {database.name} SET default_transaction_read_only = on")
+    before = rows(database)
+    with pytest.raises(LedgerUnavailableError, match="read-only transaction; nothing was replaced"):
+        rebuilt(database, keyring)
     assert rows(database) == before
 
 

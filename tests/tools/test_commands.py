@@ -12,7 +12,9 @@ import pytest
 
 from secrets_broker import SecretsManager
 from secrets_broker.tools.keygen import signing_keys
+from secrets_broker.tools.postgres.account import Account
 from tests.conftest import INTERNAL_KEY, KMS_KEY, Database
+from tests.tools.postgres.helpers import python_of, root_only, run_as
 
 ROOT = Path(__file__).parents[2]
 
@@ -76,11 +78,13 @@ def test_serve_names_the_setting_that_is_missing(
     assert f"{missing} not set" in done.stderr
 
 
-def test_serve_refuses_a_database_without_the_schema(
-    empty_database: str, database: Database, tmp_path: Path
+@pytest.mark.parametrize("command", ["serve", "rebuild"])
+def test_a_database_without_the_schema_is_refused(
+    empty_database: str, database: Database, tmp_path: Path, command: str
 ) -> None:
     """It says which command makes the schema."""
-    done = run("serve", cwd=tmp_path, env={**settings(database), "DATABASE_URL": empty_database})
+    urls = dict.fromkeys(["DATABASE_URL", "MIGRATION_DATABASE_URL"], empty_database)
+    done = run(command, cwd=tmp_path, env={**settings(database), **urls})
     assert done.returncode == 1
     assert "secrets-broker migrate" in done.stderr
 
@@ -106,13 +110,26 @@ def test_migrate_and_roll_back(empty_database: str, tmp_path: Path) -> None:
     assert left is None
 
 
+def test_migrate_reports_in_json(empty_database: str, tmp_path: Path) -> None:
+    """What was applied or taken back, by name, is all that stands on standard output."""
+    env = {"DATABASE_URL": empty_database}
+    applied, again, removed = (
+        json.loads(run("migrate", "--json", *options, cwd=tmp_path, env=env).stdout)
+        for options in ([], [], ["--rollback"])
+    )
+    assert applied["applied"][0] == "0001.legacy"
+    assert again == {"applied": []}
+    assert removed == {"rolled_back": applied["applied"][::-1]}
+
+
 def test_a_ledger_with_events_is_not_removed_unasked(database: Database, tmp_path: Path) -> None:
     """The answer no leaves everything; --yes removes it."""
     with SecretsManager(KMS_KEY, database.service_url) as manager:
         manager.upsert_credential("h", "ssh", password="p")
     env = settings(database)
-    refused = run("migrate", "--rollback", cwd=tmp_path, env=env, answer="n\n")
-    assert refused.returncode == 1
+    refused = run("migrate", "--rollback", "--json", cwd=tmp_path, env=env, answer="n\n")
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "its 1 events" in refused.stderr
     assert database.fetch("SELECT count(*) FROM ledger.events") == [(1,)]
     assert run("migrate", "--rollback", "--yes", cwd=tmp_path, env=env).returncode == 0
     assert database.fetch("SELECT to_regclass('ledger.events')") == [(None,)]
@@ -153,3 +170,44 @@ def test_settings_of_a_data_dir_win(database: Database, tmp_path: Path) -> None:
     (data_dir / ".env").write_text(lines)
     done = run("migrate", "--data-dir", str(data_dir), cwd=tmp_path, env=env)
     assert (done.returncode, done.stderr.strip()) == (0, "the schema is up to date")
+
+
+@pytest.mark.parametrize("command", ["serve", "migrate", "rebuild", "import-legacy"])
+def test_a_data_dir_without_settings_is_refused(
+    database: Database, tmp_path: Path, command: str
+) -> None:
+    """A misspelt folder is an error, never a command on what the environment names instead."""
+    done = run(command, "--data-dir", "misspelt", cwd=tmp_path, env=settings(database))
+    assert done.returncode in (1, 2)
+    assert "misspelt has no .env" in done.stderr
+
+
+@pytest.mark.parametrize("command", ["dev", "serve", "migrate", "rebuild", "import-legacy"])
+def test_settings_that_cannot_be_read_are_told(tmp_path: Path, command: str) -> None:
+    """A file of settings that cannot be read is named in a line, without what is in it."""
+    (tmp_path / ".env").write_bytes(b"SECRETS_KMS_KEY=mArKeR\xff\n")
+    done = run(command, cwd=tmp_path)
+    assert done.returncode in (1, 2)
+    assert f"{tmp_path}/.env cannot be read (it is not UTF-8)" in done.stderr
+    assert "mArKeR" not in done.stderr
+
+
+def test_every_command_explains_itself(tmp_path: Path) -> None:
+    """--help lists every command, and each of them takes --help and --data-dir."""
+    commands = ("dev", "serve", "keygen", "migrate", "rebuild", "import-legacy")
+    listed = run("--help", cwd=tmp_path)
+    for command in commands:
+        assert f"  {command} " in listed.stdout
+        done = run(command, "--help", cwd=tmp_path)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "--data-dir" in done.stdout
+
+
+@root_only
+def test_an_operator_without_a_name_is_recorded_by_number() -> None:
+    """A container's user may be in no user database: the record then has the uid."""
+    who = Account("nameless", 54_321, 54_321)
+    python, path = python_of(who)
+    code = "from secrets_broker.tools.common import operator; print(operator().actor)"
+    done = run_as(who, [python, "-c", code], PYTHONPATH=path)
+    assert (done.stdout, done.stderr) == ("uid 54321\n", "")

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +20,22 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port: int = free.getsockname()[1]
+        return port
+
+
 class Dev:
     """A running `secrets-broker dev`."""
 
-    def __init__(self, folder: Path, bin_dir: Path | None) -> None:
+    def __init__(
+        self, folder: Path, bin_dir: Path | None, *, name: str = "data", port: int | None = None
+    ) -> None:
         self.folder = folder
-        self.data_dir = folder / "data"
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
+        self.data_dir = folder / name
+        self.port = port or free_port()
         env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
         if bin_dir:
             env["SECRETS_BROKER_POSTGRES_BIN"] = str(bin_dir)
@@ -44,21 +52,25 @@ class Dev:
         assert self.process.stdout
         self.first_line = self.process.stdout.readline().strip()
 
+    def kill(self) -> None:
+        """Leave nothing behind, whatever became of the test."""
+        if self.process.poll() is None:
+            self.end()
+        self.process.communicate()
+        self.log.close()
+
     def end(self, number: signal.Signals = signal.SIGTERM) -> float:
         """Signal it, wait for its end, and say how many seconds that took."""
         started = time.monotonic()
         self.process.send_signal(number)
         self.process.wait(20)
-        assert self.process.stdout
-        self.process.stdout.close()
-        self.log.close()
         return time.monotonic() - started
 
     @property
     def settings(self) -> dict[str, str]:
         """What its .env says."""
         lines = (self.data_dir / ".env").read_text().splitlines()
-        return dict(line.split("=", 1) for line in lines)
+        return dict(line.split("=", 1) for line in lines if "=" in line)
 
     def post(self, operation: str, **body: Any) -> dict[str, Any]:
         """Ask the service something."""
@@ -84,15 +96,32 @@ def folder() -> Iterator[Path]:
     shutil.rmtree(made)
 
 
+Start = Callable[..., Dev]
+
+
+@pytest.fixture
+def start(folder: Path, bin_dir: Path | None) -> Iterator[Start]:
+    """Starts `dev` in that folder, as often as asked; none of them outlives the test."""
+    started: list[Dev] = []
+
+    def start_one(**options: Any) -> Dev:
+        started.append(Dev(folder, bin_dir, **options))
+        return started[-1]
+
+    yield start_one
+    for dev in started:
+        dev.kill()
+
+
 def listens(port: int) -> bool:
     """Whether anything answers there."""
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def test_a_newcomers_first_day(folder: Path, bin_dir: Path | None) -> None:
+def test_a_newcomers_first_day(folder: Path, start: Start) -> None:
     """It says when it is ready, serves, keeps keys and data over a restart, and ends in 5 s."""
-    dev = Dev(folder, bin_dir)
+    dev = start()
     assert dev.first_line == f"ready http://127.0.0.1:{dev.port}"
     assert stat.S_IMODE((dev.data_dir / ".env").stat().st_mode) == 0o600
     stored = dev.post("upsert", host="h", purpose="ssh", password="a-password-of-dev")
@@ -101,30 +130,30 @@ def test_a_newcomers_first_day(folder: Path, bin_dir: Path | None) -> None:
     assert dev.end() < 5
     assert not listens(dev.port)
 
-    again = Dev(folder, bin_dir)
+    again = start()
     assert again.post("lookup", host="h", purpose="ssh")["password"] == "a-password-of-dev"
     assert again.settings == before
     assert again.end(signal.SIGINT) < 5
     assert "a-password-of-dev" not in (folder / "log").read_text()
 
 
-def test_killed_with_everything_it_started(folder: Path, bin_dir: Path | None) -> None:
+def test_killed_with_everything_it_started(folder: Path, start: Start) -> None:
     """After kill -9 nothing is left running, and the next start has what was acknowledged."""
-    dev = Dev(folder, bin_dir)
+    dev = start()
     dev.post("upsert", host="h", purpose="ssh", password="p")
     dev.end(signal.SIGKILL)
     deadline = time.monotonic() + 10
     while listens(dev.port) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not listens(dev.port)
-    again = Dev(folder, bin_dir)
+    again = start()
     assert again.post("lookup", host="h", purpose="ssh")["password"] == "p"
     again.end()
 
 
-def test_postgresql_killed_under_it(folder: Path, bin_dir: Path | None) -> None:
+def test_postgresql_killed_under_it(folder: Path, start: Start) -> None:
     """dev starts PostgreSQL again, and the service recovers without a restart."""
-    dev = Dev(folder, bin_dir)
+    dev = start()
     dev.post("upsert", host="h", purpose="ssh", password="p")
     pid = int((dev.data_dir / "postgres" / "postmaster.pid").read_text().splitlines()[0])
     os.kill(pid, signal.SIGKILL)
@@ -144,16 +173,25 @@ def eventually(ask: Any) -> Any:
             time.sleep(0.1)
 
 
-def test_settings_that_an_older_version_did_not_know_are_added(
-    folder: Path, bin_dir: Path | None
-) -> None:
+OLDER = "# mine = yes\nSECRETS_KMS_KEY=kept\n\nINTERNAL_KEY='kept too'\nMY_OWN=1\n"
+
+
+def test_settings_that_an_older_version_did_not_know_are_added(folder: Path, start: Start) -> None:
     """What an .env has is kept to the letter; what it lacks is added."""
     data_dir = folder / "data"
     data_dir.mkdir(mode=0o711)
-    (data_dir / ".env").write_text("SECRETS_KMS_KEY=kept\nINTERNAL_KEY=kept-too\nMY_OWN=1\n")
-    dev = Dev(folder, bin_dir)
+    (data_dir / ".env").write_text(OLDER)
+    dev = start()
     dev.end()
-    assert dev.settings["SECRETS_KMS_KEY"] == "kept"
-    assert dev.settings["INTERNAL_KEY"] == "kept-too"
-    assert dev.settings["MY_OWN"] == "1"
+    assert (data_dir / ".env").read_text().startswith(OLDER)
     assert dev.settings["LEDGER_SIGNING_KEY"].startswith("PRIVATE+KEY+")
+
+
+def test_a_port_that_is_taken_is_told(start: Start) -> None:
+    """Another service that answers there is never taken for ours, and that one goes on."""
+    first = start()
+    second = start(name="another", port=first.port)
+    assert (second.process.wait(20), second.first_line) == (1, "")
+    assert "choose another --port" in (second.folder / "log").read_text()
+    assert not second.data_dir.exists()
+    assert first.post("upsert", host="h", purpose="ssh", password="p")["success"] is True

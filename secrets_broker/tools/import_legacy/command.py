@@ -12,9 +12,16 @@ import msgspec
 from secrets_broker import logs
 from secrets_broker.keys import loaded_keyring
 from secrets_broker.ledger.errors import LedgerError
-from secrets_broker.settings import MissingSettingError, Settings
+from secrets_broker.settings import SettingsError
+from secrets_broker.tools.common import (
+    data_dir_option,
+    json_option,
+    load_settings,
+    say,
+)
+from secrets_broker.tools.import_legacy.queries import ACCESS, CREDENTIALS
 from secrets_broker.tools.import_legacy.run import Progress, Report, import_legacy
-from secrets_broker.tools.import_legacy.tables import ACCESS, CREDENTIALS, ImportRefusedError
+from secrets_broker.tools.import_legacy.tables import ImportRefusedError
 
 
 class _Refused(click.ClickException):
@@ -22,39 +29,32 @@ class _Refused(click.ClickException):
 
 
 @click.command("import-legacy")
-@click.option(
-    "--data-dir",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="What `dev` made; its settings win over the environment's.",
-)
-@click.option("--json", "as_json", is_flag=True, help="Report as one JSON object.")
+@data_dir_option
+@json_option
 def import_legacy_command(data_dir: Path | None, as_json: bool) -> None:
     """Take over the credentials and the access log of an earlier installation.
 
     Reads the tables that `migrate` set aside and appends what they hold as events. Safe to run
-    again. Exits with 1 where a row could not be imported.
+    again. Exits with 1 where a row could not be imported, and with 2 where it cannot begin.
     """
     logs.configure(readable=True)
-    report = _run(Settings.load(data_dir))
+    report = _run(data_dir)
     click.echo(msgspec.json.encode(report) if as_json else _text(report))
     if report.failures:
         raise SystemExit(1)
 
 
-def _run(settings: Settings) -> Report:
+def _run(data_dir: Path | None) -> Report:
     try:
+        settings = load_settings(data_dir)
         urls = settings.migration_database_url, settings.database_url
-        keyring = asyncio.run(loaded_keyring(settings, urls[0]))
+        keys = asyncio.run(loaded_keyring(settings, urls[0]))
         with _progress() as progress:
-            return asyncio.run(import_legacy(*urls, keyring, say=_say, progress=progress))
-    except (MissingSettingError, ImportRefusedError) as error:
+            return asyncio.run(import_legacy(*urls, keys, say=say, progress=progress))
+    except (SettingsError, ImportRefusedError) as error:
         raise _Refused(str(error)) from None
     except LedgerError as error:
         raise click.ClickException(f"{error}. Run this again, it goes on from there") from None
-
-
-def _say(text: str) -> None:
-    click.echo(text, err=True)
 
 
 @contextmanager

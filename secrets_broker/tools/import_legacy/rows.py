@@ -23,7 +23,7 @@ from secrets_broker.ledger.envelope import unseal
 from secrets_broker.ledger.errors import DecryptionError
 from secrets_broker.ledger.events import MAX_DETAILS_BYTES, Context
 from secrets_broker.ledger.keyring import Kek
-from secrets_broker.tools.import_legacy.tables import MAX_MESSAGE, LegacyAccess, LegacyCredential
+from secrets_broker.tools.import_legacy.queries import MAX_MESSAGE, LegacyAccess, LegacyCredential
 
 Request = tuple[ImportCredential | ImportAccess, Context]
 

@@ -16,20 +16,14 @@ from secrets_broker.ledger.errors import InvalidCommandError, LedgerError
 from secrets_broker.ledger.keyring import Keyring
 from secrets_broker.ledger.writer import Writer
 from secrets_broker.projections.host_credentials import HostCredentials
+from secrets_broker.tools.import_legacy.queries import ACCESS, CREDENTIALS, R, Table
 from secrets_broker.tools.import_legacy.rows import (
     Request,
     RowError,
     access_request,
     credential_request,
 )
-from secrets_broker.tools.import_legacy.tables import (
-    ACCESS,
-    CREDENTIALS,
-    ImportRefusedError,
-    LegacyTables,
-    R,
-    Table,
-)
+from secrets_broker.tools.import_legacy.tables import ImportRefusedError, LegacyTables
 
 Say = Callable[[str], None]
 Progress = Callable[[str, int, int], None]

@@ -1,14 +1,12 @@
 """The tables of an earlier installation, as a migration set them aside, read in chunks by id.
 
 One connection reads them and holds the lock by which only one import is at work: where it is
-lost, both end. Each chunk is a statement of its own, so no snapshot grows old meanwhile. Beside
-each row stands what the ledger has of it already.
+lost, both end. Each chunk is a statement of its own, so no snapshot grows old meanwhile.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Final, Generic, LiteralString, TypeVar
+from typing import Final
 
 import psycopg
 from psycopg import sql
@@ -16,8 +14,9 @@ from psycopg.rows import class_row
 
 from secrets_broker.migrations.connection import Connection, connect
 from secrets_broker.migrations.errors import MigrationError
+from secrets_broker.tools.import_legacy.queries import R, Table
 
-CHUNK: Final = 500  # what the writer commits at once
+CHUNK: Final = 500  # the writer commits them at once: it takes 512
 # Ours alone among the advisory locks of a database: "sbimport" in ASCII.
 LOCK_KEY: Final = int.from_bytes(b"sbimport", "big")
 
@@ -31,112 +30,10 @@ _SESSION: Final = {
     "enable_seqscan": "off",
     "jit": "off",
 }
-# LATERAL with LIMIT, so that each row is looked up in an index: events_imported, events_changes.
-_CREDENTIALS: Final = """
-    SELECT legacy.id, legacy.host, legacy.purpose, legacy.username, legacy.password_encrypted,
-           legacy.domain, legacy.additional_data::text,
-           legacy.created_at::timestamptz::text, legacy.updated_at::timestamptz::text,
-           legacy.created_by, legacy.updated_by,
-           imported.there IS NOT NULL AS imported, known.there IS NOT NULL AS known
-    FROM secrets.legacy_host_credentials AS legacy
-    LEFT JOIN LATERAL (
-        SELECT true AS there FROM ledger.events
-        WHERE type = 'credential.imported' AND (details ->> 'legacy_id')::bigint = legacy.id
-          AND ok LIMIT 1
-    ) AS imported ON true
-    LEFT JOIN LATERAL (
-        SELECT true AS there FROM ledger.events AS event
-        WHERE event.host = legacy.host AND event.purpose = legacy.purpose AND ok
-          AND type IN ('credential.created', 'credential.updated', 'credential.deleted',
-                       'credential.erased', 'credential.rekeyed', 'credential.imported')
-        LIMIT 1
-    ) AS known ON true
-    WHERE legacy.id > %s ORDER BY legacy.id LIMIT %s
-"""
-_ACCESS: Final = """
-    SELECT legacy.id, legacy.credential_id, legacy.host, legacy.purpose, legacy.accessed_by,
-           legacy.access_type, legacy.success, left(legacy.error_message, %s) AS error_message,
-           host(legacy.ip_address) AS ip,
-           CASE WHEN masklen(legacy.ip_address)
-                     < CASE family(legacy.ip_address) WHEN 4 THEN 32 ELSE 128 END
-                THEN text(legacy.ip_address) END AS ip_network,
-           legacy.accessed_at::timestamptz::text,
-           imported.there IS NOT NULL AS imported, credential.credential_id AS new_credential_id
-    FROM secrets.legacy_credential_access_log AS legacy
-    LEFT JOIN LATERAL (
-        SELECT true AS there FROM ledger.events
-        WHERE type = 'access.imported' AND (details ->> 'legacy_id')::bigint = legacy.id
-        LIMIT 1
-    ) AS imported ON true
-    LEFT JOIN LATERAL (
-        SELECT event.credential_id FROM ledger.events AS event
-        WHERE type = 'credential.imported'
-          AND (details ->> 'legacy_id')::bigint = legacy.credential_id AND ok LIMIT 1
-    ) AS credential ON true
-    WHERE legacy.id > %s ORDER BY legacy.id LIMIT %s
-"""
-# The details of an event have less room than this; the rest need not travel.
-MAX_MESSAGE: Final = 16_384
 
 
 class ImportRefusedError(Exception):
     """The import cannot be done as things are; says why, and holds no secret."""
-
-
-@dataclass(frozen=True, slots=True)
-class LegacyCredential:
-    """A row of the earlier installation's credentials; the times are text, for any can stand."""
-
-    id: int
-    host: str
-    purpose: str
-    username: str | None
-    password_encrypted: str | None = field(repr=False)
-    domain: str | None
-    additional_data: str | None = field(repr=False)
-    created_at: str | None
-    updated_at: str | None
-    created_by: str | None
-    updated_by: str | None
-    imported: bool
-    known: bool
-    """Whether the ledger knows a credential of this name, be it deleted since."""
-
-
-@dataclass(frozen=True, slots=True)
-class LegacyAccess:
-    """A line of the earlier installation's access log."""
-
-    id: int
-    credential_id: int | None
-    host: str
-    purpose: str
-    accessed_by: str | None
-    access_type: str
-    success: bool | None
-    error_message: str | None
-    ip: str | None
-    ip_network: str | None
-    accessed_at: str | None
-    imported: bool
-    new_credential_id: int | None
-
-
-R = TypeVar("R", LegacyCredential, LegacyAccess)
-
-
-@dataclass(frozen=True, slots=True)
-class Table(Generic[R]):
-    """A table to read: its name in schema secrets, what a row becomes, and the query."""
-
-    name: LiteralString
-    row: type[R]
-    query: LiteralString
-    parameters: tuple[int, ...] = ()
-
-
-CREDENTIALS: Final = Table("legacy_host_credentials", LegacyCredential, _CREDENTIALS)
-ACCESS: Final = Table("legacy_credential_access_log", LegacyAccess, _ACCESS, (MAX_MESSAGE,))
 
 
 class LegacyTables:

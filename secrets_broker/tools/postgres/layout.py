@@ -2,7 +2,7 @@
 
     <home>/postgres         the cluster (PGDATA), of PostgreSQL's account, 0700
     <home>/run              the socket's folder, of PostgreSQL's account, 0700
-    <home>/postgres.log, pg_hba.conf, pg_ident.conf, lock       ours
+    <home>/postgres.log, postgres.log.1, pg_hba.conf, pg_ident.conf, lock       ours
 
 Home is the broker's data folder. Everything directly in it stays ours and out of reach of
 PostgreSQL's account: root must not write where another account could have put a link.
@@ -50,6 +50,11 @@ class Layout:
     def log(self) -> Path:
         """What PostgreSQL says."""
         return self.home / "postgres.log"
+
+    @property
+    def older_log(self) -> Path:
+        """What it said before that became too much for one file."""
+        return self.home / "postgres.log.1"
 
     @property
     def hba(self) -> Path:

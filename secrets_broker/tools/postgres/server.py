@@ -46,6 +46,8 @@ _READY_SECONDS = 60  # crash recovery may have much to read
 _ORPHANS_SECONDS = 10
 _ORPHANS_MESSAGE = "pre-existing shared memory block"
 _LOG_LINES = 15
+LARGEST_LOG = 10_000_000
+"""In bytes, at a start; what PostgreSQL says in one run comes on top."""
 
 
 def initialise(layout: Layout, installation: Installation, account: Account) -> None:
@@ -105,6 +107,7 @@ def start(
     command = [installation.program("postgres"), "-D", str(layout.pgdata)]
     for name, value in settings.items():
         command += ["-c", f"{name}={value}"]
+    _rotate_log(layout)
     give_up_on_orphans = time.monotonic() + _ORPHANS_SECONDS
     while True:
         said_before = layout.log.stat().st_size if layout.log.exists() else 0
@@ -150,6 +153,12 @@ def _answers(socket_dir: Path) -> bool:
     except psycopg.OperationalError:
         return False
     return True
+
+
+def _rotate_log(layout: Layout) -> None:
+    # Between two runs, when nobody writes it: PostgreSQL holds a descriptor, not the name.
+    if layout.log.exists() and layout.log.stat().st_size > LARGEST_LOG:
+        layout.log.replace(layout.older_log)
 
 
 @contextlib.contextmanager

@@ -7,14 +7,15 @@ import pytest
 from secrets_broker.migrations import runner
 from secrets_broker.tools.postgres import Cluster
 from tests.conftest import fresh_database
-from tests.tools.import_legacy.earlier import SCHEMA, Earlier
+from tests.earlier import TABLES
+from tests.tools.import_legacy.earlier import Earlier
 
 
 @pytest.fixture(scope="package")
 def template(cluster: Cluster) -> Iterator[str]:
     """The name of a migrated database in which an earlier installation's tables were, empty."""
     with fresh_database(cluster, "template0") as made:
-        made.execute(SCHEMA)
+        made.execute(TABLES)
         runner.apply(made.owner_url, lambda _: None)
         yield made.name
 

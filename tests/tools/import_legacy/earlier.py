@@ -1,4 +1,4 @@
-"""An earlier installation: its schema, its way to seal a password, and rows to put into it.
+"""An earlier installation: its way to seal a password, and rows to put into its tables.
 
 The sealing is made of hashlib and AES-GCM alone, so that no code of ours vouches for itself.
 """
@@ -18,43 +18,6 @@ from tests.conftest import KMS_KEY, Database
 
 PREVIOUS_KEY = "the-key-before-the-last-rotation"
 LOST_KEY = "a-key-that-nobody-has-any-more"
-
-SCHEMA = """
-CREATE SCHEMA secrets;
-CREATE TABLE secrets.host_credentials (
-    id SERIAL PRIMARY KEY,
-    host VARCHAR(255) NOT NULL,
-    purpose VARCHAR(50) NOT NULL,
-    username VARCHAR(255),
-    password_encrypted TEXT,
-    domain VARCHAR(255),
-    additional_data JSONB DEFAULT '{}',
-    created_at TIMESTAMP WITH TIME ZONE DEFAULT CURRENT_TIMESTAMP,
-    updated_at TIMESTAMP WITH TIME ZONE DEFAULT CURRENT_TIMESTAMP,
-    created_by VARCHAR(100),
-    updated_by VARCHAR(100),
-    UNIQUE(host, purpose)
-);
-CREATE INDEX idx_host_credentials_host ON secrets.host_credentials(host);
-CREATE INDEX idx_host_credentials_purpose ON secrets.host_credentials(purpose);
-CREATE INDEX idx_host_credentials_host_purpose ON secrets.host_credentials(host, purpose);
-CREATE TABLE secrets.credential_access_log (
-    id SERIAL PRIMARY KEY,
-    credential_id INTEGER REFERENCES secrets.host_credentials(id) ON DELETE CASCADE,
-    host VARCHAR(255) NOT NULL,
-    purpose VARCHAR(50) NOT NULL,
-    accessed_by VARCHAR(100),
-    access_type VARCHAR(50) NOT NULL,
-    success BOOLEAN DEFAULT true,
-    error_message TEXT,
-    ip_address INET,
-    accessed_at TIMESTAMP WITH TIME ZONE DEFAULT CURRENT_TIMESTAMP
-);
-CREATE INDEX idx_credential_access_log_credential_id
-    ON secrets.credential_access_log(credential_id);
-CREATE INDEX idx_credential_access_log_accessed_at ON secrets.credential_access_log(accessed_at);
-CREATE INDEX idx_credential_access_log_host ON secrets.credential_access_log(host);
-"""
 
 
 @cache

@@ -17,10 +17,6 @@ from secrets_broker.tools.import_legacy import Report, import_legacy
 from tests.conftest import KMS_KEY, Database
 
 REPOSITORY = Path(__file__).parents[3]
-COMMAND = (
-    "from secrets_broker.tools.import_legacy import import_legacy_command;"
-    "import_legacy_command(prog_name='import-legacy')"
-)
 T = TypeVar("T")
 
 
@@ -77,7 +73,7 @@ def environment(database: Database) -> dict[str, str]:
 def start(env: dict[str, str], cwd: Path, *options: str) -> subprocess.Popen[str]:
     """The command, as a process of its own."""
     return subprocess.Popen(
-        [sys.executable, "-c", COMMAND, *options],
+        [sys.executable, "-m", "secrets_broker", "import-legacy", *options],
         env=env,
         cwd=cwd,
         stdout=subprocess.PIPE,

@@ -116,13 +116,24 @@ def test_killed_while_committing(earlier: Earlier, keyring: Keyring) -> None:
         fold = Fold(await store.read([("a", "ssh")], await load_seen(store.connection)), keyring)
         fold.take(second, Context(actor=None, authn="none"))
         importing = asyncio.create_task(import_legacy(*urls, keyring))
-        await asyncio.sleep(0.5)
+        await asyncio.to_thread(_until_somebody_waits, earlier)
         await store.append(fold.append)
         await store.close()
         return await importing
 
     report = run(late_commit())
     assert (report.access_lines.imported, report.access_lines.already_imported) == (0, 2)
+
+
+def _until_somebody_waits(earlier: Earlier) -> None:
+    query = (
+        "SELECT pid FROM pg_stat_activity"
+        " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    )
+    give_up = time.monotonic() + 10
+    while not earlier.database.fetch(query):
+        assert time.monotonic() < give_up, "the import does not wait for the ledger's lock"
+        time.sleep(0.01)
 
 
 def test_two_at_once(earlier: Earlier, keyring: Keyring) -> None:

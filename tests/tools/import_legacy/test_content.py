@@ -15,7 +15,8 @@ from secrets_broker.migrations import runner
 from secrets_broker.tools.import_legacy import Report
 from secrets_broker.tools.postgres import Cluster
 from tests.conftest import KMS_KEY, Database, fresh_database
-from tests.tools.import_legacy.earlier import PREVIOUS_KEY, SCHEMA, Earlier, sealed
+from tests.earlier import TABLES
+from tests.tools.import_legacy.earlier import PREVIOUS_KEY, Earlier, sealed
 from tests.tools.import_legacy.helpers import imported, password, submit
 
 CREATED = datetime(2021, 2, 3, 4, 5, 6, 789012, tzinfo=UTC)
@@ -34,7 +35,7 @@ def keys() -> Keyring:
 def database(cluster: Cluster, keys: Keyring) -> Iterator[Database]:
     """An earlier installation that was migrated and imported, as an operator does it."""
     with fresh_database(cluster, "template0") as made:
-        made.execute(SCHEMA)
+        made.execute(TABLES)
         _fill(Earlier(made, prefix=""))
         runner.apply(made.owner_url, lambda _: None)
         report = imported(made, keys)
@@ -212,13 +213,16 @@ def test_long_error_message(database: Database) -> None:
 
 
 def test_nothing_is_left_in_clear(database: Database) -> None:
-    """No password stands in the ledger or the projection in clear."""
+    """No password stands in the ledger, its bodies or the projection in clear."""
     everything = database.fetch(
         "SELECT string_agg(e::text, '') || (SELECT string_agg(c::text, '') FROM"
         " secrets.host_credentials AS c) FROM ledger.events AS e"
     )[0][0]
-    assert "pässwörd" not in everything
-    assert "broken over lines" not in everything
+    bodies = b"".join(row[0] for row in database.fetch("SELECT ciphertext FROM ledger.bodies"))
+    assert bodies
+    for plain in ("pässwörd", "broken over lines"):
+        assert plain not in everything
+        assert plain.encode() not in bodies
 
 
 def test_again(database: Database, keys: Keyring) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import stat
 import subprocess
 import threading
 import time
@@ -14,6 +15,7 @@ import pytest
 
 from secrets_broker.tools.postgres import BusyError, Cluster, NotRunningError, StartError
 from secrets_broker.tools.postgres.process import is_postmaster, launch, wait_until
+from secrets_broker.tools.postgres.server import LARGEST_LOG
 from tests.tools.postgres.helpers import (
     account,
     commit_row,
@@ -99,13 +101,13 @@ def test_stop_does_not_wait_for_clients(cluster: Cluster) -> None:
 
 
 def test_stop_ends_a_postmaster_that_ignores_it(cluster: Cluster) -> None:
-    """A postmaster that handles no signal is gone within 4 s too, and nothing is lost."""
+    """A postmaster that handles no signal is gone in time too, and nothing is lost."""
     word = commit_row(cluster.superuser_url())
     assert cluster.pid is not None
     os.kill(cluster.pid, signal.SIGSTOP)
     began = time.monotonic()
     cluster.stop()
-    assert time.monotonic() - began < 4
+    assert time.monotonic() - began < 5  # what dev promises; the signals alone take 3.4
     cluster.start()
     assert has_row(cluster, word)
 
@@ -119,19 +121,27 @@ def test_killed_postmaster_loses_nothing(cluster: Cluster) -> None:
 
 def test_killed_postmaster_with_a_backend_that_lingers(cluster: Cluster) -> None:
     """A backend that still holds the shared memory delays the start, it does not fail it."""
-    said_before = cluster.layout.log.stat().st_size
+    log = cluster.layout.log
+    said_before, refused = log.stat().st_size, threading.Event()
+
+    def wake(backend: int) -> None:
+        message = b"pre-existing shared memory block"
+        if wait_until(lambda: message in log.read_bytes()[said_before:], 20):
+            refused.set()
+        os.kill(backend, signal.SIGCONT)
+
     with closing(psycopg.connect(cluster.superuser_url())) as connection:
         backend = connection.info.backend_pid
         os.kill(backend, signal.SIGSTOP)
-        wake = threading.Timer(0.7, os.kill, (backend, signal.SIGCONT))
-        wake.start()
+        waking = threading.Thread(target=wake, args=(backend,))
+        waking.start()
         try:
             word = _crash(cluster)
             cluster.start()
         finally:
-            wake.join()
+            waking.join()
+    assert refused.is_set()
     assert has_row(cluster, word)
-    assert b"pre-existing shared memory block" in cluster.layout.log.read_bytes()[said_before:]
 
 
 @linux_only
@@ -245,6 +255,27 @@ def test_a_failed_start_says_why_and_lets_go(bin_dir: Path, data_dir: Path) -> N
         broken.start()
     with Cluster(data_dir, bin_dir=bin_dir) as cluster:
         assert query(cluster.superuser_url(), "SELECT 1") == [(1,)]
+
+
+def test_the_log_does_not_grow_for_ever(cluster: Cluster) -> None:
+    """A start sets a large log aside, over the one before it, and still tells of what follows."""
+    layout = cluster.layout
+    cluster.stop()
+    layout.older_log.write_text("from long ago\n")
+    with layout.log.open("ab") as log:
+        log.truncate(LARGEST_LOG + 1)
+    cluster.start()
+    assert layout.older_log.stat().st_size == LARGEST_LOG + 1
+    assert b"database system is ready" in layout.log.read_bytes()
+    assert stat.S_IMODE(layout.log.stat().st_mode) == 0o600
+
+
+def test_a_log_of_common_size_is_gone_on_with(cluster: Cluster) -> None:
+    """What the run before said is where it was."""
+    said = cluster.layout.log.read_bytes()
+    cluster.stop()
+    cluster.start()
+    assert cluster.layout.log.read_bytes().startswith(said)
 
 
 @linux_only

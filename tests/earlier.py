@@ -1,4 +1,4 @@
-"""An earlier, plain installation, and statements that its programs send."""
+"""The tables of an earlier, plain installation, and statements that its programs send."""
 
 TABLES = """
 CREATE SCHEMA secrets;
