@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -52,6 +52,7 @@ def serving(
     kms_key: str = KMS_KEY,
     internal_key: str = INTERNAL_KEY,
     until: int = 200,
+    settings: Mapping[str, str] | None = None,
 ) -> Iterator[Service]:
     """Run gunicorn with two workers, and wait for both, and for that status of /health/ready."""
     port = _free_port()
@@ -62,6 +63,7 @@ def serving(
         "INTERNAL_KEY": internal_key,
         "DATABASE_URL": database_url,
         "PYTHONPATH": str(CONFIGURATION.parents[2]),
+        **(settings or {}),
     }
     command = [sys.executable, "-m", "gunicorn", "-c", str(CONFIGURATION)]
     command += ["--workers", str(WORKERS)]
