@@ -30,6 +30,7 @@ DATABASE: Final = "secrets_broker"
 LOGIN: Final = "secrets_broker_dev"
 SERVICE_ROLE: Final = "secrets_broker_service"
 DEFAULT_DATA_DIR: Final = Path(".secrets-broker")
+PID_FILE: Final = "gunicorn.pid"  # to reload the settings by: kill -HUP
 READY_SECONDS: Final = 30.0
 # All must be over in five seconds; PostgreSQL's part of that takes well under one.
 GRACE_SECONDS: Final = 3.0
@@ -118,8 +119,10 @@ def _fresh_beside(names: Set[str]) -> dict[str, str]:
 
 def _serve(cluster: Cluster, folder: Path, host: str, port: int) -> None:
     environment = {**os.environ, DATA_DIR: str(folder.resolve()), "SECRETS_BROKER_LOG": "readable"}
+    pid_file = folder / PID_FILE
+    pid_file.unlink(missing_ok=True)  # a killed server's; its number may be another process's now
     server = subprocess.Popen(  # noqa: S603 - the command is ours
-        server_command(host, port, default_workers()),
+        [*server_command(host, port, default_workers()), "--pid", str(pid_file.resolve())],
         env=environment,
         start_new_session=True,  # Ctrl-C is for dev, which ends it in order
         preexec_fn=end_with_parent(signal.SIGTERM),  # noqa: PLW1509 - before any thread is made

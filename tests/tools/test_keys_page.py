@@ -1,0 +1,103 @@
+"""docs/keys.md, followed to the letter."""
+
+import re
+import stat
+import subprocess
+import sys
+import threading
+import urllib.error
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.tools.test_dev import ROOT, Dev, Start, folder, start
+
+__all__ = ["folder", "start"]  # fixtures
+
+PAGE = (ROOT / "docs/keys.md").read_text()
+BLOCKS = re.findall(r"^```sh\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
+
+
+@contextmanager
+def load(dev: Dev) -> Iterator[None]:
+    """Look a credential up meanwhile; every answer has to be the right one."""
+    answers: list[object] = []
+    stop = threading.Event()
+
+    def ask() -> None:
+        while not stop.is_set():
+            try:
+                found = dev.post("lookup", host="h8.example", purpose="ssh")
+                answers.append(found["password"])
+            except (urllib.error.URLError, OSError) as error:
+                answers.append(repr(error))
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+    assert set(answers) == {"secret-of-8"}
+
+
+@pytest.fixture
+def shell(start: Start, folder: Path) -> "Shell":
+    """A shell in the folder of a fresh `secrets-broker dev`."""
+    return Shell(start(), folder)
+
+
+class Shell:
+    """Runs the page's blocks, with the command and PostgreSQL's tools on the PATH."""
+
+    def __init__(self, dev: Dev, folder: Path) -> None:
+        self.dev = dev
+        self._folder = folder
+        tools = folder / "bin"
+        tools.mkdir()
+        command = tools / "secrets-broker"
+        command.write_text(
+            f'#!/bin/sh\nPYTHONPATH={ROOT} exec {sys.executable} -m secrets_broker "$@"\n'
+        )
+        command.chmod(command.stat().st_mode | stat.S_IXUSR)
+        self._path = f"{tools}:{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin"
+
+    def run(self, block: str) -> str:
+        """Run one block; it has to succeed. Returns what it printed."""
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", block],
+            cwd=self._folder,
+            env={
+                "PATH": self._path,
+                "D": str(self.dev.data_dir),
+                "URL": f"http://127.0.0.1:{self.dev.port}",
+            },
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, f"{block}\n{done.stdout}{done.stderr}"
+        return done.stdout
+
+
+def test_the_page(shell: Shell, folder: Path) -> None:
+    """Every step does what it says: rotation under load, erasure, a restored dump, rekeying."""
+    fill, settings, both, rotate, one, erase, restore, again, data_keys = BLOCKS
+    (folder / "settings").write_text(settings)
+    shell.run(fill)
+    old_key = shell.dev.settings["SECRETS_KMS_KEY"]
+    with load(shell.dev):
+        shell.run(both)
+        assert "1000 data keys re-wrapped" in shell.run(rotate)
+    shell.run(one)
+    assert old_key not in (shell.dev.data_dir / ".env").read_text()
+    assert "destroyed" in shell.run(erase)
+    for step in (restore, again, data_keys):
+        shell.run(step)
+    assert shell.dev.post("lookup", host="h1.example", purpose="ssh")["password"] == "secret-of-1"
+    with pytest.raises(urllib.error.HTTPError, match="404"):
+        shell.dev.post("lookup", host="h7.example", purpose="ssh")
