@@ -84,6 +84,14 @@ class SoftHsm:
                 KeyType.AES, bits, id=key_id, label=label, store=True, capabilities=uses
             )
 
+    def serial(self) -> str:
+        """The serial number that the token `broker` was given."""
+        library = pkcs11.lib(str(MODULE))
+        try:
+            return bytes(library.get_token(token_label="broker").serial).decode("ascii")
+        finally:
+            library.finalize()
+
     @contextmanager
     def _session(self) -> Iterator[Session]:
         library = pkcs11.lib(str(MODULE))

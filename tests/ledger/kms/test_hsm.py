@@ -132,6 +132,11 @@ def test_a_key_by_its_id(softhsm: SoftHsm) -> None:
         hsm("token=broker;object=twin").wrap(KEY, KEK_ID)
 
 
+def test_a_token_by_its_serial_number(softhsm: SoftHsm) -> None:
+    """A serial number names a token as well as a label does."""
+    assert_round_trip(hsm(f"serial={softhsm.serial()};object=kek"))
+
+
 @pytest.mark.parametrize("pin", ["wrong-pin", SO_PIN, PIN + "0"])
 def test_a_wrong_pin(softhsm: SoftHsm, pin: str) -> None:
     """A wrong PIN is named as the cause, once tried, shown nowhere, and spoils nothing."""
