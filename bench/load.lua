@@ -1,12 +1,13 @@
--- wrk's side of a run: arguments are the operation, how many names there are, and the key.
+-- wrk's side of a run: arguments are the operation, how many names there are, the
+-- key, and for how many milliseconds a connection waits before each request.
 -- Every request takes a name at random. The request text is put together by hand, so that the
 -- load generator takes as little as can be of the cores that it shares with the service.
 
-local total, before, middle, after
+local total, before, middle, after, pause
 
 function init(args)
   local operation, key = args[1], args[3]
-  total = tonumber(args[2])
+  total, pause = tonumber(args[2]), tonumber(args[4])
   math.randomseed(os.time())
   local rest = ""
   if operation == "upsert" then
@@ -23,6 +24,10 @@ end
 
 function request()
   return before .. middle .. string.format("%07d", math.random(0, total - 1)) .. after
+end
+
+function delay()
+  return pause
 end
 
 function done(summary, latency, requests)

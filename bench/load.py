@@ -45,6 +45,8 @@ class Load:
     connections: int
     credentials: int
     seconds: int
+    per_second: int = 0
+    """Over all connections; 0 is as fast as it goes."""
 
 
 def host(number: int) -> str:
@@ -104,6 +106,7 @@ def _wrk(url: str, load: Load) -> dict[str, int]:
         *("wrk", "--threads", "1", "--connections", str(load.connections)),
         *("--duration", f"{load.seconds}s", "--timeout", "10s", "--script", str(SCRIPT), url),
         *("--", load.operation, str(load.credentials), INTERNAL_KEY),
+        str(load.connections * 1_000 // load.per_second if load.per_second else 0),
     ]
     output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     said: dict[str, int] = json.loads(output.strip().splitlines()[-1])

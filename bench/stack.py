@@ -86,14 +86,23 @@ def ledger_database(running: Cluster, name: str) -> str:
 
 @contextmanager
 def broker(
-    work: Path, database_url: str, *, worker_class: str = UVICORN_WORKER, workers: int = SHIPPED
+    work: Path,
+    database_url: str,
+    *,
+    worker_class: str = UVICORN_WORKER,
+    workers: int = SHIPPED,
+    previous: str = "",
 ) -> Iterator[Service]:
-    """Our service, with the configuration that is shipped."""
+    """Our service, with the configuration that is shipped; `previous` are more of its keys."""
     arguments = [
         *("-c", str(REPOSITORY / "secrets_broker/http/gunicorn_conf.py")),
         *("--worker-class", worker_class, "--asgi-lifespan", "on", "--workers", str(workers)),
     ]
-    settings = {"DATABASE_URL": database_url, "SECRETS_KMS_KEY": KMS_KEY}
+    settings = {
+        "DATABASE_URL": database_url,
+        "SECRETS_KMS_KEY": KMS_KEY,
+        "SECRETS_KMS_KEY_PREVIOUS": previous,
+    }
     with _serve(work, "broker", arguments, settings) as service:
         _wait(service, "/health/ready")
         yield service

@@ -18,6 +18,7 @@ from pathlib import Path
 from dotenv import dotenv_values
 
 DATA_DIR = "SECRETS_BROKER_DATA_DIR"
+ENVIRONMENT_KMS = "environment:"
 
 
 class SettingsError(Exception):
@@ -81,6 +82,31 @@ class Settings:
         """Keys that may still wrap data keys while a rotation goes on."""
         raw = self.get("SECRETS_KMS_KEY_PREVIOUS") or ""
         return tuple(key for key in (part.strip() for part in raw.split(",")) if key)
+
+    @property
+    def kms_url(self) -> str | None:
+        """The service that wraps the KEK (SECRETS_KMS); None where kms_key is the KEK's source."""
+        url = self.get("SECRETS_KMS")
+        return None if url == ENVIRONMENT_KMS else url
+
+    @property
+    def previous_kms_urls(self) -> tuple[str, ...]:
+        """Services that may still wrap a KEK (SECRETS_KMS_PREVIOUS), between white space.
+
+        Not between commas, as keys are: a URL may hold one.
+        """
+        urls = (self.get("SECRETS_KMS_PREVIOUS") or "").split()
+        return tuple(url for url in urls if url != ENVIRONMENT_KMS)
+
+    @property
+    def kms_pin(self) -> str | None:
+        """The PIN of a PKCS#11 token whose URL has no pin-source."""
+        return self.get("SECRETS_KMS_PIN")
+
+    @property
+    def vault_token(self) -> str | None:
+        """What the service proves itself to Vault or OpenBao with, under the name they use."""
+        return self.get("VAULT_TOKEN")
 
     @property
     def internal_key(self) -> str:

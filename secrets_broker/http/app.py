@@ -1,7 +1,8 @@
 """The ASGI application: routes, the gate before them, and the writer behind them."""
 
+import gc
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import falcon.asgi
 import structlog
@@ -12,13 +13,15 @@ from secrets_broker.http.caller import KeyCheck
 from secrets_broker.http.credentials import CredentialDelete, CredentialLookup, CredentialUpsert
 from secrets_broker.http.gate import Gate
 from secrets_broker.http.health import Live, Metrics, OpenApi, Ready
+from secrets_broker.keys import keyring, providers
 from secrets_broker.ledger.errors import LedgerUnavailableError
-from secrets_broker.ledger.keyring import Keyring
 from secrets_broker.ledger.writer import Writer
 from secrets_broker.projections.host_credentials import HostCredentials
 from secrets_broker.settings import Settings
 
 _log = structlog.get_logger(__name__)
+
+_GARBAGE_THRESHOLD: Final = 20_000  # allocations; some hundred requests
 
 App = falcon.asgi.App[Any, Any]
 
@@ -35,9 +38,18 @@ class _Lifespan:
         except LedgerUnavailableError as error:
             # Not fatal: requests get 503 until the writer, which tries again, succeeds.
             _log.error("not_ready", why=str(error))
+        _settle_garbage_collector()
 
     async def process_shutdown(self, scope: Mapping[str, Any], event: Mapping[str, Any]) -> None:
         await self._writer.close()
+
+
+def _settle_garbage_collector() -> None:
+    # Modules and classes live as long as the process: they need not be looked through again and
+    # again. A batch's own objects die by their reference counts.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_GARBAGE_THRESHOLD)
 
 
 def create_app(writer: Writer, internal_key: str) -> App:
@@ -60,6 +72,6 @@ def from_settings() -> App:
     """The application as gunicorn starts it, from the environment."""
     settings = Settings.load()
     logs.configure(readable=settings.readable_logs)
-    keyring = Keyring.from_kms_keys(settings.kms_key, *settings.previous_kms_keys)
-    writer = Writer(settings.database_url, keyring, HostCredentials())
+    keys, asked = keyring(settings), providers(settings)
+    writer = Writer(settings.database_url, keys, HostCredentials(), asked)
     return create_app(writer, settings.internal_key)

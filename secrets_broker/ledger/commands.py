@@ -130,9 +130,10 @@ class ImportAccess(msgspec.Struct, frozen=True, kw_only=True):
         return self.host, self.purpose
 
 
-class RecordRebuild(msgspec.Struct, frozen=True, kw_only=True):
-    """State that a projection was made anew, and what that changed."""
+class Record(msgspec.Struct, frozen=True, kw_only=True):
+    """State what a tool did to the ledger as a whole: an event's type and its details."""
 
+    type: str
     details: JsonObject
 
     @property
@@ -141,7 +142,7 @@ class RecordRebuild(msgspec.Struct, frozen=True, kw_only=True):
         return None
 
 
-Command = Upsert | Lookup | Delete | ImportCredential | ImportAccess | RecordRebuild
+Command = Upsert | Lookup | Delete | ImportCredential | ImportAccess | Record
 
 C = TypeVar("C", Upsert, Lookup, Delete, ImportCredential)
 

@@ -29,6 +29,17 @@ SESSION: Final = {
     "enable_mergejoin": "off",
     "jit": "off",
 }
+# A tool reads whole tables, once; what makes a batch quick would make it slow.
+TOOL_SESSION: Final = {
+    **SESSION,
+    "statement_timeout": "0",
+    "idle_in_transaction_session_timeout": "60s",
+    "plan_cache_mode": "auto",
+    "enable_seqscan": "on",
+    "enable_hashjoin": "on",
+    "enable_mergejoin": "on",
+    "work_mem": "64MB",
+}
 _TCP: Final = {
     "connect_timeout": "3",
     "keepalives_idle": "10",

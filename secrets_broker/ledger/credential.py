@@ -16,7 +16,7 @@ from secrets_broker.ledger.commands import (
     ImportAccess,
     ImportCredential,
     Lookup,
-    RecordRebuild,
+    Record,
     Upsert,
 )
 from secrets_broker.ledger.events import Event
@@ -81,8 +81,8 @@ def decide(state: State, command: Command, position: int, opened: Opened = None)
             return _import(state, command, position)
         case ImportAccess():
             return _import_access(command)
-        case RecordRebuild():
-            return Decision(events.PROJECTION_REBUILT, details=command.details)
+        case Record():
+            return Decision(command.type, details=command.details)
         case _:
             assert_never(command)
 

@@ -25,6 +25,7 @@ SECRET_DATA: Final = "secrets-broker/v1/secret-data"
 BODY: Final = "secrets-broker/v1/body"
 DATA_KEY: Final = "secrets-broker/v1/data-key"
 CANARY: Final = "secrets-broker/v1/canary"
+KEK: Final = "secrets-broker/v1/kek"
 
 
 def bind(label: str, *place: str | int) -> bytes:

@@ -41,6 +41,22 @@ class WrongKeyError(LedgerUnavailableError):
     """The configured key is not the one that this ledger's data keys are wrapped with."""
 
 
+class KmsError(LedgerUnavailableError):
+    """A key management service did not wrap or unwrap a KEK; the text says what it answered."""
+
+
+class KmsUrlError(LedgerError, ValueError):
+    """A SECRETS_KMS that cannot be read; the text never repeats it, since it may hold a secret."""
+
+
+class RotationRefusedError(LedgerError):
+    """A rotation that must not begin; nothing was touched."""
+
+
+class BusyError(LedgerError):
+    """Another run of the same tool is at work; the text says whose."""
+
+
 class OutcomeUnknownError(LedgerUnavailableError):
     """The connection was lost while committing: the event may or may not be recorded."""
 

@@ -26,6 +26,8 @@ ERASED = "credential.erased"
 REKEYED = "credential.rekeyed"
 IMPORTED = "credential.imported"
 ACCESS_IMPORTED = "access.imported"
+KEY_ROTATION_STARTED = "key.rotation_started"
+KEY_ROTATED = "key.rotated"
 PROJECTION_REBUILT = "projection.rebuilt"
 
 # The types that, where ok, change what a lookup finds. The index events_changes is on these.

@@ -34,7 +34,7 @@ from secrets_broker.ledger.events import (
     check_details,
     encode_entry,
 )
-from secrets_broker.ledger.keyring import DataKey, Kek, Keyring
+from secrets_broker.ledger.keyring import ACTIVE, PREPARED, DataKey, Kek, Keyring
 from secrets_broker.ledger.projection import Change, Row
 from secrets_broker.ledger.seen import Seen
 
@@ -48,7 +48,8 @@ class Snapshot:
     clock: datetime
     last_at: datetime | None
     seen: Seen
-    active_kek: str | None
+    keks: dict[str, str]
+    """The state of every KEK that is not retired, by its id."""
     states: dict[Name, State] = field(default_factory=dict)
     data_keys: dict[str, DataKey] = field(default_factory=dict, repr=False)
     rows: dict[Name, Row] = field(default_factory=dict, repr=False)
@@ -181,9 +182,14 @@ class Fold:
 
 
 def _active(snapshot: Snapshot, keyring: Keyring) -> Kek:
-    active = keyring.get(snapshot.active_kek)
+    active = None
+    for kek_id, state in snapshot.keks.items():
+        if state == PREPARED:
+            continue  # nothing is wrapped under it yet
+        # A retiring one too: failing what it still wraps would look like tampering.
+        kek = keyring.require(kek_id, state)
+        if state == ACTIVE:
+            active = kek
     if active is None:
-        raise LedgerUnavailableError(
-            "the ledger's active KEK is not among the keys that this process was given"
-        )
+        raise LedgerUnavailableError("ledger.keks has no active KEK")
     return active

@@ -20,6 +20,12 @@ from secrets_broker.ledger.errors import DecryptionError, WrongKeyError
 
 ENVIRONMENT: Final = "environment"
 
+# ledger.keks.state, in the order of a KEK's life.
+PREPARED: Final = "prepared"
+ACTIVE: Final = "active"
+RETIRING: Final = "retiring"
+RETIRED: Final = "retired"
+
 # RFC 8018, section 5.2. Salt and count are fixed by the format: one key, one KEK, on every
 # machine. That is enough only for a key of 256 random bits, as `keygen` makes.
 _SALT: Final = b"opsconductor-secrets-v1"
@@ -56,6 +62,12 @@ class Kek:
         kek_id = HKDFExpand(SHA256(), _ID_BYTES, _ID_INFO).derive(key).hex()
         return cls(kek_id, provider, AESGCM(key))
 
+    @classmethod
+    def random(cls, provider: str) -> tuple["Kek", bytes]:
+        """Make a KEK of 32 random bytes, and give them too, for the provider to wrap."""
+        key = os.urandom(KEY_BYTES)
+        return cls.from_bytes(key, provider), key
+
     def canary(self) -> bytes:
         """Seal a known text, by which a key can be told to be the right one."""
         return seal(self.cipher, _CANARY_TEXT, bind(CANARY, self.id))
@@ -70,14 +82,35 @@ class Kek:
     def new_data_key(self, credential_id: int) -> tuple[DataKey, AESGCM]:
         """Make a DEK for a credential: as it is stored, and ready to use."""
         key_id, dek = os.urandom(16).hex(), os.urandom(KEY_BYTES)
+        return self.wrap(key_id, credential_id, dek), AESGCM(dek)
+
+    def wrap(self, key_id: str, credential_id: int, dek: bytes) -> DataKey:
+        """Wrap a DEK, bound to its id and its credential's."""
         wrapped = seal(self.cipher, dek, bind(DATA_KEY, key_id, credential_id))
-        return DataKey(key_id, credential_id, self.id, wrapped), AESGCM(dek)
+        return DataKey(key_id, credential_id, self.id, wrapped)
+
+    def unwrap(self, key: DataKey) -> bytes:
+        """Open a DEK that is wrapped under this KEK; raises DecryptionError."""
+        return unseal(self.cipher, key.wrapped, bind(DATA_KEY, key.id, key.credential_id))
 
 
 def derive_key(kms_key: str) -> bytes:
     """PBKDF2-HMAC-SHA256 of SECRETS_KMS_KEY: 32 bytes, about 30 ms."""
     kdf = PBKDF2HMAC(SHA256(), KEY_BYTES, _SALT, _ITERATIONS)
     return kdf.derive(kms_key.encode("utf-8"))
+
+
+def _missing(kek_id: str, state: str, held: tuple[str, ...]) -> str:
+    at_hand = f"at hand is {', '.join(held)}" if held else "none is at hand"
+    if state == RETIRING:
+        return (
+            f"a rotation is not over: the database's retiring KEK is {kek_id}, {at_hand}. "
+            "Put its key into SECRETS_KMS_KEY_PREVIOUS until it is"
+        )
+    return (
+        "SECRETS_KMS_KEY is not the key of this ledger: "
+        f"the database's {state} KEK is {kek_id}, {at_hand}"
+    )
 
 
 class Keyring:
@@ -90,6 +123,10 @@ class Keyring:
     def from_kms_keys(cls, *kms_keys: str) -> "Keyring":
         """The environment provider's keyring: one KEK for each key."""
         return cls(Kek.from_bytes(derive_key(key)) for key in kms_keys)
+
+    def __bool__(self) -> bool:
+        """Whether there is any."""
+        return bool(self._keks)
 
     def __iter__(self) -> Iterator[Kek]:
         """The KEKs, in the order in which they were given."""
@@ -104,14 +141,15 @@ class Keyring:
         """The KEK of this id, or None where this process does not have it."""
         return self._keks.get(kek_id) if kek_id is not None else None
 
-    def require(self, kek_id: str) -> Kek:
+    def add(self, kek: Kek) -> None:
+        """Take in a KEK that a provider unwrapped."""
+        self._keks[kek.id] = kek
+
+    def require(self, kek_id: str, state: str = "active") -> Kek:
         """The KEK of this id; raises WrongKeyError where this process does not have it."""
         kek = self._keks.get(kek_id)
         if kek is None:
-            raise WrongKeyError(
-                "SECRETS_KMS_KEY is not the key of this ledger: the database's active KEK is "
-                f"{kek_id}, the configured one is {', '.join(self._keks)}"
-            )
+            raise WrongKeyError(_missing(kek_id, state, tuple(self._keks)))
         return kek
 
     def unwrap(self, key: DataKey) -> AESGCM:
@@ -119,4 +157,4 @@ class Keyring:
         kek = self.get(key.kek)
         if kek is None:
             raise DecryptionError("the data key is wrapped under a KEK that is not at hand")
-        return AESGCM(unseal(kek.cipher, key.wrapped, bind(DATA_KEY, key.id, key.credential_id)))
+        return AESGCM(kek.unwrap(key))

@@ -10,6 +10,7 @@ from typing import Any, LiteralString, Protocol
 from secrets_broker.ledger.body import Body
 from secrets_broker.ledger.commands import Name
 from secrets_broker.ledger.credential import Live
+from secrets_broker.ledger.round_trip import Statement
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,14 +29,6 @@ class Change:
     name: Name
     position: int
     body: Body | None
-
-
-@dataclass(frozen=True, slots=True)
-class Statement:
-    """A statement and its one parameter, JSON."""
-
-    sql: LiteralString
-    json: bytes
 
 
 class Projection(Protocol):

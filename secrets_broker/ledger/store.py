@@ -1,11 +1,9 @@
-"""The ledger's SQL: one connection, and two round trips for a batch.
+"""A batch's SQL: one connection, and two round trips.
 
 `read` takes the lock and then reads, as separate statements: in one statement, or under
 REPEATABLE READ, what is read would come from before the lock was granted. `append` writes and
-commits. Each sends its statements as one simple query that executes prepared ones. (A pipeline
-would do, but psycopg ends one with a Flush, at which the server forgets to time an idle
-transaction, and a writer that froze would hold the lock for ever.) Rows travel as one JSON
-parameter, which psycopg and PostgreSQL handle several times faster than long lists.
+commits. Rows travel as one JSON value, which PostgreSQL handles several times faster than long
+lists.
 
 A COMMIT counts only if its tag is exactly COMMIT and no warning came with it: after a failed
 statement the tag is ROLLBACK with no error, and a cancelled wait for a standby is a COMMIT with
@@ -13,26 +11,22 @@ a warning.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final, LiteralString
+from typing import Any, Final
 
 import msgspec
 import psycopg
 import structlog
-from psycopg import AsyncConnection, sql
+from psycopg import AsyncConnection
 
 from secrets_broker.ledger.append import Append
 from secrets_broker.ledger.commands import Name
 from secrets_broker.ledger.connection import SESSION, connect
 from secrets_broker.ledger.credential import Live
-from secrets_broker.ledger.errors import (
-    LedgerMismatchError,
-    OutcomeUnknownError,
-    WrongKeyError,
-)
+from secrets_broker.ledger.errors import OutcomeUnknownError
 from secrets_broker.ledger.fold import Snapshot
-from secrets_broker.ledger.keyring import DataKey, Keyring
-from secrets_broker.ledger.merkle import frontier_from_tiles, partial_width, tile_levels
-from secrets_broker.ledger.projection import Projection, Statement
+from secrets_broker.ledger.keyring import DataKey
+from secrets_broker.ledger.projection import Projection
+from secrets_broker.ledger.round_trip import RoundTrips, Statement
 from secrets_broker.ledger.seen import Seen
 
 _log = structlog.get_logger(__name__)
@@ -40,25 +34,27 @@ _log = structlog.get_logger(__name__)
 # Further behind than this, a process catches up from the stored nodes, outside the lock.
 MAX_UNSEEN: Final = 2_048
 
-_LOCK: Final = "SELECT 1 FROM ledger.lock FOR UPDATE"
+_BEGIN: Final = Statement("BEGIN ISOLATION LEVEL READ COMMITTED")
+_COMMIT: Final = Statement("COMMIT")
+_ROLLBACK: Final = Statement("ROLLBACK")
+_LOCK: Final = Statement("SELECT 1 FROM ledger.lock FOR UPDATE")
 # The unseen leaf hashes come as one string of bytes: a row for each would cost more to read.
 _HEAD: Final = """
     SELECT clock_timestamp(), last.position, last.at,
-           (SELECT id FROM ledger.keks WHERE state = 'active'),
+           (SELECT jsonb_object_agg(id, state) FROM ledger.keks WHERE state <> 'retired'),
            (SELECT string_agg(leaf_hash, '' ORDER BY position) FROM (
                 SELECT position, leaf_hash FROM ledger.events
-                WHERE position >= {} ORDER BY position LIMIT {}) AS unseen)
+                WHERE position >= $1 ORDER BY position LIMIT $2) AS unseen)
     FROM (VALUES (1)) AS one
     LEFT JOIN LATERAL (
         SELECT position, at FROM ledger.events ORDER BY position DESC LIMIT 1
     ) AS last ON true
 """
-_LEAF: Final = "SELECT leaf_hash FROM ledger.events WHERE position = %s"
 # For each name: the last change that the ledger has, its data key, and the projection's row.
 _NAMED: Final = """
     SELECT name.host, name.purpose, last.credential_id, last.version, last.position, last.key,
            data_key.credential_id, data_key.kek, data_key.wrapped, live.*
-    FROM jsonb_to_recordset({}::jsonb) AS name (host text, purpose text)
+    FROM jsonb_to_recordset($1::jsonb) AS name (host text, purpose text)
     LEFT JOIN LATERAL (
         SELECT credential_id, version, position, body ->> 'key' AS key
         FROM ledger.events AS event
@@ -76,7 +72,7 @@ _INSERT_EVENTS: Final = """
         host, purpose, credential_id, version, ok, error, details, body)
     SELECT position, decode(leaf_hash, 'hex'), v, type, at, occurred_at, actor, authn, ip,
            request_id, reason, host, purpose, credential_id, version, ok, error, details, body
-    FROM jsonb_to_recordset({}::jsonb) AS entry (
+    FROM jsonb_to_recordset($1::jsonb) AS entry (
         position bigint, leaf_hash text, v smallint, type text, at timestamptz,
         occurred_at timestamptz, actor text, authn text, ip text, request_id text, reason text,
         host text, purpose text, credential_id bigint, version integer, ok boolean, error text,
@@ -85,18 +81,18 @@ _INSERT_EVENTS: Final = """
 _INSERT_BODIES: Final = """
     INSERT INTO ledger.bodies (position, key, ciphertext)
     SELECT position, key, decode(ciphertext, 'base64')
-    FROM jsonb_to_recordset({}::jsonb) AS body (position bigint, key text, ciphertext text)
+    FROM jsonb_to_recordset($1::jsonb) AS body (position bigint, key text, ciphertext text)
 """
 _INSERT_DATA_KEYS: Final = """
     INSERT INTO ledger.data_keys (id, credential_id, kek, wrapped)
     SELECT id, credential_id, kek, decode(wrapped, 'base64')
-    FROM jsonb_to_recordset({}::jsonb)
+    FROM jsonb_to_recordset($1::jsonb)
         AS data_key (id text, credential_id bigint, kek text, wrapped text)
 """
 _INSERT_NODES: Final = """
     INSERT INTO ledger.nodes (level, index, hash)
     SELECT level, index, decode(hash, 'hex')
-    FROM jsonb_to_recordset({}::jsonb) AS node (level smallint, index bigint, hash text)
+    FROM jsonb_to_recordset($1::jsonb) AS node (level smallint, index bigint, hash text)
 """
 
 
@@ -112,8 +108,7 @@ class Store:
         self._projection = projection
         self.committing = False
         self._named = _NAMED.replace("__live__", projection.select)
-        self._prepared: dict[str, sql.Identifier] = {}
-        self._last_tag: str | None = None
+        self._round_trips = RoundTrips(connection)
         self._warnings: list[str] = []
         connection.add_notice_handler(
             lambda diagnostic: self._warnings.append(diagnostic.message_primary or "")
@@ -142,19 +137,19 @@ class Store:
         """
         wanted = msgspec.json.encode(
             [{"host": host, "purpose": purpose} for host, purpose in names]
-        ).decode()
-        calls = [
-            await self._call(_LOCK),
-            await self._call(_HEAD, seen.overlap, MAX_UNSEEN),
-            await self._call(self._named, wanted),
-        ]
-        results = await self._together(sql.SQL("BEGIN ISOLATION LEVEL READ COMMITTED"), *calls)
-        (clock, position, last_at, active_kek, unseen), *_ = results[2]
+        )
+        answer = await self._round_trips.send(
+            _BEGIN,
+            _LOCK,
+            Statement(_HEAD, (b"%d" % seen.overlap, b"%d" % MAX_UNSEEN)),
+            Statement(self._named, (wanted,)),
+        )
+        (clock, position, last_at, keks, unseen), *_ = answer.rows[2]
         size = 0 if position is None else position + 1
         if size - seen.overlap > MAX_UNSEEN:
             raise TooFarBehindError
-        snapshot = Snapshot(clock, last_at, seen.catch_up(size, _leaves(unseen)), active_kek)
-        for record in results[3]:
+        snapshot = Snapshot(clock, last_at, seen.catch_up(size, _leaves(unseen)), keks or {})
+        for record in answer.rows[3]:
             self._take(record, snapshot)
         return snapshot
 
@@ -169,31 +164,12 @@ class Store:
         if row:
             snapshot.rows[row.name] = row
 
-    async def _call(self, statement: LiteralString, *values: str | int) -> sql.Composable:
-        """Say how to execute a statement that the server has parsed and planned once."""
-        name = self._prepared.get(statement)
-        if name is None:
-            name = self._prepared[statement] = sql.Identifier(f"ledger_{len(self._prepared)}")
-            text = sql.SQL(statement).format(*map(sql.SQL, ("$1", "$2")))
-            await self._connection.execute(sql.SQL("PREPARE {} AS ").format(name) + text)
-        given = sql.SQL(", ").join(map(sql.Literal, values))
-        return sql.SQL("EXECUTE {}({})" if values else "EXECUTE {}").format(name, given)
-
-    async def _together(self, *statements: sql.Composable) -> list[list[Any]]:
-        """Execute statements in one round trip; returns the rows of each."""
-        cursor = await self._connection.execute(sql.SQL("; ").join(statements), prepare=False)
-        results = [await cursor.fetchall() if cursor.description else []]
-        while cursor.nextset():
-            results.append(await cursor.fetchall() if cursor.description else [])
-        self._last_tag = cursor.statusmessage
-        return results
-
     async def give_up(self) -> None:
         """Give the lock back; nothing is written."""
-        await self._connection.execute("ROLLBACK")
+        await self._round_trips.send(_ROLLBACK)
 
-    async def append(self, append: Append) -> None:
-        """Write and commit, in one round trip.
+    async def append(self, append: Append, *also: Statement) -> None:
+        """Write and commit, in one round trip; `also` runs between the two.
 
         Raises psycopg.Error where the server refused a statement: nothing was committed.
         Raises OutcomeUnknownError where it cannot be known.
@@ -202,87 +178,21 @@ class Store:
         self.committing = True  # from here on, silence does not mean that nothing was written
         statements = [*_statements(append), *self._projection.apply(append.changes)]
         try:
-            calls = [await self._call(s.sql, s.json.decode()) for s in statements]
             # Died before this line: the server rolls back, and no caller was answered.
             # Died after: the events are recorded, their callers got no answer, and an
             # event says more than was delivered, never less.
-            await self._together(*calls, sql.SQL("COMMIT"))
+            answer = await self._round_trips.send(*statements, *also, _COMMIT)
         except psycopg.Error as error:
             if self._connection.closed or error.diag.severity_nonlocalized != "ERROR":
                 raise OutcomeUnknownError("the connection was lost while committing") from None
             raise
-        self._check_commit()
+        self._check_commit(answer.tag)
         self.committing = False
 
-    def _check_commit(self) -> None:
-        if self._last_tag != "COMMIT" or self._warnings:
-            _log.error("commit_not_certain", tag=self._last_tag, warnings=self._warnings)
+    def _check_commit(self, tag: str) -> None:
+        if tag != "COMMIT" or self._warnings:
+            _log.error("commit_not_certain", tag=tag, warnings=self._warnings)
             raise OutcomeUnknownError("the database did not confirm the commit as durable")
-
-    async def load_seen(self) -> Seen:
-        """Read the tree's right edge, without the lock; at most 255 hashes a level."""
-        async with self._connection.transaction():
-            await self._connection.execute(
-                "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"
-            )
-            head = await self._connection.execute(sql.SQL(_HEAD).format(0, 0))
-            position = (await head.fetchall())[0][1]
-            if position is None:
-                return Seen()
-            size = position + 1
-            edges = [await self._edge(size, level) for level in range(tile_levels(size))]
-            last = await self._connection.execute(_LEAF, (position,))
-            (leaf,) = (await last.fetchall())[0]
-        try:
-            return Seen(frontier_from_tiles(size, edges), leaf)
-        except ValueError as error:
-            raise LedgerMismatchError(f"the stored nodes are not complete: {error}") from None
-
-    async def check_contains(self, known: Seen) -> None:
-        """Raise LedgerMismatchError where the ledger lacks the last leaf that was seen."""
-        if known.size:
-            cursor = await self._connection.execute(_LEAF, (known.overlap,))
-            leaves = [leaf for (leaf,) in await cursor.fetchall()]
-            known.catch_up(known.size if leaves else 0, leaves)
-
-    async def _edge(self, size: int, level: int) -> list[bytes]:
-        count = partial_width(size, level)
-        first = (size >> 8 * level) - count
-        query: LiteralString = (
-            "SELECT leaf_hash FROM ledger.events WHERE position >= %s AND position < %s"
-            " ORDER BY position"
-            if level == 0
-            else "SELECT hash FROM ledger.nodes WHERE level = %s AND index >= %s AND index < %s"
-            " ORDER BY index"
-        )
-        bounds = (first, first + count) if level == 0 else (level, first, first + count)
-        cursor = await self._connection.execute(query, bounds)
-        return [hash_ for (hash_,) in await cursor.fetchall()]
-
-    async def check_keys(self, keyring: Keyring) -> None:
-        """Check the active KEK's canary; an empty ledger begins with the keyring's first KEK.
-
-        Raises WrongKeyError where this process does not hold the active KEK.
-        """
-        active = await self._active_kek()
-        if active is None:
-            first = keyring.first
-            await self._connection.execute(
-                "SELECT ledger.register_first_kek(%s, %s, %s)",
-                (first.id, first.provider, first.canary()),
-            )
-            active = await self._active_kek()
-        if active is None:
-            raise WrongKeyError("ledger.keks has keys, but none of them is active")
-        kek_id, canary = active
-        keyring.require(kek_id).check_canary(canary)
-
-    async def _active_kek(self) -> tuple[str, bytes] | None:
-        cursor = await self._connection.execute(
-            "SELECT id, canary FROM ledger.keks WHERE state = 'active'"
-        )
-        rows = await cursor.fetchall()
-        return rows[0] if rows else None
 
 
 def _leaves(hashes: bytes | None) -> list[bytes]:
@@ -291,14 +201,14 @@ def _leaves(hashes: bytes | None) -> list[bytes]:
 
 
 def _statements(append: Append) -> list[Statement]:
-    statements = [Statement(_INSERT_EVENTS, _event_rows(append))]
+    statements = [Statement(_INSERT_EVENTS, (_event_rows(append),))]
     if append.data_keys:
-        statements.append(Statement(_INSERT_DATA_KEYS, msgspec.json.encode(append.data_keys)))
+        statements.append(Statement(_INSERT_DATA_KEYS, (msgspec.json.encode(append.data_keys),)))
     if append.bodies:
-        statements.append(Statement(_INSERT_BODIES, msgspec.json.encode(append.bodies)))
+        statements.append(Statement(_INSERT_BODIES, (msgspec.json.encode(append.bodies),)))
     if completed := append.nodes():
         nodes = [{"level": n.level, "index": n.index, "hash": n.hash.hex()} for n in completed]
-        statements.append(Statement(_INSERT_NODES, msgspec.json.encode(nodes)))
+        statements.append(Statement(_INSERT_NODES, (msgspec.json.encode(nodes),)))
     return statements
 
 

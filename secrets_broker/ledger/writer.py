@@ -25,11 +25,16 @@ from secrets_broker.ledger.errors import (
     LedgerUnavailableError,
     OutcomeUnknownError,
     QueueFullError,
+    WrongKeyError,
 )
 from secrets_broker.ledger.events import Context
 from secrets_broker.ledger.fold import Fold, Outcome, Snapshot
+from secrets_broker.ledger.kek_loader import KekLoader
+from secrets_broker.ledger.keks import check_keys
 from secrets_broker.ledger.keyring import Keyring
+from secrets_broker.ledger.kms.provider import Provider
 from secrets_broker.ledger.projection import Projection
+from secrets_broker.ledger.right_edge import check_contains, load_seen
 from secrets_broker.ledger.seen import Seen
 from secrets_broker.ledger.store import Store, TooFarBehindError
 
@@ -56,9 +61,16 @@ class _Waiting:
 class Writer:
     """Records commands; safe for any number of tasks of one event loop."""
 
-    def __init__(self, database_url: str, keyring: Keyring, projection: Projection) -> None:
+    def __init__(
+        self,
+        database_url: str,
+        keyring: Keyring,
+        projection: Projection,
+        providers: Sequence[Provider] = (),
+    ) -> None:
         self._database_url = database_url
         self._keyring = keyring
+        self._loader = KekLoader(database_url, keyring, providers) if providers else None
         self._projection = projection
         self._waiting: deque[_Waiting] = deque()
         self._wake = asyncio.Event()
@@ -75,6 +87,8 @@ class Writer:
         writer runs all the same, and tries again with the next command.
         """
         self._task = asyncio.create_task(self._run(), name="ledger-writer")
+        if self._loader:
+            await self._loader.start()
         await self.probe()
 
     async def probe(self) -> None:
@@ -90,6 +104,8 @@ class Writer:
         self._wake.set()
         if self._task:
             await self._task
+        if self._loader:
+            await self._loader.close()
         await self._disconnect()
 
     async def submit(self, command: Command, context: Context) -> Outcome:
@@ -173,6 +189,8 @@ class Writer:
         store = await self._connected()
         snapshot = await self._read(store, batch)
         _check_clock(snapshot.clock)
+        if self._loader:
+            self._loader.see(snapshot.keks)
         fold = Fold(snapshot, self._keyring)
         results = [_take(fold, waiting) for waiting in batch]
         if fold.append.entries:
@@ -197,8 +215,8 @@ class Writer:
 
     async def _caught_up(self, store: Store) -> Seen:
         known = self._seen
-        seen = await store.load_seen()
-        await store.check_contains(known)
+        seen = await load_seen(store.connection)
+        await check_contains(store.connection, known)
         return seen
 
     async def _alone(self, batch: Sequence[_Waiting], error: psycopg.Error) -> Sequence[Result]:
@@ -211,10 +229,18 @@ class Writer:
         if self._store is None:
             store = await Store.connect(self._database_url, self._projection)
             self._store = store  # from here on a failure closes it
-            await store.check_keys(self._keyring)
+            await self._check_keys(store)
             if not self._seen.size:
-                self._seen = await store.load_seen()
+                self._seen = await load_seen(store.connection)
         return self._store
+
+    async def _check_keys(self, store: Store) -> None:
+        try:
+            await check_keys(store.connection, self._keyring)  # no provider is asked from here
+        except WrongKeyError:
+            if self._loader and self._loader.failure:
+                raise LedgerUnavailableError(self._loader.failure) from None
+            raise
 
     async def _disconnect(self) -> None:
         store, self._store = self._store, None

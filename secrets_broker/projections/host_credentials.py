@@ -13,7 +13,8 @@ import msgspec
 from secrets_broker.ledger.body import Body
 from secrets_broker.ledger.commands import Name
 from secrets_broker.ledger.credential import Live
-from secrets_broker.ledger.projection import Change, Row, Statement
+from secrets_broker.ledger.projection import Change, Row
+from secrets_broker.ledger.round_trip import Statement
 
 _SELECT: Final = """
     SELECT id, version, position, data_key, username, domain, additional_data,
@@ -38,7 +39,7 @@ _FROM_EVENTS: Final = """
            CASE last.type WHEN 'credential.imported' THEN last.details ->> 'updated_by'
                           ELSE last.actor END,
            body.secret_data_encrypted, last.version, last.position, last.body ->> 'key'
-    FROM jsonb_to_recordset({}::jsonb) AS body (
+    FROM jsonb_to_recordset($1::jsonb) AS body (
         position bigint, username text, password_encrypted text, domain text,
         additional_data jsonb, secret_data_encrypted text)
     JOIN ledger.events AS last ON last.position = body.position
@@ -59,7 +60,7 @@ REBUILD: Final = "INSERT INTO pg_temp.rebuilt" + _COLUMNS + _FROM_EVENTS
 """Puts rows beside the live ones, made by the very same expressions."""
 _DELETE: Final = """
     DELETE FROM secrets.host_credentials AS live
-    USING jsonb_to_recordset({}::jsonb) AS gone (host text, purpose text)
+    USING jsonb_to_recordset($1::jsonb) AS gone (host text, purpose text)
     WHERE live.host = gone.host AND live.purpose = gone.purpose
 """
 
@@ -94,9 +95,9 @@ class HostCredentials:
         kept = [parameters(c.position, c.body) for c in last if c.body is not None]
         statements = []
         if gone:
-            statements.append(Statement(_DELETE, msgspec.json.encode(gone)))
+            statements.append(Statement(_DELETE, (msgspec.json.encode(gone),)))
         if kept:
-            statements.append(Statement(_PUT, msgspec.json.encode(kept)))
+            statements.append(Statement(_PUT, (msgspec.json.encode(kept),)))
         return statements
 
 

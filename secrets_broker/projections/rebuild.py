@@ -18,31 +18,21 @@ from typing import Any, Final
 
 import msgspec
 import psycopg
-from psycopg import AsyncConnection, sql
+from psycopg import AsyncConnection
 
 from secrets_broker.ledger.body import Place, open_body
-from secrets_broker.ledger.commands import Name, RecordRebuild
-from secrets_broker.ledger.connection import SESSION, connect
+from secrets_broker.ledger.commands import Name, Record
+from secrets_broker.ledger.connection import TOOL_SESSION, connect
 from secrets_broker.ledger.errors import DecryptionError, LedgerUnavailableError
-from secrets_broker.ledger.events import Context
+from secrets_broker.ledger.events import PROJECTION_REBUILT, Context
 from secrets_broker.ledger.fold import Fold, Outcome
+from secrets_broker.ledger.keks import check_keys
 from secrets_broker.ledger.keyring import DataKey, Keyring
+from secrets_broker.ledger.right_edge import load_seen
 from secrets_broker.ledger.store import Store
 from secrets_broker.projections.host_credentials import REBUILD, HostCredentials, parameters
 
 CHUNK: Final = 4_000  # some milliseconds of work each, so that no transaction is long
-
-# A comparison reads whole tables, once; what makes a batch quick would make it slow.
-TOOL_SESSION: Final = {
-    **SESSION,
-    "statement_timeout": "0",
-    "idle_in_transaction_session_timeout": "60s",
-    "plan_cache_mode": "auto",
-    "enable_seqscan": "on",
-    "enable_hashjoin": "on",
-    "enable_mergejoin": "on",
-    "work_mem": "64MB",
-}
 
 _CREATE: Final = """
     CREATE TEMP TABLE rebuilt (LIKE secrets.host_credentials INCLUDING ALL);
@@ -108,6 +98,8 @@ _APPLY: Final = (
 )
 
 Progress = Callable[[int], None]
+
+_REBUILD: Final = REBUILD.replace("$1", "%s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +179,7 @@ class Rebuild:
 
     async def apply(self, found: Comparison, context: Context) -> Outcome:
         """Replace the rows that differ, and record that; under the ledger's lock."""
-        seen = await self._store.load_seen()
+        seen = await load_seen(self._connection)
         snapshot = await self._store.read([], seen)
         await self._catch_up()
         for statement in _APPLY:
@@ -200,7 +192,7 @@ class Rebuild:
             "replaced": len(found.differences),
             "unreadable": len(found.unreadable),
         }
-        outcome = fold.take(RecordRebuild(details=details), context)
+        outcome = fold.take(Record(type=PROJECTION_REBUILT, details=details), context)
         # Died before this commits: the live table is as it was, and the table beside it is gone
         # with the session. Died after: the rows are right and the event says so.
         await self._store.append(fold.append)
@@ -223,7 +215,7 @@ class Rebuild:
         rows = [row for row in map(self._row, records) if row]
         if rows:
             given = msgspec.json.encode(rows).decode()
-            await self._connection.execute(sql.SQL(REBUILD).format(given))
+            await self._connection.execute(_REBUILD, (given,))
 
     def _row(self, record: Sequence[Any]) -> dict[str, Any] | None:
         host, purpose, position, event_type, credential_id, version, ciphertext, *key = record
@@ -261,7 +253,7 @@ async def rebuild(
 ) -> Comparison:
     """Rebuild the projection, or only compare; raises LedgerUnavailableError."""
     async with _sessions(owner_url) as (store, reader):
-        await store.check_keys(keyring)
+        await check_keys(store.connection, keyring)
         work = Rebuild(store, keyring, progress)
         await work.build(reader)
         found = await work.compare()

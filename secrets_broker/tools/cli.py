@@ -7,6 +7,7 @@ from secrets_broker.tools.import_legacy import import_legacy_command
 from secrets_broker.tools.keygen import keygen
 from secrets_broker.tools.migrate import migrate
 from secrets_broker.tools.rebuild import rebuild
+from secrets_broker.tools.rotate_key import rotate_key
 from secrets_broker.tools.serve import serve
 
 
@@ -20,5 +21,5 @@ def main() -> None:
     """
 
 
-for command in (dev, serve, keygen, migrate, rebuild, import_legacy_command):
+for command in (dev, serve, keygen, migrate, rebuild, import_legacy_command, rotate_key):
     main.add_command(command)

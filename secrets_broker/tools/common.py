@@ -11,9 +11,8 @@ import click
 
 from secrets_broker.ledger.errors import LedgerError
 from secrets_broker.ledger.events import MAX_NAME, Context
-from secrets_broker.ledger.keyring import Keyring
 from secrets_broker.migrations import runner
-from secrets_broker.migrations.errors import MigrationError
+from secrets_broker.migrations.errors import MigrationError, OutdatedSchemaError
 from secrets_broker.settings import Settings, SettingsError
 from secrets_broker.tools.postgres import PostgresError
 
@@ -75,16 +74,11 @@ def clear_errors() -> Iterator[None]:
         raise click.ClickException(str(error)) from None
 
 
-def keyring(settings: Settings) -> Keyring:
-    """The keys that the settings give; the current one first."""
-    return Keyring.from_kms_keys(settings.kms_key, *settings.previous_kms_keys)
-
-
 def require_schema(database_url: str) -> None:
-    """Raise ClickException where the database lacks a part of the schema, or MigrationError."""
+    """Raise OutdatedSchemaError (a MigrationError) where the database lacks a file's part."""
     missing = runner.pending(database_url)
     if missing:
-        raise click.ClickException(
+        raise OutdatedSchemaError(
             f"the database lacks {', '.join(missing)}: run secrets-broker migrate"
         )
 

@@ -11,6 +11,7 @@ import click
 import msgspec
 
 from secrets_broker import logs
+from secrets_broker.keys import loaded_keyring
 from secrets_broker.projections import rebuild as projection
 from secrets_broker.projections.rebuild import Comparison, Progress
 from secrets_broker.settings import Settings
@@ -18,7 +19,6 @@ from secrets_broker.tools.common import (
     clear_errors,
     data_dir_option,
     json_option,
-    keyring,
     load_settings,
     operator,
     require_schema,
@@ -43,17 +43,12 @@ def rebuild(data_dir: Path | None, as_json: bool, check: bool) -> None:
 
 
 def _run(settings: Settings, check: bool) -> Comparison:
-    url, keys = settings.migration_database_url, keyring(settings)
+    url = settings.migration_database_url
     require_schema(url)
     with _progress() as progress:
+        keyring = asyncio.run(loaded_keyring(settings, url))
         return asyncio.run(
-            projection.rebuild(
-                url,
-                keys,
-                operator(),
-                check_only=check,
-                progress=progress,
-            )
+            projection.rebuild(url, keyring, operator(), check_only=check, progress=progress)
         )
 
 

@@ -3,24 +3,25 @@
 import asyncio
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, NoReturn
 
 import click
 
 from secrets_broker import logs
-from secrets_broker.ledger.connection import SESSION, connect
-from secrets_broker.ledger.errors import LedgerUnavailableError, WrongKeyError
+from secrets_broker.keys import close, keyring, providers
+from secrets_broker.ledger.connection import connect
+from secrets_broker.ledger.errors import KmsError, LedgerUnavailableError, WrongKeyError
+from secrets_broker.ledger.keks import check_keys
 from secrets_broker.ledger.keyring import Keyring
-from secrets_broker.ledger.store import Store
+from secrets_broker.ledger.kms import Provider
 from secrets_broker.migrations.errors import CannotConnectError
-from secrets_broker.projections.host_credentials import HostCredentials
 from secrets_broker.settings import DATA_DIR, Settings
 from secrets_broker.tools.common import (
     address_options,
     clear_errors,
     data_dir_option,
-    keyring,
     load_settings,
     require_schema,
     say,
@@ -72,25 +73,29 @@ def _become(command: list[str]) -> NoReturn:
 
 def _check(settings: Settings) -> None:
     """Name what is missing now, rather than request by request."""
-    keys, _ = keyring(settings), settings.internal_key
+    keys, asked, _ = keyring(settings), providers(settings), settings.internal_key
     try:
         require_schema(settings.database_url)
     except CannotConnectError as error:
         # Not fatal: the service answers 503 until the database is there.
         say(f"warning: {error}")
         return
-    asyncio.run(_check_keys(settings.database_url, keys))
+    asyncio.run(_check_keys(settings.database_url, keys, asked))
 
 
-async def _check_keys(database_url: str, keys: Keyring) -> None:
+async def _check_keys(database_url: str, keys: Keyring, asked: Sequence[Provider]) -> None:
     try:
-        store = Store(await connect(database_url, SESSION), HostCredentials())
+        connection = await connect(database_url)
     except LedgerUnavailableError as error:
         say(f"warning: {error}")
         return
     try:
-        await store.check_keys(keys)
+        await check_keys(connection, keys, asked)
     except WrongKeyError as error:
         raise click.ClickException(str(error)) from None
+    except KmsError as error:
+        # Not fatal either: the service asks again until its KMS answers.
+        say(f"warning: {error}")
     finally:
-        await store.close()
+        await connection.close()
+        close(asked)

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from psycopg import sql
 
 from secrets_broker.ledger.errors import (
     InvalidCommandError,
@@ -26,7 +25,9 @@ from secrets_broker.ledger.errors import (
 )
 from secrets_broker.ledger.events import Context
 from secrets_broker.ledger.fold import Fold, Outcome, Snapshot
+from secrets_broker.ledger.keks import check_keys
 from secrets_broker.ledger.keyring import Keyring
+from secrets_broker.ledger.round_trip import Statement
 from secrets_broker.ledger.seen import Seen
 from secrets_broker.ledger.store import Store
 from secrets_broker.ledger.writer import MAX_WAITING
@@ -359,7 +360,7 @@ def test_a_frozen_writer_is_cut_off(database: Database, keyring: Keyring) -> Non
     async def through_it() -> None:
         frozen = await Store.connect(database.service_url, HostCredentials())
         try:
-            await frozen.check_keys(keyring)
+            await check_keys(frozen.connection, keyring)
             snapshot = await frozen.read([], Seen())
             async with writing(database.service_url, keyring) as writer:
                 assert (await writer.submit(upsert("a", "kept"), CONTEXT)).position == 0
@@ -495,7 +496,7 @@ def test_time_does_not_run_backwards(database: Database, keyring: Keyring) -> No
     async def write_ahead() -> None:
         store = await Store.connect(database.service_url, HostCredentials())
         try:
-            await store.check_keys(keyring)
+            await check_keys(store.connection, keyring)
             fold = Fold(replace(await store.read([], Seen()), clock=ahead), keyring)
             fold.take(upsert("a"), CONTEXT)
             await store.append(fold.append)
@@ -512,7 +513,7 @@ def test_an_event_has_the_later_of_two_times(keyring: Keyring, seconds: int) -> 
     """`at` is the clock's time, or the last event's where that is later."""
     clock = datetime(2026, 1, 1, tzinfo=UTC)
     last_at = clock + timedelta(seconds=seconds)
-    fold = Fold(Snapshot(clock, last_at, Seen(), keyring.first.id, {}, {}, {}), keyring)
+    fold = Fold(Snapshot(clock, last_at, Seen(), {keyring.first.id: "active"}, {}, {}, {}), keyring)
     fold.take(lookup("a"), CONTEXT)
     at = max(clock, last_at).strftime("%Y-%m-%dT%H:%M:%S.000000Z")
     assert f'"at":"{at}"'.encode() in fold.append.entries[0]
@@ -600,10 +601,10 @@ def test_a_commit_that_rolls_back_is_not_taken_for_one(
             snapshot = await store.read([], Seen())
             with pytest.raises(psycopg.errors.DivisionByZero):
                 await store.connection.execute("SELECT 1 / 0")
-            await store._together(sql.SQL("COMMIT"))
-            assert store._last_tag == "ROLLBACK"
+            answer = await store._round_trips.send(Statement("COMMIT"))
+            assert answer.tag == "ROLLBACK"
             with pytest.raises(OutcomeUnknownError):
-                store._check_commit()
+                store._check_commit(answer.tag)
             assert snapshot.seen.size == 0
         finally:
             await store.close()

@@ -12,7 +12,7 @@ from secrets_broker.ledger.commands import (
     Delete,
     ImportCredential,
     Lookup,
-    RecordRebuild,
+    Record,
     Upsert,
 )
 from secrets_broker.ledger.credential import (
@@ -121,5 +121,5 @@ def test_a_failed_event_changes_nothing(event_type: str) -> None:
 
 def test_a_rebuild_is_recorded_with_its_details() -> None:
     """The record of a rebuild belongs to no credential and keeps its details."""
-    decision = decide(None, RecordRebuild(details={"rows": 3}), 10)
+    decision = decide(None, Record(type="projection.rebuilt", details={"rows": 3}), 10)
     assert decision == Decision("projection.rebuilt", details={"rows": 3})

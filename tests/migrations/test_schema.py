@@ -259,7 +259,7 @@ def test_a_second_active_kek_is_refused(connection: Connection) -> None:
 def test_the_service_names_the_first_kek_only(connection: Connection) -> None:
     """The second is not registered, whatever it is called."""
     become(connection, SERVICE)
-    register = "SELECT ledger.register_first_kek(%s, 'local', '')"
+    register = "SELECT ledger.register_first_kek(%s, 'local', '', NULL)"
     assert connection.execute(register, ("first",)).fetchone() == (True,)
     assert connection.execute(register, ("first",)).fetchone() == (False,)
     assert connection.execute(register, ("second",)).fetchone() == (False,)
@@ -271,7 +271,7 @@ def test_the_auditor_names_no_kek(connection: Connection) -> None:
     """Registering is the service's alone."""
     become(connection, AUDITOR)
     with pytest.raises(psycopg.errors.InsufficientPrivilege):
-        connection.execute("SELECT ledger.register_first_kek('x', 'local', '')")
+        connection.execute("SELECT ledger.register_first_kek('x', 'local', '', NULL)")
 
 
 @pytest.mark.parametrize(

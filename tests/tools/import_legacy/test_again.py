@@ -8,6 +8,7 @@ from secrets_broker.ledger.commands import Delete, ImportAccess, Upsert
 from secrets_broker.ledger.events import Context
 from secrets_broker.ledger.fold import Fold
 from secrets_broker.ledger.keyring import Keyring
+from secrets_broker.ledger.right_edge import load_seen
 from secrets_broker.ledger.store import Store
 from secrets_broker.projections.host_credentials import HostCredentials
 from secrets_broker.tools.import_legacy import Report, import_legacy
@@ -112,7 +113,7 @@ def test_killed_while_committing(earlier: Earlier, keyring: Keyring) -> None:
 
     async def late_commit() -> Report:
         store = await Store.connect(earlier.database.service_url, HostCredentials())
-        fold = Fold(await store.read([("a", "ssh")], await store.load_seen()), keyring)
+        fold = Fold(await store.read([("a", "ssh")], await load_seen(store.connection)), keyring)
         fold.take(second, Context(actor=None, authn="none"))
         importing = asyncio.create_task(import_legacy(*urls, keyring))
         await asyncio.to_thread(_until_somebody_waits, earlier)

@@ -1,0 +1,82 @@
+"""Fetches KEKs from a KMS beside the writer, so that no lookup ever waits for one."""
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+import psycopg
+import structlog
+
+from secrets_broker.ledger.connection import connect
+from secrets_broker.ledger.errors import LedgerError
+from secrets_broker.ledger.keks import check_keys
+from secrets_broker.ledger.keyring import Keyring
+from secrets_broker.ledger.kms.provider import Provider
+
+_log = structlog.get_logger(__name__)
+
+RETRY_SECONDS: Final = 2.0
+# A start waits that long for its KMS, then goes on unready: gunicorn ends a worker that has not
+# answered for 30 s.
+START_SECONDS: Final = 20.0
+
+
+class KekLoader:
+    """Adds to a keyring what a rotation made known; one task of the event loop."""
+
+    def __init__(self, database_url: str, keyring: Keyring, providers: Sequence[Provider]) -> None:
+        self._database_url = database_url
+        self._keyring = keyring
+        self._providers = providers
+        self._wanted = asyncio.Event()
+        self._tried = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self.failure: str | None = None
+        """Why the last attempt failed; None where it did not."""
+
+    async def start(self) -> None:
+        """Begin, and wait for the first attempt."""
+        self._wanted.set()
+        self._task = asyncio.create_task(self._run(), name="kek-loader")
+        try:
+            await asyncio.wait_for(self._tried.wait(), START_SECONDS)
+        except TimeoutError:
+            self.failure = "the KMS has not answered yet"
+
+    async def close(self) -> None:
+        """Stop."""
+        if self._task:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    def see(self, kek_ids: Iterable[str]) -> None:
+        """Fetch in the background where the ledger has a KEK that is not at hand."""
+        if any(self._keyring.get(kek_id) is None for kek_id in kek_ids):
+            self._wanted.set()
+
+    async def _run(self) -> None:
+        while True:
+            await self._wanted.wait()
+            self._wanted.clear()
+            self.failure = await self._try()
+            self._tried.set()
+            if self.failure:
+                _log.error("kek_not_loaded", why=self.failure)
+                await asyncio.sleep(RETRY_SECONDS)
+                self._wanted.set()
+
+    async def _try(self) -> str | None:
+        try:
+            connection = await connect(self._database_url)
+            try:
+                await check_keys(connection, self._keyring, self._providers)
+            finally:
+                await connection.close()
+        except LedgerError as error:
+            return str(error)
+        except psycopg.Error as error:
+            return error.diag.message_primary or type(error).__name__
+        except Exception as error:
+            # Its text may quote anything; its type does not.
+            return f"unexpected {type(error).__qualname__}"
+        return None

@@ -1,0 +1,109 @@
+"""One request to Vault's HTTP API: JSON in, JSON out, a few seconds, a few tries.
+
+No proxy of the environment is used and no redirect followed: the token goes to the named server
+and to nothing else.
+"""
+
+import json
+import ssl
+import time
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from pathlib import Path
+from typing import Final
+
+# Seconds for each step of a request: to connect, and to wait for a piece of the answer.
+_TIMEOUT: Final = 5.0
+# Pauses between the tries, in seconds; Vault's own clients make three tries too.
+_PAUSES: Final = (0.25, 0.5)
+# Rate limit, and what a server or a balancer before it answers for moments:
+# https://developer.hashicorp.com/vault/api-docs#http-status-codes
+_PASSING: Final = frozenset({412, 429, 502, 503, 504})
+# A wrap is some hundred bytes; this is for an error's text.
+_ANSWER_BYTES: Final = 65_536
+
+
+class UnreachableError(Exception):
+    """No answer: the text is a short reason, free of what was sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A server, and how its certificate is checked."""
+
+    tls: bool
+    host: str
+    port: int
+    ca_file: Path | None = None
+    timeout: float = _TIMEOUT
+
+    @property
+    def origin(self) -> str:
+        """Scheme, host and port."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{'https' if self.tls else 'http'}://{host}:{self.port}"
+
+    def connect(self) -> HTTPConnection:
+        """A connection that opens with its first request; raises UnreachableError, OSError."""
+        if not self.tls:
+            return HTTPConnection(self.host, self.port, timeout=self.timeout)
+        trust = ssl.create_default_context(cafile=str(self.ca_file) if self.ca_file else None)
+        return HTTPSConnection(self.host, self.port, timeout=self.timeout, context=trust)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the server answered; `data` may hold a key in clear."""
+
+    status: int
+    data: Mapping[str, object] = field(default_factory=dict, repr=False)
+    errors: tuple[str, ...] = field(default=(), repr=False)
+
+
+def ask(endpoint: Endpoint, path: str, token: str, body: Mapping[str, str]) -> Answer:
+    """POST a JSON object, again where the fault may pass; raises UnreachableError."""
+    for pause in _PAUSES:
+        try:
+            answer = _ask_once(endpoint, path, token, body)
+        except UnreachableError:
+            time.sleep(pause)
+            continue
+        if answer.status not in _PASSING:
+            return answer
+        time.sleep(pause)
+    return _ask_once(endpoint, path, token, body)
+
+
+def _ask_once(endpoint: Endpoint, path: str, token: str, body: Mapping[str, str]) -> Answer:
+    headers = {
+        "Content-Type": "application/json",
+        "X-Vault-Token": token,
+        # Vault's agents can be set to refuse requests without it (against forgery by browsers).
+        "X-Vault-Request": "true",
+    }
+    try:
+        with closing(endpoint.connect()) as connection:
+            connection.request("POST", path, json.dumps(body), headers)
+            response = connection.getresponse()
+            return _read(response.status, response.read(_ANSWER_BYTES))
+    except TimeoutError:
+        raise UnreachableError(f"no answer within {endpoint.timeout:g} s") from None
+    except (OSError, HTTPException) as error:
+        raise UnreachableError(f"{type(error).__name__}: {error}") from None
+
+
+def _read(status: int, raw: bytes) -> Answer:
+    try:
+        document = json.loads(raw)
+    except ValueError:
+        return Answer(status)
+    if not isinstance(document, dict):
+        return Answer(status)
+    data, errors = document.get("data"), document.get("errors")
+    return Answer(
+        status,
+        data if isinstance(data, dict) else {},
+        tuple(str(error) for error in errors) if isinstance(errors, list) else (),
+    )

@@ -1,0 +1,162 @@
+"""`secrets-broker rotate-key`, as an operator types it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from secrets_broker import SecretsManager
+from secrets_broker.ledger.keyring import Kek, derive_key
+from tests.conftest import KMS_KEY, Database
+from tests.tools.test_commands import ROOT, run, settings
+
+NEW_KEY = "the-key-that-comes-after"
+NEW_KEK = Kek.from_bytes(derive_key(NEW_KEY)).id
+OLD_KEK = Kek.from_bytes(derive_key(KMS_KEY)).id
+
+
+def stored(database: Database, count: int = 3) -> None:
+    """Some credentials, under the old key."""
+    with SecretsManager(KMS_KEY, database.service_url) as manager:
+        for number in range(count):
+            manager.upsert_credential(f"h{number}", "ssh", password=f"p{number}")
+
+
+def readable(database: Database, key: str, count: int = 3) -> bool:
+    """Whether this key alone opens them all."""
+    with SecretsManager(key, database.service_url) as manager:
+        found = [manager.lookup_credential(f"h{number}", "ssh") for number in range(count)]
+    return [one["password"] for one in found if one] == [f"p{n}" for n in range(count)]
+
+
+def test_from_the_settings_of_the_services(database: Database, tmp_path: Path) -> None:
+    """With both keys set as a service has them, no option is needed; a second run changes nothing.
+
+    It says what each KEK wraps, what to set next, and changes no .env.
+    """
+    stored(database)
+    env = {**settings(database), "SECRETS_KMS_KEY": NEW_KEY, "SECRETS_KMS_KEY_PREVIOUS": KMS_KEY}
+    first = run("rotate-key", cwd=tmp_path, env=env)
+    assert (first.returncode, first.stderr) == (0, "")
+    assert "3 data keys re-wrapped" in first.stdout
+    assert "SECRETS_KMS_KEY_PREVIOUS" in first.stdout
+    assert [line.split()[:3] for line in first.stdout.splitlines()[1:3]] == [
+        [OLD_KEK, "retired", "0"],
+        [NEW_KEK, "active", "3"],
+    ]
+    again = run("rotate-key", "--json", cwd=tmp_path, env=env)
+    assert again.returncode == 0
+    assert json.loads(again.stdout)["rewrapped"] == 0
+    assert list(tmp_path.iterdir()) == []
+    assert readable(database, NEW_KEY)
+
+
+def test_from_options_as_a_script_would(database: Database, tmp_path: Path) -> None:
+    """--old-key and --new-key on the command line do, whatever the settings say."""
+    stored(database)
+    options = ("--old-key", KMS_KEY, "--new-key", NEW_KEY)
+    assert run("rotate-key", *options, cwd=tmp_path, env=settings(database)).returncode == 0
+    assert readable(database, NEW_KEY)
+
+
+def test_from_files(database: Database, tmp_path: Path) -> None:
+    """A key may come from a file or standard input; a newline at its end is not part of it."""
+    stored(database)
+    (tmp_path / "old").write_text(KMS_KEY + "\n")
+    options = ("--old-key-file", "old", "--new-key-file", "-")
+    done = run("rotate-key", *options, cwd=tmp_path, env=settings(database), answer=f"{NEW_KEY}\n")
+    assert done.returncode == 0, done.stderr
+    assert readable(database, NEW_KEY)
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        (("--old-key", "wrong", "--new-key", NEW_KEY), "not this ledger's"),
+        (("--old-key", KMS_KEY, "--new-key", KMS_KEY), "the new key is the old one"),
+        ((), "the new key is the one in use"),
+        (("--new-key", ""), "--new-key is empty"),
+        (("--new-key", "a", "--new-kms", "aws-kms:///k"), "one too many"),
+        (("--new-kms", "gopher://k"), "begins with one of"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(
+    database: Database, tmp_path: Path, options: tuple[str, ...], word: str
+) -> None:
+    """Refused before anything is touched, with a word that says why; no key is repeated."""
+    stored(database)
+    done = run("rotate-key", *options, cwd=tmp_path, env=settings(database))
+    assert done.returncode != 0
+    assert word in done.stderr
+    assert KMS_KEY not in done.stderr + done.stdout
+    assert database.fetch("SELECT id, state FROM ledger.keks") == [(OLD_KEK, "active")]
+    assert database.fetch("SELECT count(*) FROM ledger.events") == [(3,)]
+
+
+def test_check_only_reports(database: Database, tmp_path: Path) -> None:
+    """--check says what each KEK wraps; exit 1 where a rotation is not over."""
+    stored(database)
+    env = settings(database)
+    found = run("rotate-key", "--check", "--json", cwd=tmp_path, env=env)
+    assert found.returncode == 0
+    assert json.loads(found.stdout) == [
+        {"id": OLD_KEK, "provider": "environment", "state": "active", "data_keys": 3}
+    ]
+    _stop_half_way(database, tmp_path)
+    halted = run("rotate-key", "--check", cwd=tmp_path, env=env)
+    assert halted.returncode == 1
+    assert {line.split()[1] for line in halted.stdout.splitlines()[1:]} == {"retiring", "active"}
+
+
+def test_killed_in_the_middle(database: Database, tmp_path: Path) -> None:
+    """kill -9 while it re-wraps: nothing is lost, and the same command ends what it began."""
+    stored(database)
+    _stop_half_way(database, tmp_path)
+    env = {**settings(database), "SECRETS_KMS_KEY": NEW_KEY, "SECRETS_KMS_KEY_PREVIOUS": KMS_KEY}
+    done = run("rotate-key", cwd=tmp_path, env=env)
+    assert done.returncode == 0, done.stderr
+    assert readable(database, NEW_KEY)
+    query = "SELECT type FROM ledger.events WHERE type LIKE 'key.%' ORDER BY position"
+    assert database.fetch(query) == [("key.rotation_started",), ("key.rotated",)]
+
+
+def _stop_half_way(database: Database, folder: Path) -> None:
+    """Start a rotation, and kill it where it waits for a row that somebody holds."""
+    env = {**settings(database), "SECRETS_KMS_KEY": NEW_KEY, "SECRETS_KMS_KEY_PREVIOUS": KMS_KEY}
+    waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+    with database.owner() as connection, connection.transaction():
+        connection.execute("SELECT 1 FROM ledger.data_keys FOR UPDATE")
+        process = subprocess.Popen(
+            [sys.executable, "-m", "secrets_broker", "rotate-key"],
+            cwd=folder,
+            env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), **env},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        deadline = time.monotonic() + 30
+        while database.fetch(waits) == [(0,)]:
+            assert time.monotonic() < deadline
+            assert process.poll() is None
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    while database.fetch(
+        "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'rotate-key%'"
+    ) != [(0,)]:
+        time.sleep(0.02)
+
+
+def test_a_tampered_wrap_is_named(database: Database, tmp_path: Path) -> None:
+    """A data key that does not open is named by host and purpose, and makes the exit status 1."""
+    stored(database)
+    database.execute("UPDATE ledger.data_keys SET wrapped = reverse(wrapped) WHERE credential_id=2")
+    env = {**settings(database), "SECRETS_KMS_KEY": NEW_KEY, "SECRETS_KMS_KEY_PREVIOUS": KMS_KEY}
+    done = run("rotate-key", cwd=tmp_path, env=env)
+    assert done.returncode == 1
+    assert "not re-wrapped: 'h1' 'ssh'" in done.stdout
+    assert "2 data keys re-wrapped" in done.stdout
