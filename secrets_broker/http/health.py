@@ -12,6 +12,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from secrets_broker.http import metrics
 from secrets_broker.ledger.errors import (
+    KmsError,
     LedgerMismatchError,
     LedgerUnavailableError,
     QueueFullError,
@@ -29,6 +30,7 @@ PROBE_SECONDS: Final = 1.0
 _UNAVAILABLE: Final = "The database does not answer, or is not fit for the ledger; see the log."
 _SENTENCES: Final[dict[type[LedgerUnavailableError], str]] = {
     WrongKeyError: "SECRETS_KMS_KEY is not the key of this ledger; see the log.",
+    KmsError: "The key management service does not give the ledger's key; see the log.",
     LedgerMismatchError: "The ledger does not continue what this process has seen; see the log.",
     QueueFullError: "Too many requests wait for the ledger.",
 }

@@ -33,5 +33,9 @@ class HandAppliedError(MigrationError):
     """Some of the SQL files were run by hand, but not all, or not to their end."""
 
 
+class OutdatedSchemaError(MigrationError):
+    """The database lacks a part of the schema that this version needs."""
+
+
 class StatementError(MigrationError):
     """PostgreSQL refused a statement; nothing of its file was kept."""

@@ -12,7 +12,7 @@ import click
 from secrets_broker.ledger.errors import LedgerError
 from secrets_broker.ledger.events import MAX_NAME, Context
 from secrets_broker.migrations import runner
-from secrets_broker.migrations.errors import MigrationError
+from secrets_broker.migrations.errors import MigrationError, OutdatedSchemaError
 from secrets_broker.settings import Settings, SettingsError
 from secrets_broker.tools.postgres import PostgresError
 
@@ -75,10 +75,10 @@ def clear_errors() -> Iterator[None]:
 
 
 def require_schema(database_url: str) -> None:
-    """Raise ClickException where the database lacks a part of the schema, or MigrationError."""
+    """Raise OutdatedSchemaError (a MigrationError) where the database lacks a file's part."""
     missing = runner.pending(database_url)
     if missing:
-        raise click.ClickException(
+        raise OutdatedSchemaError(
             f"the database lacks {', '.join(missing)}: run secrets-broker migrate"
         )
 

@@ -12,11 +12,13 @@ import msgspec
 from secrets_broker import logs
 from secrets_broker.keys import loaded_keyring
 from secrets_broker.ledger.errors import LedgerError
+from secrets_broker.migrations.errors import MigrationError
 from secrets_broker.settings import SettingsError
 from secrets_broker.tools.common import (
     data_dir_option,
     json_option,
     load_settings,
+    require_schema,
     say,
 )
 from secrets_broker.tools.import_legacy.queries import ACCESS, CREDENTIALS
@@ -48,10 +50,14 @@ def _run(data_dir: Path | None) -> Report:
     try:
         settings = load_settings(data_dir)
         urls = settings.migration_database_url, settings.database_url
+        require_schema(urls[0])
         keys = asyncio.run(loaded_keyring(settings, urls[0]))
+    except (SettingsError, MigrationError, LedgerError) as error:
+        raise _Refused(str(error)) from None
+    try:
         with _progress() as progress:
             return asyncio.run(import_legacy(*urls, keys, say=say, progress=progress))
-    except (SettingsError, ImportRefusedError) as error:
+    except ImportRefusedError as error:
         raise _Refused(str(error)) from None
     except LedgerError as error:
         raise click.ClickException(f"{error}. Run this again, it goes on from there") from None
