@@ -95,9 +95,15 @@ class Kek:
 
 
 def derive_key(kms_key: str) -> bytes:
-    """PBKDF2-HMAC-SHA256 of SECRETS_KMS_KEY: 32 bytes, about 30 ms."""
-    kdf = PBKDF2HMAC(SHA256(), KEY_BYTES, _SALT, _ITERATIONS)
-    return kdf.derive(kms_key.encode("utf-8"))
+    """PBKDF2-HMAC-SHA256 of SECRETS_KMS_KEY: 32 bytes, about 30 ms.
+
+    Raises WrongKeyError where it is no text, as bytes of an environment may not be.
+    """
+    try:
+        given = kms_key.encode("utf-8")
+    except UnicodeEncodeError:
+        raise WrongKeyError("SECRETS_KMS_KEY is not UTF-8") from None
+    return PBKDF2HMAC(SHA256(), KEY_BYTES, _SALT, _ITERATIONS).derive(given)
 
 
 def _missing(kek_id: str, state: str, held: tuple[str, ...]) -> str:

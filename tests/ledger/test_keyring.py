@@ -137,6 +137,12 @@ def test_a_keyring_has_what_it_was_given() -> None:
         keyring.require("another")
 
 
+def test_a_key_that_is_no_text() -> None:
+    """Bytes of an environment that are not UTF-8 are refused in words that do not repeat them."""
+    with pytest.raises(WrongKeyError, match=r"^SECRETS_KMS_KEY is not UTF-8$"):
+        Keyring.from_kms_keys("\udcff-not-utf8")
+
+
 def test_repr_shows_no_key() -> None:
     """No key, wrapped or not, is in a repr, which ends in logs."""
     stored, _ = KEK.new_data_key(7)
