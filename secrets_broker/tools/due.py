@@ -1,0 +1,89 @@
+"""`secrets-broker due`: which credentials have expired, will, or have not been changed in time."""
+
+import asyncio
+from pathlib import Path
+from typing import Final
+
+import click
+import msgspec
+import psycopg
+
+from secrets_broker import logs
+from secrets_broker.ledger.connection import connect
+from secrets_broker.ledger.errors import LedgerUnavailableError
+from secrets_broker.projections.due import BEGINNING, Line, Wanted, page
+from secrets_broker.projections.reader import READ_SESSION
+from secrets_broker.settings import Settings
+from secrets_broker.tools.common import clear_errors, data_dir_option, json_option
+
+PAGE_LINES: Final = 20_000
+TOO_LATE: Final = ("expired", "overdue")
+
+# A pass over a large table may take longer than a request may.
+_SESSION: Final = {**READ_SESSION, "statement_timeout": "60s"}
+
+
+@click.command()
+@data_dir_option
+@json_option
+@click.option("--within", help="Also what will expire or be due within that time [30d].")
+@click.option("--unchanged-for", help="Also what nobody has changed for that long, as 90d.")
+@click.option("--host", help="Only hosts of that pattern; * is any run of characters.")
+@click.option("--purpose", help="Only purposes of that pattern.")
+@click.option("--fail", is_flag=True, help="Exit 1 where anything is expired or overdue.")
+def due(
+    data_dir: Path | None,
+    as_json: bool,
+    within: str | None,
+    unchanged_for: str | None,
+    host: str | None,
+    purpose: str | None,
+    fail: bool,
+) -> None:
+    """List the live credentials that want attention.
+
+    A time is a number and m, h, d or w: 90m, 12h, 30d, 2w. No secret is read, and nothing is
+    recorded.
+    """
+    logs.configure(readable=True)
+    with clear_errors():
+        wanted = Wanted.parse(within, unchanged_for, host, purpose)
+        lines = asyncio.run(_all(Settings.load(data_dir).database_url, wanted))
+    if as_json:
+        click.echo(msgspec.json.encode(lines))
+    else:
+        _print(lines)
+    if fail and any(line.what in TOO_LATE for line in lines):
+        raise SystemExit(1)
+
+
+async def _all(database_url: str, wanted: Wanted) -> list[Line]:
+    connection = await connect(database_url, _SESSION)
+    try:
+        lines, following = await page(connection, wanted, PAGE_LINES, BEGINNING)
+        while following:
+            more, following = await page(connection, wanted, PAGE_LINES, following)
+            lines += more
+        return lines
+    except psycopg.Error as error:
+        raise LedgerUnavailableError(
+            f"the database refused the question (SQLSTATE {error.sqlstate}); "
+            "where its schema is behind, run: secrets-broker migrate"
+        ) from None
+    finally:
+        await connection.close()
+
+
+def _print(lines: list[Line]) -> None:
+    from rich.console import Console  # noqa: PLC0415 - slow to load
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    table = Table("what", "at", "host", "purpose", "last changed", "by")
+    for line in lines:
+        # Names are others' text: repr, so that none can steer a terminal.
+        name = (repr(line.host), repr(line.purpose))
+        by = "" if line.changed_by is None else repr(line.changed_by)
+        cells = (line.what, line.at, *name, line.changed_at, by)
+        table.add_row(*(Text(cell, overflow="fold") for cell in cells))
+    Console().print(table if lines else "nothing is due")
