@@ -1,6 +1,7 @@
 """`secrets-broker due`: which credentials have expired, will, or have not been changed in time."""
 
 import asyncio
+import json
 from pathlib import Path
 from typing import Final
 
@@ -11,7 +12,7 @@ import psycopg
 from secrets_broker import logs
 from secrets_broker.ledger.connection import connect
 from secrets_broker.ledger.errors import LedgerUnavailableError
-from secrets_broker.projections.due import BEGINNING, Line, Wanted, page
+from secrets_broker.projections.due import BEGINNING, Cursor, Line, Wanted, page
 from secrets_broker.projections.reader import READ_SESSION
 from secrets_broker.settings import Settings
 from secrets_broker.tools.common import clear_errors, data_dir_option, json_option
@@ -50,7 +51,8 @@ def due(
         wanted = Wanted.parse(within, unchanged_for, host, purpose)
         lines = asyncio.run(_all(Settings.load(data_dir).database_url, wanted))
     if as_json:
-        click.echo(msgspec.json.encode(lines))
+        # All ASCII: what is in a name is escaped here too.
+        click.echo(json.dumps(msgspec.to_builtins(lines)))
     else:
         _print(lines)
     if fail and any(line.what in TOO_LATE for line in lines):
@@ -59,12 +61,12 @@ def due(
 
 async def _all(database_url: str, wanted: Wanted) -> list[Line]:
     connection = await connect(database_url, _SESSION)
+    lines: list[Line] = []
+    following: Cursor | None = BEGINNING
     try:
-        lines, following = await page(connection, wanted, PAGE_LINES, BEGINNING)
         while following:
             more, following = await page(connection, wanted, PAGE_LINES, following)
             lines += more
-        return lines
     except psycopg.Error as error:
         raise LedgerUnavailableError(
             f"the database refused the question (SQLSTATE {error.sqlstate}); "
@@ -72,6 +74,7 @@ async def _all(database_url: str, wanted: Wanted) -> list[Line]:
         ) from None
     finally:
         await connection.close()
+    return lines
 
 
 def _print(lines: list[Line]) -> None:
