@@ -20,7 +20,7 @@ _log = structlog.get_logger(__name__)
 T = TypeVar("T")
 Question = Callable[["AsyncConnection[Any]"], Awaitable[T]]
 
-QUESTION_SECONDS: Final = 6.0
+QUESTION_SECONDS: Final = 5.0  # and up to 5 more where the server does not even take a cancel
 READ_SESSION: Final = {
     "timezone": "UTC",
     "default_transaction_read_only": "on",

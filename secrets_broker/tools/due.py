@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import sys
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +19,7 @@ from secrets_broker.settings import Settings
 from secrets_broker.tools.common import clear_errors, data_dir_option, json_option
 
 PAGE_LINES: Final = 20_000
+FILE_COLUMNS: Final = 8_000  # more than the longest names have, every character escaped
 TOO_LATE: Final = ("expired", "overdue")
 
 # A pass over a large table may take longer than a request may.
@@ -78,15 +80,20 @@ async def _all(database_url: str, wanted: Wanted) -> list[Line]:
 
 
 def _print(lines: list[Line]) -> None:
-    from rich.console import Console  # noqa: PLC0415 - slow to load
+    from rich.box import SIMPLE  # noqa: PLC0415 - slow to load
+    from rich.console import Console  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
-    table = Table("what", "at", "host", "purpose", "last changed", "by")
+    if not lines:
+        click.echo("nothing is due")
+        return
+    table = Table("what", "at", "host", "purpose", "last changed by", box=SIMPLE)
     for line in lines:
         # Names are others' text: repr, so that none can steer a terminal.
-        name = (repr(line.host), repr(line.purpose))
-        by = "" if line.changed_by is None else repr(line.changed_by)
-        cells = (line.what, line.at, *name, line.changed_at, by)
-        table.add_row(*(Text(cell, overflow="fold") for cell in cells))
-    Console().print(table if lines else "nothing is due")
+        by = repr(line.changed_by) if line.changed_by else ""
+        names = [repr(line.host), repr(line.purpose), by]
+        cells = [Text(line.what), Text(f"{line.at[:19]}Z", no_wrap=True)]
+        table.add_row(*cells, *(Text(name, overflow="fold") for name in names))
+    # In a file or a mail a line is a line, however long.
+    Console(width=None if sys.stdout.isatty() else FILE_COLUMNS).print(table)

@@ -26,7 +26,7 @@ def env(database: Database) -> dict[str, str]:
 
 def test_due_lists_what_wants_attention(env: dict[str, str], tmp_path: Path) -> None:
     """Why, which, when and who; exit 0 although something is, and no secret in it."""
-    done = run("due", cwd=tmp_path, env={**env, "COLUMNS": "200"})
+    done = run("due", cwd=tmp_path, env=env)
     assert (done.returncode, done.stderr) == (0, "")
     for word in ("expired", "'old.example'", "'setup'", "due", "'soon.example'"):
         assert word in done.stdout
@@ -72,7 +72,7 @@ def test_a_name_cannot_steer_a_terminal(
         manager.upsert_credential(
             "a\x1b[2Jb\n\u202e[red]x", "\x9b31m", password="p", expires_at=PAST, created_by="[b]:x:"
         )
-    done = run("due", cwd=tmp_path, env={**env, "COLUMNS": "250", "FORCE_COLOR": "1"})
+    done = run("due", cwd=tmp_path, env={**env, "FORCE_COLOR": "1"})
     assert done.returncode == 0
     assert r"'a\x1b[2Jb\n\u202e[red]x'" in done.stdout
     assert r"'\x9b31m'" in done.stdout
