@@ -8,12 +8,13 @@ any number of threads can call, and their commands are committed together.
 import asyncio
 import threading
 from collections.abc import Coroutine
+from datetime import datetime
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from secrets_broker.ledger.commands import Command, Delete, Lookup, Upsert, parse
-from secrets_broker.ledger.credential import DECRYPT_FAILED, NOT_FOUND
-from secrets_broker.ledger.encoding import label_problem
+from secrets_broker.ledger.credential import DECRYPT_FAILED, EXPIRED, NOT_FOUND
+from secrets_broker.ledger.encoding import label_problem, rfc3339
 from secrets_broker.ledger.errors import (
     CredentialUndisclosableError,
     FieldError,
@@ -63,10 +64,14 @@ class SecretsManager:
         created_by: str | None = None,
         *,
         secret_data: dict[str, Any] | None = None,
+        expires_at: datetime | str | None = None,
+        rotate_after: int | None = None,
         reason: str | None = None,
     ) -> dict[str, Any]:
         """Store a credential; returns success, credential_id, host, purpose and version.
 
+        expires_at is a datetime with a time zone, or RFC 3339 with an offset: from then on the
+        credential is not given out. rotate_after is in whole days; `secrets-broker due` reminds.
         Raises InvalidCommandError where an argument breaks a rule.
         """
         fields = {
@@ -77,6 +82,8 @@ class SecretsManager:
             "domain": domain,
             "additional_data": additional_data,
             "secret_data": secret_data,
+            "expires_at": expires_at,
+            "rotate_after": rotate_after,
         }
         outcome = self._record(parse(Upsert, fields), created_by, reason)
         return {
@@ -95,12 +102,15 @@ class SecretsManager:
         *,
         reason: str | None = None,
     ) -> dict[str, Any] | None:
-        """Disclose a credential, as the HTTP API answers it; None where there is none."""
+        """Disclose a credential, as the HTTP API answers it; None where none is served.
+
+        That is where there is none, and where it has expired; the record says which.
+        """
         command = parse(Lookup, {"host": host, "purpose": purpose})
         outcome = self._record(command, accessed_by, reason)
         if outcome.content is None:
             return None
-        return {
+        found = {
             "host": host,
             "purpose": purpose,
             "username": outcome.content.username,
@@ -110,6 +120,11 @@ class SecretsManager:
             "secret_data": outcome.content.secret_data,
             "version": outcome.version,
         }
+        if outcome.content.expires_at is not None:
+            found["expires_at"] = rfc3339(outcome.content.expires_at)
+        if outcome.content.rotate_after is not None:
+            found["rotate_after"] = outcome.content.rotate_after
+        return found
 
     def delete_credential(
         self,
@@ -152,7 +167,7 @@ class SecretsManager:
         outcome = self._run(self._writer.submit(command, context))
         if outcome.error == DECRYPT_FAILED:
             raise CredentialUndisclosableError("Failed to decrypt credential")
-        assert outcome.error in (None, NOT_FOUND)  # noqa: S101 - there is no other
+        assert outcome.error in (None, NOT_FOUND, EXPIRED)  # noqa: S101 - there is no other
         return outcome
 
     def _run(self, coroutine: Coroutine[Any, Any, T]) -> T:

@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -57,6 +58,22 @@ def test_a_credential_comes_back_as_it_went_in(manager: SecretsManager) -> None:
     assert (found["password"], found["username"], found["additional_data"]) == ("new", None, {})
 
 
+def test_a_credential_that_ends(manager: SecretsManager, database: Database) -> None:
+    """Its limits come back where they are set; past its time a lookup is None, and recorded."""
+    ends = datetime(2120, 1, 2, 3, 4, 5, tzinfo=timezone(timedelta(hours=1)))
+    for given_time in (ends, "2120-01-02T03:04:05+01:00"):
+        manager.upsert_credential(
+            "db1", "ssh", password="p", expires_at=given_time, rotate_after=30
+        )
+        found = manager.lookup_credential("db1", "ssh")
+        assert found is not None
+        assert (found["expires_at"], found["rotate_after"]) == ("2120-01-02T02:04:05.000000Z", 30)
+    manager.upsert_credential("db1", "ssh", password="p", expires_at="2020-01-01T00:00:00Z")
+    assert manager.lookup_credential("db1", "ssh") is None
+    query = "SELECT ok, error, version FROM ledger.events ORDER BY position DESC LIMIT 1"
+    assert database.fetch(query) == [(False, "expired", 3)]
+
+
 def test_nothing_there(manager: SecretsManager) -> None:
     """A lookup of nothing is None, a delete of nothing False; a delete of something True."""
     assert manager.lookup_credential("db1", "ssh") is None
@@ -92,6 +109,9 @@ def test_everything_is_recorded(manager: SecretsManager, database: Database) -> 
         ({"password": "m4rker\x00"}, "password"),
         ({"additional_data": ["m4rker"]}, "additional_data"),
         ({"secret_data": {"m4rker": 2**60}}, "secret_data"),
+        ({"expires_at": datetime(2120, 1, 2)}, "expires_at"),
+        ({"expires_at": "m4rker"}, "expires_at"),
+        ({"rotate_after": 0}, "rotate_after"),
         ({"created_by": "x" * 101}, "actor"),
         ({"created_by": "a\nb"}, "actor"),
         ({"reason": "x" * 501}, "reason"),

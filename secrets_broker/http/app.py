@@ -9,6 +9,7 @@ import structlog
 
 from secrets_broker import logs
 from secrets_broker.http import errors
+from secrets_broker.http.audit import Due
 from secrets_broker.http.caller import KeyCheck
 from secrets_broker.http.credentials import CredentialDelete, CredentialLookup, CredentialUpsert
 from secrets_broker.http.gate import Gate
@@ -17,6 +18,7 @@ from secrets_broker.keys import keyring, providers
 from secrets_broker.ledger.errors import LedgerUnavailableError
 from secrets_broker.ledger.writer import Writer
 from secrets_broker.projections.host_credentials import HostCredentials
+from secrets_broker.projections.reader import Reader
 from secrets_broker.settings import Settings
 
 _log = structlog.get_logger(__name__)
@@ -29,8 +31,9 @@ App = falcon.asgi.App[Any, Any]
 class _Lifespan:
     """Starts the writer with the server and lets it finish before the server ends."""
 
-    def __init__(self, writer: Writer) -> None:
+    def __init__(self, writer: Writer, reader: Reader) -> None:
         self._writer = writer
+        self._reader = reader
 
     async def process_startup(self, scope: Mapping[str, Any], event: Mapping[str, Any]) -> None:
         try:
@@ -41,6 +44,7 @@ class _Lifespan:
         _settle_garbage_collector()
 
     async def process_shutdown(self, scope: Mapping[str, Any], event: Mapping[str, Any]) -> None:
+        await self._reader.close()
         await self._writer.close()
 
 
@@ -52,15 +56,16 @@ def _settle_garbage_collector() -> None:
     gc.set_threshold(_GARBAGE_THRESHOLD)
 
 
-def create_app(writer: Writer, internal_key: str) -> App:
+def create_app(writer: Writer, reader: Reader, internal_key: str) -> App:
     """Put the application together."""
     app: App = falcon.asgi.App()
     app.add_middleware(Gate(KeyCheck(internal_key)))
-    app.add_middleware(_Lifespan(writer))
+    app.add_middleware(_Lifespan(writer, reader))
     errors.install(app)
     app.add_route("/internal/secrets/credential-upsert", CredentialUpsert(writer))
     app.add_route("/internal/secrets/credential-lookup", CredentialLookup(writer))
     app.add_route("/internal/secrets/credential-delete", CredentialDelete(writer))
+    app.add_route("/internal/audit/due", Due(reader))
     app.add_route("/health/live", Live())
     app.add_route("/health/ready", Ready(writer))
     app.add_route("/metrics", Metrics())
@@ -74,4 +79,4 @@ def from_settings() -> App:
     logs.configure(readable=settings.readable_logs)
     keys, asked = keyring(settings), providers(settings)
     writer = Writer(settings.database_url, keys, HostCredentials(), asked)
-    return create_app(writer, settings.internal_key)
+    return create_app(writer, Reader(settings.database_url), settings.internal_key)

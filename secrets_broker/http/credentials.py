@@ -1,7 +1,6 @@
 """The three endpoints of the internal API: a request becomes a command, an outcome an answer."""
 
-from typing import Any, Final
-from urllib.parse import parse_qsl
+from typing import Any
 
 import falcon
 import falcon.asgi
@@ -9,14 +8,12 @@ import msgspec
 
 from secrets_broker.http import errors
 from secrets_broker.http.body import read_json
-from secrets_broker.http.errors import InvalidRequestError
+from secrets_broker.http.query import read_query
 from secrets_broker.ledger.commands import Command, Delete, Lookup, Upsert, parse
-from secrets_broker.ledger.credential import DECRYPT_FAILED, NOT_FOUND
-from secrets_broker.ledger.errors import FieldError
+from secrets_broker.ledger.credential import DECRYPT_FAILED, EXPIRED, NOT_FOUND
+from secrets_broker.ledger.encoding import rfc3339
 from secrets_broker.ledger.fold import Outcome
 from secrets_broker.ledger.writer import Writer
-
-MAX_QUERY_FIELDS: Final = 16
 
 
 class _Resource:
@@ -36,6 +33,8 @@ class _Resource:
             return outcome
         if outcome.error == NOT_FOUND:
             errors.not_found(resp)
+        elif outcome.error == EXPIRED:
+            errors.expired(resp)
         else:
             assert outcome.error == DECRYPT_FAILED  # noqa: S101 - the only other one
             detail = "Failed to decrypt credential: what is stored does not follow from the ledger."
@@ -87,6 +86,10 @@ class CredentialLookup(_Resource):
             }
             if content.secret_data is not None:
                 answer["secret_data"] = content.secret_data
+            if content.expires_at is not None:
+                answer["expires_at"] = rfc3339(content.expires_at)
+            if content.rotate_after is not None:
+                answer["rotate_after"] = content.rotate_after
             _answer(resp, answer)
 
 
@@ -97,7 +100,7 @@ class CredentialDelete(_Resource):
 
     async def on_delete(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
         """Take a credential out of what is served."""
-        command = parse(Delete, _query(req.query_string))
+        command = parse(Delete, read_query(req.query_string))
         if await self._record(req, resp, command):
             _answer(resp, {"success": True, "host": command.host, "purpose": command.purpose})
 
@@ -105,21 +108,3 @@ class CredentialDelete(_Resource):
 def _answer(resp: falcon.asgi.Response, body: dict[str, Any]) -> None:
     resp.content_type = falcon.MEDIA_JSON
     resp.data = msgspec.json.encode(body)
-
-
-def _query(query: str) -> dict[str, str]:
-    # Not falcon's own parser: that one replaces what is not UTF-8, and a name must be exact.
-    try:
-        pairs = parse_qsl(
-            query,
-            keep_blank_values=True,
-            strict_parsing=bool(query),
-            errors="strict",
-            max_num_fields=MAX_QUERY_FIELDS,
-        )
-    except ValueError:
-        raise InvalidRequestError(FieldError("", "the query is malformed")) from None
-    fields = dict(pairs)
-    if len(fields) != len(pairs):
-        raise InvalidRequestError(FieldError("", "the query has a parameter twice"))
-    return fields

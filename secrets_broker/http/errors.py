@@ -1,7 +1,8 @@
 """Errors as answers: the one place that maps what went wrong to a status and a body.
 
 Bodies are `{"reason": word, "detail": sentence, "errors": [{"field", "message"}]}`; a 404 is
-`{"reason": "not_found"}` and no more. No answer holds a value that the caller sent.
+`{"reason": "not_found"}` or `{"reason": "expired"}` and no more. No answer holds a value that
+the caller sent.
 """
 
 from typing import Any, Final
@@ -23,6 +24,7 @@ _log = structlog.get_logger(__name__)
 RETRY_AFTER_SECONDS: Final = "1"
 
 NOT_FOUND: Final = b'{"reason":"not_found"}'
+EXPIRED: Final = b'{"reason":"expired"}'
 FORBIDDEN: Final = "Invalid or missing X-Internal-Key header"
 
 _REASONS: Final = {
@@ -67,6 +69,14 @@ def not_found(resp: falcon.asgi.Response) -> None:
     resp.context.outcome = "not_found"
 
 
+def expired(resp: falcon.asgi.Response) -> None:
+    """Fill the answer for a credential that is past its time."""
+    resp.status = 404
+    resp.content_type = falcon.MEDIA_JSON
+    resp.data = EXPIRED
+    resp.context.outcome = "expired"
+
+
 def install(app: "falcon.asgi.App[Any, Any]") -> None:
     """Make this module answer for everything that is raised."""
     app.add_error_handler(Exception, _unexpected)
@@ -96,7 +106,7 @@ async def _unavailable(
         detail = "The ledger may or may not have recorded this request; nothing was disclosed."
         write(resp, 503, "outcome_unknown", detail)
     else:
-        detail = "The ledger cannot be written at the moment; nothing was recorded or disclosed."
+        detail = "The ledger cannot be used at the moment; nothing was recorded or disclosed."
         write(resp, 503, "ledger_unavailable", detail)
 
 

@@ -69,4 +69,5 @@ OPERATIONS: Final = {
     "/internal/secrets/credential-upsert": "upsert",
     "/internal/secrets/credential-lookup": "lookup",
     "/internal/secrets/credential-delete": "delete",
+    "/internal/audit/due": "due",
 }

@@ -16,7 +16,12 @@ import msgspec
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from secrets_broker.ledger.commands import Content
-from secrets_broker.ledger.encoding import canonical_json, full_canonical_json
+from secrets_broker.ledger.encoding import (
+    canonical_json,
+    from_rfc3339,
+    full_canonical_json,
+    rfc3339,
+)
 from secrets_broker.ledger.envelope import BODY, PASSWORD, SECRET_DATA, bind, seal, unseal
 from secrets_broker.ledger.errors import DecryptionError
 
@@ -35,14 +40,18 @@ class Place:
         return bind(label, *more, self.host, self.purpose, self.credential_id, self.version)
 
 
-class Body(msgspec.Struct, frozen=True, kw_only=True):
+# A field with a default is left out where it is not set, so that bodies of the time before
+# there was such a field, and those without it, are the same bytes.
+class Body(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What an event's body says and the projection's row holds; secrets stay sealed in it."""
 
     username: str | None
     domain: str | None
     additional_data: Any
     password_encrypted: str
-    secret_data_encrypted: str | None = None
+    secret_data_encrypted: str | None
+    expires_at: str | None = None
+    rotate_after: int | None = None
 
 
 _decoder = msgspec.json.Decoder(Body)
@@ -50,16 +59,18 @@ _decoder = msgspec.json.Decoder(Body)
 
 def seal_content(cipher: AESGCM, place: Place, content: Content) -> Body:
     """Seal what is secret in a content."""
+    expires_at = rfc3339(content.expires_at) if content.expires_at else None
     plain = {
         "username": content.username,
         "domain": content.domain,
         "additional_data": content.additional_data,
+        **_where_set(expires_at=expires_at, rotate_after=content.rotate_after),
     }
     secret_data = None
     if content.secret_data is not None:
         aad = _aad(SECRET_DATA, place, plain)
         secret_data = _to_text(seal(cipher, msgspec.json.encode(content.secret_data), aad))
-    aad = _aad(PASSWORD, place, _served(plain, secret_data))
+    aad = _aad(PASSWORD, place, plain | _where_set(secret_data_encrypted=secret_data))
     password = _to_text(seal(cipher, content.password.encode("utf-8"), aad))
     return Body(**plain, password_encrypted=password, secret_data_encrypted=secret_data)
 
@@ -70,14 +81,25 @@ def open_content(cipher: AESGCM, place: Place, body: Body) -> Content:
         "username": body.username,
         "domain": body.domain,
         "additional_data": body.additional_data,
+        **_where_set(expires_at=body.expires_at, rotate_after=body.rotate_after),
     }
-    aad = _aad(PASSWORD, place, _served(plain, body.secret_data_encrypted))
+    sealed_data = _where_set(secret_data_encrypted=body.secret_data_encrypted)
+    aad = _aad(PASSWORD, place, plain | sealed_data)
     password = unseal(cipher, _from_text(body.password_encrypted), aad).decode("utf-8")
     secret_data = None
     if body.secret_data_encrypted is not None:
         sealed = _from_text(body.secret_data_encrypted)
         secret_data = msgspec.json.decode(unseal(cipher, sealed, _aad(SECRET_DATA, place, plain)))
-    return Content(**plain, password=password, secret_data=secret_data)
+    return Content(
+        username=body.username,
+        domain=body.domain,
+        additional_data=body.additional_data,
+        password=password,
+        secret_data=secret_data,
+        # Opened, so it is the text that was sealed, and that was made of a time.
+        expires_at=from_rfc3339(body.expires_at) if body.expires_at else None,
+        rotate_after=body.rotate_after,
+    )
 
 
 def seal_body(cipher: AESGCM, event_type: str, place: Place, body: Body) -> bytes:
@@ -90,12 +112,10 @@ def open_body(cipher: AESGCM, event_type: str, place: Place, ciphertext: bytes) 
     return _decoder.decode(unseal(cipher, ciphertext, place.bind(BODY, event_type)))
 
 
-def _served(plain: dict[str, Any], secret_data_encrypted: str | None) -> dict[str, Any]:
+def _where_set(**fields: str | int | None) -> dict[str, Any]:
     # A field beyond the first three is there only where it is set, so that a field which a
     # later version adds leaves the hashes of older rows as they are.
-    if secret_data_encrypted is None:
-        return plain
-    return {**plain, "secret_data_encrypted": secret_data_encrypted}
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def _aad(label: str, place: Place, served: dict[str, Any]) -> bytes:

@@ -4,7 +4,7 @@
 and a rule, and never hold the value: it may be a password.
 """
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
@@ -20,6 +20,9 @@ Host = Annotated[str, Meta(min_length=1, max_length=255)]
 Purpose = Annotated[str, Meta(min_length=1, max_length=50)]
 ShortText = Annotated[str, Meta(max_length=255)]
 JsonObject = dict[str, Any]
+ExpiresAt = Annotated[datetime, Meta(tz=True)]
+RotateAfter = Annotated[int, Meta(ge=1, le=36_500)]
+"""Whole days; a hundred years at most."""
 
 Name = tuple[str, str]
 """A credential's name: host and purpose."""
@@ -33,6 +36,8 @@ class Content(msgspec.Struct, frozen=True, kw_only=True):
     domain: ShortText | None = None
     additional_data: Any = msgspec.field(default_factory=dict)
     secret_data: JsonObject | None = None
+    expires_at: ExpiresAt | None = None
+    rotate_after: RotateAfter | None = None
 
     def __repr__(self) -> str:
         """Show nothing: a repr ends in logs and tracebacks."""
@@ -49,12 +54,15 @@ class Upsert(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     domain: ShortText | None = None
     additional_data: JsonObject | None = None
     secret_data: JsonObject | None = None
+    expires_at: ExpiresAt | None = None
+    rotate_after: RotateAfter | None = None
 
     def __post_init__(self) -> None:
         """Hold what types cannot say."""
         _check_texts(self, "host", "purpose", "username", "domain", "password")
         _check_password(self.password)
         _check_data(self.additional_data, self.secret_data)
+        _check_expiry(self.expires_at)
 
     def __repr__(self) -> str:
         """Show the name only: a repr ends in logs and tracebacks."""
@@ -67,13 +75,15 @@ class Upsert(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     @property
     def content(self) -> Content:
-        """What is to be stored; an absent additional_data is an empty object."""
+        """What is to be stored; an absent additional_data is an empty object, times are in UTC."""
         return Content(
             password=self.password,
             username=self.username,
             domain=self.domain,
             additional_data=self.additional_data or {},
             secret_data=self.secret_data,
+            expires_at=self.expires_at.astimezone(UTC) if self.expires_at else None,
+            rotate_after=self.rotate_after,
         )
 
 
@@ -112,6 +122,7 @@ class ImportCredential(_Named, frozen=True, kw_only=True):
         _check_texts(self.content, "username", "domain", "password")
         _check_password(self.content.password)
         _check_data(self.content.additional_data, self.content.secret_data)
+        _check_expiry(self.content.expires_at)
 
 
 class ImportAccess(msgspec.Struct, frozen=True, kw_only=True):
@@ -184,6 +195,17 @@ def _check_texts(command: msgspec.Struct, *fields: str) -> None:
 def _check_password(password: str) -> None:
     if len(password.encode("utf-8")) > MAX_PASSWORD_BYTES:
         raise ValueError("password: must be at most 8 KiB")
+
+
+def _check_expiry(expires_at: datetime | None) -> None:
+    if expires_at is None:
+        return
+    if expires_at.utcoffset() is None:  # a time zone that knows no offset
+        raise ValueError("expires_at: must have an offset from UTC")
+    try:
+        expires_at.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("expires_at: must be within the years 1 to 9999 in UTC") from None
 
 
 def _check_data(additional: JsonObject | None, secret: JsonObject | None) -> None:

@@ -22,6 +22,7 @@ from secrets_broker.ledger.commands import (
 from secrets_broker.ledger.events import Event
 
 NOT_FOUND = "not_found"
+EXPIRED = "expired"
 DECRYPT_FAILED = "decrypt_failed"
 ALREADY_THERE = "already_there"
 FAILED = "failed"
@@ -64,8 +65,10 @@ class Decision:
     content: Content | None = field(default=None, repr=False)
 
 
-def decide(state: State, command: Command, position: int, opened: Opened = None) -> Decision:
-    """Say which event the command becomes at this position.
+def decide(
+    state: State, command: Command, position: int, opened: Opened = None, *, at: datetime
+) -> Decision:
+    """Say which event the command becomes at this position and time.
 
     `opened` is what a lookup found in the projection: a content, or None for nothing. It is
     UNDISCLOSABLE where the credential's key or row is not what the ledger says.
@@ -74,7 +77,7 @@ def decide(state: State, command: Command, position: int, opened: Opened = None)
         case Upsert():
             return _store(state, command.content, position, opened)
         case Lookup():
-            return _disclose(state, opened)
+            return _disclose(state, opened, at)
         case Delete():
             return _delete(state)
         case ImportCredential():
@@ -105,12 +108,14 @@ def _store(state: State, content: Content, position: int, opened: Opened) -> Dec
     return Decision(events.UPDATED, state.id, state.version + 1, content=content)
 
 
-def _disclose(state: State, opened: Opened) -> Decision:
+def _disclose(state: State, opened: Opened, at: datetime) -> Decision:
     credential_id, version = (state.id, state.version) if state else (None, None)
     if isinstance(opened, Undisclosable):
         return Decision(events.READ, credential_id, version, error=DECRYPT_FAILED)
     if state is None or opened is None:
         return Decision(events.READ, error=NOT_FOUND)
+    if opened.expires_at is not None and at >= opened.expires_at:
+        return Decision(events.READ, credential_id, version, error=EXPIRED)
     return Decision(events.READ, credential_id, version)
 
 

@@ -33,6 +33,11 @@ def rfc3339(moment: datetime) -> str:
     return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
 
 
+def from_rfc3339(text: str) -> datetime:
+    """The time of a text that `rfc3339` made, in UTC."""
+    return datetime.fromisoformat(text).astimezone(UTC)
+
+
 def text_problem(text: str) -> str | None:
     """Say why PostgreSQL or a JSON reader could not keep this text, or None where it can."""
     if "\x00" in text:

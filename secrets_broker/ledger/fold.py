@@ -86,7 +86,8 @@ class Fold:
         self._keyring = keyring
         self._active = _active(snapshot, keyring)
         # The ledger's time never runs backwards, whatever the clock does.
-        self._at = rfc3339(max(snapshot.clock, snapshot.last_at or snapshot.clock))
+        self._at = max(snapshot.clock, snapshot.last_at or snapshot.clock)
+        self._at_text = rfc3339(self._at)
         self._states = dict(snapshot.states)
         self._rows = dict(snapshot.rows)
         self._keys = dict(snapshot.data_keys)
@@ -96,11 +97,11 @@ class Fold:
         position, name = self.append.position, command.name
         state = self._states.get(name, INITIAL) if name else INITIAL
         opened = self._open(command, state)
-        decision = decide(state, command, position, opened)
+        decision = decide(state, command, position, opened, at=self._at)
         sealed = self._seal(decision, name, state)
         event = self._event(decision, context, name, sealed)
         self._record(event, encode_entry(event), name, state, sealed)
-        content = opened if isinstance(opened, Content) else None
+        content = opened if isinstance(opened, Content) and decision.error is None else None
         return Outcome(position, decision.error, decision.credential_id, decision.version, content)
 
     def _open(self, command: Command, state: State) -> Opened:
@@ -146,7 +147,7 @@ class Fold:
         host, purpose = name or (None, None)
         return Event(
             type=decision.type,
-            at=self._at,
+            at=self._at_text,
             occurred_at=rfc3339(decision.occurred_at) if decision.occurred_at else None,
             actor=context.actor,
             authn=context.authn,

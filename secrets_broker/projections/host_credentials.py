@@ -16,9 +16,11 @@ from secrets_broker.ledger.credential import Live
 from secrets_broker.ledger.projection import Change, Row
 from secrets_broker.ledger.round_trip import Statement
 
+# A time has one text, which the ciphertexts are bound to: that of encoding.rfc3339.
 _SELECT: Final = """
     SELECT id, version, position, data_key, username, domain, additional_data,
-           password_encrypted, secret_data_encrypted
+           password_encrypted, secret_data_encrypted,
+           to_char(expires_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), rotate_after
     FROM secrets.host_credentials AS row
     WHERE row.host = name.host AND row.purpose = name.purpose
 """
@@ -27,7 +29,7 @@ _SELECT: Final = """
 _COLUMNS: Final = """ (
         id, host, purpose, username, password_encrypted, domain, additional_data,
         created_at, updated_at, created_by, updated_by,
-        secret_data_encrypted, version, position, data_key)
+        secret_data_encrypted, version, position, data_key, expires_at, rotate_after)
 """
 _FROM_EVENTS: Final = """
     SELECT last.credential_id, last.host, last.purpose,
@@ -38,10 +40,12 @@ _FROM_EVENTS: Final = """
                            ELSE first.actor END,
            CASE last.type WHEN 'credential.imported' THEN last.details ->> 'updated_by'
                           ELSE last.actor END,
-           body.secret_data_encrypted, last.version, last.position, last.body ->> 'key'
+           body.secret_data_encrypted, last.version, last.position, last.body ->> 'key',
+           body.expires_at, body.rotate_after
     FROM jsonb_to_recordset($1::jsonb) AS body (
         position bigint, username text, password_encrypted text, domain text,
-        additional_data jsonb, secret_data_encrypted text)
+        additional_data jsonb, secret_data_encrypted text,
+        expires_at timestamptz, rotate_after integer)
     JOIN ledger.events AS last ON last.position = body.position
     JOIN ledger.events AS first ON first.position = last.credential_id - 1
 """
@@ -53,7 +57,8 @@ _REPLACE: Final = """
         updated_at = excluded.updated_at, created_by = excluded.created_by,
         updated_by = excluded.updated_by,
         secret_data_encrypted = excluded.secret_data_encrypted, version = excluded.version,
-        position = excluded.position, data_key = excluded.data_key
+        position = excluded.position, data_key = excluded.data_key,
+        expires_at = excluded.expires_at, rotate_after = excluded.rotate_after
 """
 _PUT: Final = "INSERT INTO secrets.host_credentials" + _COLUMNS + _FROM_EVENTS + _REPLACE
 REBUILD: Final = "INSERT INTO pg_temp.rebuilt" + _COLUMNS + _FROM_EVENTS
@@ -75,7 +80,7 @@ class HostCredentials:
         credential_id, version, position, data_key, *body = record
         if credential_id is None:
             return None
-        username, domain, additional_data, password, secret_data = body
+        username, domain, additional_data, password, secret_data, expires_at, rotate_after = body
         return Row(
             name,
             Live(credential_id, version, position, data_key),
@@ -85,6 +90,8 @@ class HostCredentials:
                 additional_data=additional_data,
                 password_encrypted=password,
                 secret_data_encrypted=secret_data,
+                expires_at=expires_at,
+                rotate_after=rotate_after,
             ),
         )
 

@@ -3,6 +3,7 @@
 import click
 
 from secrets_broker.tools.dev import dev
+from secrets_broker.tools.due import due
 from secrets_broker.tools.import_legacy import import_legacy_command
 from secrets_broker.tools.keygen import keygen
 from secrets_broker.tools.migrate import migrate
@@ -21,5 +22,6 @@ def main() -> None:
     """
 
 
-for command in (dev, serve, keygen, migrate, rebuild, import_legacy_command, rotate_key):
+COMMANDS = (dev, serve, keygen, migrate, rebuild, due, rotate_key, import_legacy_command)
+for command in COMMANDS:
     main.add_command(command)

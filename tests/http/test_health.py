@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,25 @@ def test_without_its_database_the_service_says_so_and_recovers_by_itself(
     assert found.json["password"] == "kept"
     eventually(lambda: service.get("/health/ready"), 200)
     assert service.workers() == workers
+
+
+def test_without_its_database_nobody_is_told_what_is_due(
+    own_cluster: Cluster, service: Service
+) -> None:
+    """503 in bounded time, and an answer again once the database is back."""
+    ask = partial(service.send, "GET", "/internal/audit/due")
+    eventually(ask, 200)
+    own_cluster.stop()
+    try:
+        started = time.monotonic()
+        answer = ask()
+        assert time.monotonic() - started < BOUND_SECONDS
+        assert (answer.status, answer.json["reason"]) == (503, "ledger_unavailable")
+        assert int(answer.headers["Retry-After"]) >= 1
+    finally:
+        own_cluster.start()
+    eventually(ask, 200)
+    eventually(lambda: service.get("/health/ready"), 200)
 
 
 def test_a_service_that_starts_before_its_database_waits_for_it(

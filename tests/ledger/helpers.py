@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
+from datetime import datetime, timedelta, timezone
 from typing import Any, TypeVar
 
 from hypothesis import strategies as st
@@ -30,6 +31,10 @@ json_values = st.recursive(
     max_leaves=8,
 )
 json_objects = st.dictionaries(texts, json_values, max_size=4)
+# Any offset that RFC 3339 can write, and any time that is within its years in UTC too.
+offsets = st.integers(-1_439, 1_439).map(lambda minutes: timezone(timedelta(minutes=minutes)))
+times = st.datetimes(datetime(1, 1, 2), datetime(9999, 12, 30), timezones=offsets)
+rotations = st.integers(1, 36_500)
 
 
 def run(coroutine: Coroutine[Any, Any, T]) -> T:

@@ -21,9 +21,10 @@ from secrets_broker.ledger.body import (
     seal_content,
 )
 from secrets_broker.ledger.commands import Content
+from secrets_broker.ledger.encoding import rfc3339
 from secrets_broker.ledger.errors import DecryptionError
 from secrets_broker.tools.postgres import Cluster
-from tests.ledger.helpers import json_objects, texts
+from tests.ledger.helpers import json_objects, rotations, texts, times
 
 CIPHER = AESGCM(os.urandom(32))
 PLACE = Place("host", "ssh", 7, 3)
@@ -34,6 +35,8 @@ contents = st.builds(
     domain=st.none() | texts,
     additional_data=json_objects,
     secret_data=st.none() | json_objects,
+    expires_at=st.none() | times,
+    rotate_after=st.none() | rotations,
 )
 places = st.builds(Place, texts, texts, st.integers(1, 2**53 - 1), st.integers(1, 2**31 - 1))
 
@@ -71,9 +74,15 @@ def test_a_trip_through_jsonb(connection: "psycopg.Connection[Any]", content: Co
 def test_an_edited_field_is_refused(content: Content, data: st.DataObject) -> None:
     """No served field can be changed, set, or taken away, and the rest still open."""
     body = seal_content(CIPHER, PLACE, content)
-    field = data.draw(st.sampled_from(["username", "domain", "additional_data"]))
-    values = json_objects if field == "additional_data" else st.none() | texts
-    value = data.draw(values)
+    values = {
+        "username": st.none() | texts,
+        "domain": st.none() | texts,
+        "additional_data": json_objects,
+        "expires_at": st.none() | times.map(rfc3339),
+        "rotate_after": st.none() | rotations,
+    }
+    field = data.draw(st.sampled_from(sorted(values)))
+    value = data.draw(values[field])
     assume(msgspec.json.encode(value) != msgspec.json.encode(getattr(body, field)))
     assume(value != getattr(body, field))
     with pytest.raises(DecryptionError):

@@ -183,7 +183,8 @@ def test_an_error_never_holds_the_value(bad: dict[str, Any]) -> None:
 def test_repr_shows_no_secret() -> None:
     """A command, content, decision or outcome shows no password and no data when printed."""
     command = Upsert(
-        **NAME,
+        host="db1",
+        purpose="ssh",
         password=MARKER,
         username=MARKER,
         domain=MARKER,

@@ -1,7 +1,9 @@
 """The life of a credential, against a model of a few lines."""
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -32,6 +34,7 @@ UPSERT = Upsert(**NAME, password="p")
 LOOKUP, DELETE = Lookup(**NAME), Delete(**NAME)
 IMPORT = ImportCredential(**NAME, content=CONTENT, occurred_at=None, details={"legacy_id": 1})
 LIVE = Live(4, 2, 9, "key")
+NOW = datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=UTC)
 
 commands: st.SearchStrategy[Command] = st.sampled_from([UPSERT, LOOKUP, DELETE, IMPORT])
 
@@ -58,7 +61,7 @@ def test_a_life(steps: list[tuple[Command, int]]) -> None:
     for command, distance in steps:
         position += distance
         opened = CONTENT if alive and command is LOOKUP else None
-        decision = decide(state, command, position, opened)
+        decision = decide(state, command, position, opened, at=NOW)
         state = evolve(state, event_of(decision), position)
         if command is UPSERT or (command is IMPORT and not alive):
             if not alive:
@@ -84,20 +87,20 @@ def test_a_life(steps: list[tuple[Command, int]]) -> None:
 def test_decide_is_pure(command: Command, position: int) -> None:
     """Asked twice, the same answer: no clock, no randomness, nothing remembered."""
     for state in (None, LIVE):
-        assert decide(state, command, position) == decide(state, command, position)
+        assert decide(state, command, position, at=NOW) == decide(state, command, position, at=NOW)
 
 
 @pytest.mark.parametrize("state", [None, LIVE])
 def test_what_does_not_follow_from_the_ledger_is_not_disclosed(state: State) -> None:
     """A lookup of an undisclosable content fails, is recorded, and changes nothing."""
-    decision = decide(state, LOOKUP, 10, UNDISCLOSABLE)
+    decision = decide(state, LOOKUP, 10, UNDISCLOSABLE, at=NOW)
     assert decision.error == "decrypt_failed"
     assert evolve(state, event_of(decision), 10) == state
 
 
 def test_no_next_version_without_its_key() -> None:
     """An upsert over a credential whose key does not open fails, and changes nothing."""
-    decision = decide(LIVE, UPSERT, 10, UNDISCLOSABLE)
+    decision = decide(LIVE, UPSERT, 10, UNDISCLOSABLE, at=NOW)
     assert decision.error == "decrypt_failed"
     assert decision.content is None
     assert evolve(LIVE, event_of(decision), 10) == LIVE
@@ -121,5 +124,27 @@ def test_a_failed_event_changes_nothing(event_type: str) -> None:
 
 def test_a_rebuild_is_recorded_with_its_details() -> None:
     """The record of a rebuild belongs to no credential and keeps its details."""
-    decision = decide(None, Record(type="projection.rebuilt", details={"rows": 3}), 10)
+    record = Record(type="projection.rebuilt", details={"rows": 3})
+    decision = decide(None, record, 10, at=NOW)
     assert decision == Decision("projection.rebuilt", details={"rows": 3})
+
+
+@given(st.datetimes(timezones=st.just(UTC)), st.integers(-2, 2))
+def test_a_credential_ends_at_its_time(ends: datetime, microseconds: int) -> None:
+    """Before expires_at it is disclosed; from that very microsecond on it is not."""
+    try:
+        at = ends + timedelta(microseconds=microseconds)
+    except OverflowError:
+        return
+    content = msgspec.structs.replace(CONTENT, expires_at=ends)
+    decision = decide(LIVE, LOOKUP, 10, content, at=at)
+    assert decision.error == (None if microseconds < 0 else "expired")
+    assert (decision.credential_id, decision.version) == (LIVE.id, LIVE.version)
+    assert evolve(LIVE, event_of(decision), 10) == LIVE
+
+
+def test_only_a_lookup_minds_that_a_credential_has_expired() -> None:
+    """What has expired can be stored anew, and deleted."""
+    ended = msgspec.structs.replace(CONTENT, expires_at=NOW)
+    for command in (UPSERT, DELETE):
+        assert decide(LIVE, command, 10, ended, at=NOW).error is None

@@ -1,0 +1,3 @@
+ALTER TABLE secrets.host_credentials
+    DROP COLUMN rotate_after,
+    DROP COLUMN expires_at;
