@@ -107,8 +107,8 @@ def test_a_database_of_a_prefix(
         run(grow(database))
         size = data.draw(st.integers(1, len(wanted)))
         with database.owner() as connection, connection.transaction():
-            for table in ("events", "bodies"):
-                connection.execute(f"ALTER TABLE ledger.{table} DISABLE TRIGGER append_only")
+            for table, trigger in (("events", "append_only"), ("bodies", "destroyed_with_event")):
+                connection.execute(f"ALTER TABLE ledger.{table} DISABLE TRIGGER {trigger}")
                 connection.execute(f"DELETE FROM ledger.{table} WHERE position >= %s", (size,))  # noqa: S608
         rebuilt(database, keyring)
         assert rows(database) == tables[size]
@@ -156,7 +156,7 @@ def test_an_unreadable_body(database: Database, keyring: Keyring, damage: str) -
     """A body that does not open is reported, and its row is left as it is; the rest is repaired."""
     record(database, keyring, upsert("a", "kept"), upsert("b", "kept too"))
     with database.owner() as connection:
-        connection.execute("ALTER TABLE ledger.bodies DISABLE TRIGGER append_only")
+        connection.execute("ALTER TABLE ledger.bodies DISABLE TRIGGER USER")
         connection.execute(damage.encode() + b" WHERE position = 0")
         connection.execute("UPDATE secrets.host_credentials SET updated_by = 'x' WHERE host = 'b'")
     before = rows(database)
