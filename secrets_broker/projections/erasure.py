@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
 import msgspec
+import psycopg
 
 from secrets_broker.ledger.commands import Erase, Name
 from secrets_broker.ledger.connection import connect
@@ -24,7 +25,7 @@ from secrets_broker.ledger.fold import Fold
 from secrets_broker.ledger.keyring import Keyring
 from secrets_broker.projections.pattern import like
 from secrets_broker.projections.rebuild import TOOL_SESSION
-from secrets_broker.projections.transactions import Transactions, transactions
+from secrets_broker.projections.transactions import Transactions, refused, transactions
 
 # A key's id and its credential's take 53 bytes at most; with the name that is under 16 KiB.
 KEYS_PER_EVENT: Final = 256
@@ -174,6 +175,13 @@ async def keks_so_far(url: str) -> list[str]:
     return [kek for (kek,) in await _ask(url, "SELECT id FROM ledger.keks ORDER BY created_at", {})]
 
 
+async def has_legacy_table(url: str) -> bool:
+    """Whether an earlier installation's credentials are still beside ours."""
+    query = "SELECT to_regclass('secrets.legacy_host_credentials') IS NOT NULL"
+    ((there,),) = await _ask(url, query, {})
+    return bool(there)
+
+
 async def _destroy(
     work: Transactions, name: Name, context: Context, only: Collection[str] | None = None
 ) -> Erased | None:
@@ -230,5 +238,8 @@ def _erased(name: Name, fold: Fold) -> Erased:
 
 async def _ask(url: str, query: str, values: Mapping[str, Any]) -> list[Any]:
     async with await connect(url, TOOL_SESSION) as connection:
-        cursor = await connection.execute(query.encode(), values)
-        return await cursor.fetchall()
+        try:
+            cursor = await connection.execute(query.encode(), values)
+            return await cursor.fetchall()
+        except psycopg.Error as error:
+            raise refused(error) from None

@@ -79,8 +79,12 @@ async def transactions(owner_url: str, keyring: Keyring) -> AsyncIterator[Transa
         await work.catch_up()
         yield work
     except psycopg.Error as error:
-        # Only the message: PostgreSQL's detail line quotes values.
-        why = error.diag.message_primary or type(error).__name__
-        raise LedgerUnavailableError(f"the database refused or broke off: {why}") from None
+        raise refused(error) from None
     finally:
         await store.close()
+
+
+def refused(error: psycopg.Error) -> LedgerUnavailableError:
+    """The same in the ledger's words; only the message, since a detail line quotes values."""
+    why = error.diag.message_primary or type(error).__name__
+    return LedgerUnavailableError(f"the database refused or broke off: {why}")

@@ -3,6 +3,7 @@
 import click
 
 from secrets_broker.tools.dev import dev
+from secrets_broker.tools.erase import erase
 from secrets_broker.tools.import_legacy import import_legacy_command
 from secrets_broker.tools.keygen import keygen
 from secrets_broker.tools.migrate import migrate
@@ -20,5 +21,5 @@ def main() -> None:
     """
 
 
-for command in (dev, serve, keygen, migrate, rebuild, import_legacy_command):
+for command in (dev, serve, keygen, migrate, rebuild, erase, import_legacy_command):
     main.add_command(command)

@@ -17,6 +17,7 @@ from secrets_broker.migrations import runner
 from secrets_broker.migrations.errors import CannotConnectError
 from secrets_broker.settings import DATA_DIR, Settings
 from secrets_broker.tools.common import clear_errors, data_dir_option, keyring, say
+from secrets_broker.tools.erase_again import check_erasures
 
 # Not imported: it makes a folder for the counters of the gunicorn that reads it.
 _CONFIGURATION: Final = "python:secrets_broker.http.gunicorn_conf"
@@ -53,6 +54,7 @@ def serve(data_dir: Path | None, host: str, port: int, workers: int) -> None:
     logs.configure(readable=settings.readable_logs)
     with clear_errors():
         _check(settings)
+        check_erasures(settings)
     if settings.data_dir is not None:
         os.environ[DATA_DIR] = str(settings.data_dir)
     _become(server_command(host, port, workers))
