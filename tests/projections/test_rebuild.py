@@ -13,7 +13,9 @@ from secrets_broker.ledger.errors import WrongKeyError
 from secrets_broker.ledger.events import Context
 from secrets_broker.ledger.keyring import Keyring
 from secrets_broker.ledger.writer import Writer
+from secrets_broker.projections.erasure import erase
 from secrets_broker.projections.rebuild import CHUNK, rebuild
+from secrets_broker.projections.rekey import rekey
 from secrets_broker.tools.postgres import Cluster
 from tests.conftest import TEMPLATE, Database, fresh_database
 from tests.ledger.helpers import (
@@ -61,6 +63,17 @@ commands: st.SearchStrategy[Command] = st.one_of(
         texts,
     ),
 )
+KEY_CHANGES = ("rekey", "erase")
+"""What an operator does beside the commands of callers; to "a" alone, so that others stay."""
+
+
+async def change_keys(database: Database, keyring: Keyring, kind: str) -> None:
+    """Do one of these."""
+    if kind == "rekey":
+        await rekey(database.owner_url, keyring, CONTEXT, "a", "*")
+    else:
+        async for _ in erase(database.owner_url, keyring, CONTEXT, [("a", "ssh")]):
+            pass
 
 
 def rows(database: Database) -> list[Any]:
@@ -69,16 +82,19 @@ def rows(database: Database) -> list[Any]:
 
 
 @settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(commands, min_size=1, max_size=8))
+@given(st.lists(commands | st.sampled_from(KEY_CHANGES), min_size=1, max_size=8))
 def test_any_prefix_gives_the_rows_of_its_time(
-    cluster: Cluster, keyring: Keyring, wanted: list[Command]
+    cluster: Cluster, keyring: Keyring, wanted: list[Command | str]
 ) -> None:
-    """After each command the rows made anew from nothing are, to the byte, the live ones."""
+    """After each command, rekey and erasure the rows made anew from nothing are, to the byte, the live ones."""
 
     async def grow(database: Database) -> None:
         async with writing(database.service_url, keyring) as writer:
             for command in wanted:
-                await writer.submit(command, CONTEXT)
+                if isinstance(command, str):
+                    await change_keys(database, keyring, command)
+                else:
+                    await writer.submit(command, CONTEXT)
                 live = rows(database)
                 database.execute("TRUNCATE secrets.host_credentials")
                 found = await rebuild(database.owner_url, keyring, CONTEXT)

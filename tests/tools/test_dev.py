@@ -157,3 +157,15 @@ def test_settings_that_an_older_version_did_not_know_are_added(
     assert dev.settings["INTERNAL_KEY"] == "kept-too"
     assert dev.settings["MY_OWN"] == "1"
     assert dev.settings["LEDGER_SIGNING_KEY"].startswith("PRIVATE+KEY+")
+
+
+def test_a_list_of_erasures_that_is_not_there(folder: Path, bin_dir: Path | None) -> None:
+    """What a restore may have brought back is asked before anything is served."""
+    data_dir = folder / "data"
+    data_dir.mkdir(mode=0o711)
+    (data_dir / ".env").write_text("SECRETS_ERASURES=/no/such/list\n")
+    dev = Dev(folder, bin_dir)
+    assert dev.first_line == ""
+    dev.end()
+    assert dev.process.returncode == 1
+    assert "/no/such/list: there is no such list of erasures" in (folder / "log").read_text()

@@ -246,9 +246,9 @@ def test_again_after_a_restore(
 
 
 def serve(database: Database, cwd: Path, path: Path, **more: str) -> Any:
-    """Start serving on an address that cannot be had, so that gunicorn ends at once."""
+    """Start serving; it is refused in each of these tests."""
     env = settings(database) | {"SECRETS_ERASURES": str(path)} | more
-    return run("serve", "--host", "192.0.2.1", "--port", "1", cwd=cwd, env=env)
+    return run("serve", cwd=cwd, env=env)
 
 
 def test_serve_is_refused_while_erased_keys_are_there(
@@ -266,16 +266,16 @@ def test_serve_erases_again_before_it_serves(
 ) -> None:
     """With the owner's URL it destroys them itself; the list is as it was."""
     lines = restored.read_bytes()
-    assert "erased again" in _until_gunicorn(database, restored, tmp_path)
+    assert "erased again" in check_before_serving(database, restored, tmp_path)
     assert readable(database, keyring) == {("b", "b1")}
     assert restored.read_bytes() == lines
-    assert "erased again" not in _until_gunicorn(database, restored, tmp_path)
+    assert "erased again" not in check_before_serving(database, restored, tmp_path)
 
 
-def _until_gunicorn(database: Database, path: Path, cwd: Path) -> str:
-    # check_erasures is what serve and dev call before they start gunicorn.
+def check_before_serving(database: Database, path: Path, cwd: Path) -> str:
+    """What serve and dev call before they start gunicorn, which would not end."""
     script = (
-        "import sys; from secrets_broker.settings import Settings;"
+        "from secrets_broker.settings import Settings;"
         "from secrets_broker.tools.erase_again import check_erasures;"
         "check_erasures(Settings.load())"
     )
