@@ -3,20 +3,24 @@
 -- depends: 0005.projections
 
 -- The data keys that this transaction's own credential.erased events name. Its events are the
--- last ones, since no other transaction can append before this one ends; it appends a few, so a
--- thousand are more than enough to look at. xids come round again: what an old event with the
--- same xid allows is what it allowed then, and that is destroyed already. Events that were
--- appended under a savepoint have another xid and allow nothing.
+-- last ones, since no other transaction can append before this one ends. xids come round again:
+-- what an old event with the same xid allows is what it allowed then, and that is destroyed
+-- already. An event that was appended under a savepoint has another xid and allows nothing.
 CREATE FUNCTION ledger.erased_here() RETURNS SETOF text
-    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-    SELECT key.id
-    FROM (SELECT e.xmin AS appended_by, e.ok, e.type, e.details
-            FROM ledger.events AS e ORDER BY e.position DESC LIMIT 1000) AS recent,
-         LATERAL jsonb_array_elements_text(
-             CASE jsonb_typeof(recent.details -> 'data_keys')
-                 WHEN 'array' THEN recent.details -> 'data_keys' END) AS key (id)
-    WHERE recent.appended_by = pg_current_xact_id()::xid
-      AND recent.ok AND recent.type = 'credential.erased'
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    recent record;
+BEGIN
+    FOR recent IN
+        SELECT e.xmin, e.ok, e.type, e.details FROM ledger.events AS e ORDER BY e.position DESC
+    LOOP
+        EXIT WHEN recent.xmin <> pg_current_xact_id()::xid;
+        IF recent.ok AND recent.type = 'credential.erased'
+           AND jsonb_typeof(recent.details -> 'data_keys') = 'array' THEN
+            RETURN QUERY SELECT jsonb_array_elements_text(recent.details -> 'data_keys');
+        END IF;
+    END LOOP;
+END
 $$;
 
 -- Bodies: never changed, and deleted only with their erasure. A trigger sees what a statement
@@ -25,7 +29,7 @@ CREATE FUNCTION ledger.check_destroyed_bodies() RETURNS trigger
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     -- EXCEPT takes NULL for a value like any other: no null among the named keys lets all pass.
-    IF EXISTS (SELECT key FROM destroyed EXCEPT SELECT ledger.erased_here()) THEN
+    IF EXISTS (SELECT key FROM destroyed EXCEPT SELECT * FROM ledger.erased_here()) THEN
         RAISE EXCEPTION 'ledger.bodies is append-only: DELETE is refused without a '
                         'credential.erased event of this transaction that names the data key'
             USING ERRCODE = 'object_not_in_prerequisite_state';
@@ -48,7 +52,7 @@ ALTER TABLE ledger.bodies ENABLE ALWAYS TRIGGER destroyed_with_event;
 CREATE FUNCTION ledger.check_destroyed_data_keys() RETURNS trigger
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    IF EXISTS (SELECT id FROM destroyed EXCEPT SELECT ledger.erased_here()) THEN
+    IF EXISTS (SELECT id FROM destroyed EXCEPT SELECT * FROM ledger.erased_here()) THEN
         RAISE EXCEPTION 'ledger.data_keys: DELETE is refused without a '
                         'credential.erased event of this transaction that names the key'
             USING ERRCODE = 'object_not_in_prerequisite_state';

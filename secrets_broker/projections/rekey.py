@@ -12,10 +12,11 @@ without it takes every credential, also those that another one has done.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Final, LiteralString
+from typing import Any, Final
 
 from secrets_broker.ledger.commands import Name, Rekey
 from secrets_broker.ledger.events import Context
+from secrets_broker.ledger.fold import Fold
 from secrets_broker.ledger.keyring import Keyring
 from secrets_broker.projections.pattern import like
 from secrets_broker.projections.transactions import Transactions, transactions
@@ -36,13 +37,15 @@ _NEXT_NAMES: Final = """
     ORDER BY last.host, last.purpose LIMIT %(limit)s
 """
 # Where the credential's content was set, and where its data key was made.
-_ORIGINS: Final[LiteralString] = """
-    SELECT max(position) FILTER (WHERE type <> 'credential.rekeyed'),
+_ORIGINS: Final = """
+    SELECT host, purpose, max(position) FILTER (WHERE type <> 'credential.rekeyed'),
            max(position) FILTER (WHERE type <> 'credential.updated')
-    FROM ledger.events
-    WHERE host = %(host)s AND purpose = %(purpose)s AND credential_id = %(id)s AND ok
-      AND type IN ('credential.created', 'credential.updated', 'credential.rekeyed',
-                   'credential.imported')
+    FROM unnest(%(hosts)s::text[], %(purposes)s::text[], %(ids)s::bigint[])
+        AS live (host, purpose, credential_id)
+    JOIN ledger.events AS event USING (host, purpose, credential_id)
+    WHERE ok AND type IN ('credential.created', 'credential.updated', 'credential.rekeyed',
+                          'credential.imported')
+    GROUP BY host, purpose
 """
 
 Progress = Callable[[int], None]
@@ -98,11 +101,7 @@ class _Run:
         """One transaction: read these names under the lock, seal anew, commit."""
         fold = await self._work.begin(names)
         result = self.result
-        for name in names:
-            state = fold.state(name)
-            if state is None:  # deleted or erased since the names were read
-                continue
-            content, key_made = await self._origins(name, state.id)
+        for name, content, key_made in await self._origins(names, fold):
             if key_made >= result.since:
                 result = replace(result, left_out=result.left_out + 1)
                 continue
@@ -120,10 +119,13 @@ class _Run:
             await self._work.commit(fold)
         self.result = result
 
-    async def _origins(self, name: Name, credential_id: int) -> tuple[int, int]:
-        values = {"host": name[0], "purpose": name[1], "id": credential_id}
-        ((content, key_made),) = await self._work.fetch(_ORIGINS, values)
-        return content, key_made
+    async def _origins(self, names: list[Name], fold: Fold) -> list[tuple[Name, int, int]]:
+        # Without those that were deleted or erased since their names were read.
+        live = {name: state.id for name in names if (state := fold.state(name))}
+        hosts, purposes = [host for host, _ in live], [purpose for _, purpose in live]
+        values = {"hosts": hosts, "purposes": purposes, "ids": list(live.values())}
+        rows = await self._work.fetch(_ORIGINS, values)
+        return [((host, purpose), *positions) for host, purpose, *positions in sorted(rows)]
 
 
 async def _next(work: Transactions, host: str, purpose: str, after: Name) -> list[Name]:

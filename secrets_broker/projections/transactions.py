@@ -6,11 +6,12 @@ the same steps, Store.read, Fold, Store.append, so what holds of one holds of th
 
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, LiteralString
+from typing import Any, Final, LiteralString
 
 import psycopg
 
 from secrets_broker.ledger.commands import Name
+from secrets_broker.ledger.connection import SESSION
 from secrets_broker.ledger.errors import LedgerUnavailableError
 from secrets_broker.ledger.fold import Fold
 from secrets_broker.ledger.keks import check_keys
@@ -20,7 +21,10 @@ from secrets_broker.ledger.right_edge import check_contains, load_seen
 from secrets_broker.ledger.seen import Seen
 from secrets_broker.ledger.store import Store, TooFarBehindError
 from secrets_broker.projections.host_credentials import HostCredentials
-from secrets_broker.projections.rebuild import TOOL_SESSION
+
+# As a writer's: whoever freezes with the lock is cut off, and every look-up is by an index. But
+# a name of a very long history has to be destroyed too, however long that takes.
+_SESSION: Final = {**SESSION, "statement_timeout": "0"}
 
 
 class Transactions:
@@ -72,7 +76,7 @@ async def transactions(owner_url: str, keyring: Keyring) -> AsyncIterator[Transa
 
     An error ends the connection, and with it what is not committed.
     """
-    store = await Store.connect(owner_url, HostCredentials(), TOOL_SESSION)
+    store = await Store.connect(owner_url, HostCredentials(), _SESSION)
     try:
         await check_keys(store.connection, keyring)
         work = Transactions(store, keyring)

@@ -86,7 +86,7 @@ def rows(database: Database) -> list[Any]:
 def test_any_prefix_gives_the_rows_of_its_time(
     cluster: Cluster, keyring: Keyring, wanted: list[Command | str]
 ) -> None:
-    """After each command, rekey and erasure the rows made anew from nothing are, to the byte, the live ones."""
+    """After each change the rows made anew from nothing are, to the byte, the live ones."""
 
     async def grow(database: Database) -> None:
         async with writing(database.service_url, keyring) as writer:
