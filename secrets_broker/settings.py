@@ -124,6 +124,12 @@ class Settings:
         return self.get("MIGRATION_DATABASE_URL") or self.database_url
 
     @property
+    def erasures(self) -> Path | None:
+        """The list of erasures, which outlives a restore (SECRETS_ERASURES)."""
+        path = self.get("SECRETS_ERASURES")
+        return Path(path) if path else None
+
+    @property
     def readable_logs(self) -> bool:
         """Whether log lines are for people (SECRETS_BROKER_LOG=readable) or JSON."""
         return self.get("SECRETS_BROKER_LOG") == "readable"

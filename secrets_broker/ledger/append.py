@@ -26,6 +26,7 @@ class Append:
         self.bodies: list[StoredBody] = []
         self.data_keys: list[DataKey] = []
         self.changes: list[Change] = []
+        self.erasures: list[int] = []
         self._before = before
 
     @property

@@ -109,6 +109,49 @@ class Delete(_Named, frozen=True, kw_only=True):
     """Take a credential out of what is served; its history stays."""
 
 
+class Rekey(_Named, frozen=True, kw_only=True):
+    """Give a live credential a new data key; its content, id and version stay.
+
+    `content` is the position of the change that set the content, as read under the lock.
+    """
+
+    content: int
+
+
+class Erase(msgspec.Struct, frozen=True, kw_only=True):
+    """Destroy data keys that a name ever had, and every body under them.
+
+    Which ones is read under the lock. `keeps_live` is for an erasure that leaves the live
+    credential, since that is under another key.
+    """
+
+    host: str
+    purpose: str
+    credential_id: int | None
+    version: int | None
+    data_keys: tuple[str, ...]
+    credential_ids: tuple[int, ...]
+    bodies: int
+    again: bool = False
+    keeps_live: bool = False
+
+    @property
+    def name(self) -> Name | None:
+        """The name that the event ends; None where its live credential stays."""
+        return None if self.keeps_live else (self.host, self.purpose)
+
+    @property
+    def details(self) -> JsonObject:
+        """What the event says of it."""
+        return {
+            "data_keys": list(self.data_keys),
+            "credential_ids": list(self.credential_ids),
+            "bodies": self.bodies,
+            **({"again": True} if self.again else {}),
+            **({"host": self.host, "purpose": self.purpose} if self.keeps_live else {}),
+        }
+
+
 class ImportCredential(_Named, frozen=True, kw_only=True):
     """Take over a credential of an earlier installation, with its own times and names."""
 
@@ -153,7 +196,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
         return None
 
 
-Command = Upsert | Lookup | Delete | ImportCredential | ImportAccess | Record
+Command = Upsert | Lookup | Delete | Rekey | Erase | ImportCredential | ImportAccess | Record
 
 C = TypeVar("C", Upsert, Lookup, Delete, ImportCredential)
 

@@ -13,10 +13,12 @@ from secrets_broker.ledger.commands import (
     Command,
     Content,
     Delete,
+    Erase,
     ImportAccess,
     ImportCredential,
     Lookup,
     Record,
+    Rekey,
     Upsert,
 )
 from secrets_broker.ledger.events import Event
@@ -63,6 +65,7 @@ class Decision:
     occurred_at: datetime | None = None
     details: dict[str, Any] | None = None
     content: Content | None = field(default=None, repr=False)
+    new_key: bool = False
 
 
 def decide(
@@ -70,8 +73,8 @@ def decide(
 ) -> Decision:
     """Say which event the command becomes at this position and time.
 
-    `opened` is what a lookup found in the projection: a content, or None for nothing. It is
-    UNDISCLOSABLE where the credential's key or row is not what the ledger says.
+    `opened` is what a lookup or a rekey found in the projection: a content, or None for nothing.
+    It is UNDISCLOSABLE where the credential's key or row is not what the ledger says.
     """
     match command:
         case Upsert():
@@ -80,6 +83,12 @@ def decide(
             return _disclose(state, opened, at)
         case Delete():
             return _delete(state)
+        case Rekey():
+            return _rekey(state, command, opened)
+        case Erase():
+            return Decision(
+                events.ERASED, command.credential_id, command.version, details=command.details
+            )
         case ImportCredential():
             return _import(state, command, position)
         case ImportAccess():
@@ -123,6 +132,21 @@ def _delete(state: State) -> Decision:
     if state is None:
         return Decision(events.DELETED, error=NOT_FOUND)
     return Decision(events.DELETED, state.id, state.version)
+
+
+def _rekey(state: State, command: Rekey, opened: Opened) -> Decision:
+    if state is None:
+        return Decision(events.REKEYED, error=NOT_FOUND)
+    if not isinstance(opened, Content):
+        return Decision(events.REKEYED, state.id, state.version, error=DECRYPT_FAILED)
+    return Decision(
+        events.REKEYED,
+        state.id,
+        state.version,
+        details={"content": command.content},
+        content=opened,
+        new_key=True,
+    )
 
 
 def _import(state: State, command: ImportCredential, position: int) -> Decision:

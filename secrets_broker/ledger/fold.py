@@ -5,7 +5,7 @@ each seeing what those before it did. Keys and nonces are drawn here, never in `
 """
 
 from base64 import b64encode
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from hashlib import sha256
 
@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from secrets_broker.ledger.append import Append, StoredBody
 from secrets_broker.ledger.body import Body, Place, open_content, seal_body, seal_content
-from secrets_broker.ledger.commands import Command, Content, Lookup, Name, Upsert
+from secrets_broker.ledger.commands import Command, Content, Lookup, Name, Rekey, Upsert
 from secrets_broker.ledger.credential import (
     INITIAL,
     UNDISCLOSABLE,
@@ -28,6 +28,7 @@ from secrets_broker.ledger.credential import (
 from secrets_broker.ledger.encoding import rfc3339
 from secrets_broker.ledger.errors import DecryptionError, LedgerUnavailableError
 from secrets_broker.ledger.events import (
+    ERASED,
     BodyReference,
     Context,
     Event,
@@ -95,18 +96,24 @@ class Fold:
     def take(self, command: Command, context: Context) -> Outcome:
         """Append the command's event; raises InvalidCommandError, and then appends nothing."""
         position, name = self.append.position, command.name
-        state = self._states.get(name, INITIAL) if name else INITIAL
+        state = self.state(name) if name else INITIAL
         opened = self._open(command, state)
         decision = decide(state, command, position, opened, at=self._at)
         sealed = self._seal(decision, name, state)
         event = self._event(decision, context, name, sealed)
         self._record(event, encode_entry(event), name, state, sealed)
-        content = opened if isinstance(opened, Content) and decision.error is None else None
-        return Outcome(position, decision.error, decision.credential_id, decision.version, content)
+        outcome = Outcome(position, decision.error, decision.credential_id, decision.version)
+        if isinstance(command, Lookup) and isinstance(opened, Content) and outcome.error is None:
+            return replace(outcome, content=opened)
+        return outcome
+
+    def state(self, name: Name) -> State:
+        """What the commands so far make of a name that was read."""
+        return self._states.get(name, INITIAL)
 
     def _open(self, command: Command, state: State) -> Opened:
         try:
-            if isinstance(command, Lookup):
+            if isinstance(command, Lookup | Rekey):
                 return self._open_row(state, self._rows.get(command.name))
             if isinstance(command, Upsert) and state is not None:
                 self._cipher(state)  # without its key there can be no next version
@@ -134,7 +141,7 @@ class Fold:
         if decision.content is None or name is None:
             return None
         place = Place(*name, decision.credential_id or 0, decision.version or 0)
-        if state is None:
+        if state is None or decision.new_key:
             key, cipher = self._active.new_data_key(place.credential_id)
         else:
             key, cipher = self._keys[state.data_key], self._cipher(state)
@@ -170,7 +177,11 @@ class Fold:
         position = self.append.position
         self.append.add_entry(entry)
         after = evolve(state, event, position)
-        if name is None or after == state:
+        erased = event.type == ERASED
+        if erased:
+            self.append.erasures.append(position)
+        # After an erasure no row of the name may stay, not even one that was put there by hand.
+        if name is None or (after == state and not erased):
             return
         self._states[name] = after
         self._rows.pop(name, None)
@@ -178,7 +189,8 @@ class Fold:
             self._keys[sealed.key.id] = sealed.key
             self._rows[name] = Row(name, after, sealed.body)
             stored = StoredBody(position, sealed.key.id, sealed.ciphertext)
-            self.append.add_body(stored, sealed.key if state is None else None)
+            is_new = state is None or state.data_key != sealed.key.id
+            self.append.add_body(stored, sealed.key if is_new else None)
         self.append.changes.append(Change(name, position, sealed.body if sealed else None))
 
 

@@ -94,6 +94,7 @@ _INSERT_NODES: Final = """
     SELECT level, index, decode(hash, 'hex')
     FROM jsonb_to_recordset($1::jsonb) AS node (level smallint, index bigint, hash text)
 """
+_DESTROY: Final = "SELECT ledger.destroy($1)"
 
 
 class TooFarBehindError(Exception):
@@ -209,6 +210,8 @@ def _statements(append: Append) -> list[Statement]:
     if completed := append.nodes():
         nodes = [{"level": n.level, "index": n.index, "hash": n.hash.hex()} for n in completed]
         statements.append(Statement(_INSERT_NODES, (msgspec.json.encode(nodes),)))
+    # After the events: what they do not name cannot be destroyed.
+    statements += [Statement(_DESTROY, (b"%d" % position,)) for position in append.erasures]
     return statements
 
 

@@ -63,7 +63,7 @@ CREATE FUNCTION ledger.appends_now(event_type text) RETURNS boolean
     LANGUAGE sql STABLE SET search_path = pg_catalog AS $$
     SELECT coalesce((
         SELECT e.type = event_type
-               AND e.xmin::text = (pg_current_xact_id()::text::numeric % 4294967296)::text
+               AND e.xmin = pg_current_xact_id()::xid
         FROM ledger.events AS e ORDER BY e.position DESC LIMIT 1), false)
 $$;
 

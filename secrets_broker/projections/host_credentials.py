@@ -2,7 +2,8 @@
 
 Takes: the state-changing events with their bodies. Applied in the transaction of the event, so
 that a lookup right after an upsert sees it. A row is a function of the credential's last
-state-changing event, its body, and the event that created the credential.
+state-changing event, its body, the event that set this content (the same one, but for a change
+of the data key, which names it), and the event that created the credential.
 """
 
 from collections.abc import Sequence
@@ -35,11 +36,11 @@ _FROM_EVENTS: Final = """
     SELECT last.credential_id, last.host, last.purpose,
            body.username, body.password_encrypted, body.domain, body.additional_data,
            coalesce((first.details ->> 'created_at')::timestamptz, first.at),
-           coalesce((last.details ->> 'updated_at')::timestamptz, last.at),
+           coalesce((content.details ->> 'updated_at')::timestamptz, content.at),
            CASE first.type WHEN 'credential.imported' THEN first.details ->> 'created_by'
                            ELSE first.actor END,
-           CASE last.type WHEN 'credential.imported' THEN last.details ->> 'updated_by'
-                          ELSE last.actor END,
+           CASE content.type WHEN 'credential.imported' THEN content.details ->> 'updated_by'
+                             ELSE content.actor END,
            body.secret_data_encrypted, last.version, last.position, last.body ->> 'key',
            body.expires_at, body.rotate_after
     FROM jsonb_to_recordset($1::jsonb) AS body (
@@ -47,6 +48,9 @@ _FROM_EVENTS: Final = """
         additional_data jsonb, secret_data_encrypted text,
         expires_at timestamptz, rotate_after integer)
     JOIN ledger.events AS last ON last.position = body.position
+    JOIN ledger.events AS content ON content.position =
+        CASE last.type WHEN 'credential.rekeyed' THEN (last.details ->> 'content')::bigint
+                       ELSE last.position END
     JOIN ledger.events AS first ON first.position = last.credential_id - 1
 """
 _REPLACE: Final = """

@@ -4,6 +4,7 @@ import click
 
 from secrets_broker.tools.dev import dev
 from secrets_broker.tools.due import due
+from secrets_broker.tools.erase import erase
 from secrets_broker.tools.import_legacy import import_legacy_command
 from secrets_broker.tools.keygen import keygen
 from secrets_broker.tools.migrate import migrate
@@ -22,6 +23,9 @@ def main() -> None:
     """
 
 
-COMMANDS = (dev, serve, keygen, migrate, rebuild, due, rotate_key, import_legacy_command)
+COMMANDS = (
+    *(dev, serve, keygen, migrate, rebuild, rotate_key, erase, due),
+    import_legacy_command,
+)
 for command in COMMANDS:
     main.add_command(command)

@@ -21,6 +21,7 @@ import click
 from secrets_broker.migrations import runner
 from secrets_broker.settings import DATA_DIR, Settings
 from secrets_broker.tools.common import address_options, clear_errors, data_dir_option, say
+from secrets_broker.tools.erase_again import check_erasures
 from secrets_broker.tools.keygen import env_lines, fresh_settings
 from secrets_broker.tools.postgres import Cluster, own_folder
 from secrets_broker.tools.postgres.process import end_with_parent
@@ -56,6 +57,7 @@ def dev(data_dir: Path | None, host: str, port: int) -> None:
         try:
             with cluster:
                 _prepare(cluster, folder)
+                check_erasures(Settings.load(folder))
                 _serve(cluster, folder, host, port)
         except KeyboardInterrupt:
             say("stopped; the data stays in " + str(folder))

@@ -32,6 +32,7 @@ from secrets_broker.tools.common import (
     require_schema,
     say,
 )
+from secrets_broker.tools.data_keys import make_data_keys
 
 _NEXT = """\
 Next, wherever the service runs (this command changes no settings):
@@ -75,6 +76,17 @@ def _key_options(command: Any) -> Any:
 @_key_options
 @click.option("--check", is_flag=True, help="Only report how many data keys each KEK wraps.")
 @click.option(
+    "--data-keys", is_flag=True, help="Make new data keys instead, and encrypt all anew under them."
+)
+@click.option("--host", metavar="PATTERN", help="With --data-keys: only these; * is any run.")
+@click.option("--purpose", metavar="PATTERN", help="With --data-keys: only these; * is any run.")
+@click.option(
+    "--since",
+    type=click.IntRange(0),
+    metavar="POSITION",
+    help="With --data-keys: go on with a run that was killed; it said what to give.",
+)
+@click.option(
     "--settle",
     default=10.0,
     show_default=True,
@@ -82,7 +94,15 @@ def _key_options(command: Any) -> Any:
     help="Time for running services to fetch a new KEK from a KMS.",
 )
 def rotate_key(
-    data_dir: Path | None, as_json: bool, check: bool, settle: float, **given: Any
+    data_dir: Path | None,
+    as_json: bool,
+    check: bool,
+    data_keys: bool,
+    host: str | None,
+    purpose: str | None,
+    since: int | None,
+    settle: float,
+    **given: Any,
 ) -> None:
     """Wrap every data key under a new key, while the services serve.
 
@@ -91,12 +111,22 @@ def rotate_key(
     options. No event and no credential is touched. Killed at any point, it goes on when it is
     run again.
 
+    --data-keys is for when data keys themselves may be known to others: each live credential
+    gets a new one. History stays under its old ones: what they opened, they still open.
+
     Exits with 1 where a data key could not be re-wrapped; --check, where a rotation is not over.
     """
     logs.configure(readable=True)
+    if not data_keys and (host or purpose or since is not None):
+        raise click.UsageError("--host, --purpose and --since go with --data-keys")
+    if data_keys and (check or any(given.values())):
+        raise click.UsageError("--data-keys goes with no key and with no --check")
     with clear_errors():
         settings = load_settings(data_dir)
         require_schema(settings.migration_database_url)
+        if data_keys:
+            make_data_keys(settings, host or "*", purpose or "*", since, as_json=as_json)
+            return
         if check:
             _report_uses(asyncio.run(_uses(settings.migration_database_url)), as_json)
             return

@@ -26,6 +26,7 @@ from secrets_broker.tools.common import (
     require_schema,
     say,
 )
+from secrets_broker.tools.erase_again import check_erasures
 
 # Not imported: it makes a folder for the counters of the gunicorn that reads it.
 _CONFIGURATION: Final = "python:secrets_broker.http.gunicorn_conf"
@@ -61,6 +62,7 @@ def serve(data_dir: Path | None, host: str, port: int, workers: int) -> None:
         settings = load_settings(data_dir)
         logs.configure(readable=settings.readable_logs)
         _check(settings)
+        check_erasures(settings)
     if settings.data_dir is not None:
         os.environ[DATA_DIR] = str(settings.data_dir)
     _become(server_command(host, port, workers))

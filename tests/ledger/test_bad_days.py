@@ -109,10 +109,10 @@ def as_usual(database: Database) -> None:
 def cut_to(database: Database, size: int) -> None:
     """Make the ledger what a restore of an older backup would: shorter."""
     with database.owner() as connection, connection.transaction():
-        for table in ("events", "bodies"):
-            connection.execute(f"ALTER TABLE ledger.{table} DISABLE TRIGGER append_only")
+        for table, trigger in (("events", "append_only"), ("bodies", "destroyed_with_event")):
+            connection.execute(f"ALTER TABLE ledger.{table} DISABLE TRIGGER {trigger}")
             connection.execute(f"DELETE FROM ledger.{table} WHERE position >= %s", (size,))  # noqa: S608
-            connection.execute(f"ALTER TABLE ledger.{table} ENABLE ALWAYS TRIGGER append_only")
+            connection.execute(f"ALTER TABLE ledger.{table} ENABLE ALWAYS TRIGGER {trigger}")
 
 
 def test_a_stopped_database(own_cluster: Cluster, own_database: Database, keyring: Keyring) -> None:

@@ -1,5 +1,6 @@
 """The life of a credential, against a model of a few lines."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,9 +13,11 @@ from secrets_broker.ledger.commands import (
     Command,
     Content,
     Delete,
+    Erase,
     ImportCredential,
     Lookup,
     Record,
+    Rekey,
     Upsert,
 )
 from secrets_broker.ledger.credential import (
@@ -22,6 +25,7 @@ from secrets_broker.ledger.credential import (
     UNDISCLOSABLE,
     Decision,
     Live,
+    Opened,
     State,
     decide,
     evolve,
@@ -148,3 +152,51 @@ def test_only_a_lookup_minds_that_a_credential_has_expired() -> None:
     ended = msgspec.structs.replace(CONTENT, expires_at=NOW)
     for command in (UPSERT, DELETE):
         assert decide(LIVE, command, 10, ended, at=NOW).error is None
+
+
+def test_a_rekey_keeps_the_credential_and_its_version() -> None:
+    """The same content, id and version under another key; the event names where it was set."""
+    decision = decide(LIVE, Rekey(**NAME, content=7), 10, CONTENT, at=NOW)
+    expected = Decision("credential.rekeyed", 4, 2, details={"content": 7}, content=CONTENT)
+    assert decision == replace(expected, new_key=True)
+    assert evolve(LIVE, event_of(decision), 10) == Live(4, 2, 10, "key")
+
+
+@pytest.mark.parametrize("opened", [None, UNDISCLOSABLE])
+def test_what_does_not_open_is_not_rekeyed(opened: Opened) -> None:
+    """It fails, is recorded, and stays under its key."""
+    decision = decide(LIVE, Rekey(**NAME, content=7), 10, opened, at=NOW)
+    assert (decision.error, decision.version) == ("decrypt_failed", 2)
+    assert evolve(LIVE, event_of(decision), 10) == LIVE
+
+
+def test_there_is_nothing_to_rekey() -> None:
+    """A credential that is gone gets no key, and no id."""
+    decision = decide(None, Rekey(**NAME, content=7), 10, at=NOW)
+    assert decision == Decision("credential.rekeyed", error="not_found")
+
+
+def test_an_erasure_ends_the_credential() -> None:
+    """Its event names what is destroyed, and nothing is live after it."""
+    found: dict[str, Any] = {"data_keys": ("k",), "credential_ids": (4,), "bodies": 2}
+    erase = Erase(**NAME, credential_id=4, version=2, **found)
+    decision = decide(LIVE, erase, 10, at=NOW)
+    details = {"data_keys": ["k"], "credential_ids": [4], "bodies": 2}
+    assert decision == Decision("credential.erased", 4, 2, details=details)
+    assert evolve(LIVE, event_of(decision), 10) is None
+
+
+def test_an_erasure_of_history_ends_nothing() -> None:
+    """It belongs to no name, so that no live credential ends with it; its details say whose."""
+    erase = Erase(
+        **NAME,
+        credential_id=1,
+        version=None,
+        data_keys=("k",),
+        credential_ids=(1,),
+        bodies=2,
+        again=True,
+        keeps_live=True,
+    )
+    assert erase.name is None
+    assert {"again": True, **NAME}.items() <= erase.details.items()

@@ -13,7 +13,9 @@ from secrets_broker.ledger.errors import LedgerUnavailableError, WrongKeyError
 from secrets_broker.ledger.events import Context
 from secrets_broker.ledger.keyring import Keyring
 from secrets_broker.ledger.writer import Writer
+from secrets_broker.projections.erasure import erase
 from secrets_broker.projections.rebuild import CHUNK, rebuild
+from secrets_broker.projections.rekey import rekey
 from secrets_broker.tools.postgres import Cluster
 from tests.conftest import TEMPLATE, Database, fresh_database
 from tests.ledger.helpers import (
@@ -65,6 +67,17 @@ commands: st.SearchStrategy[Command] = st.one_of(
         texts,
     ),
 )
+KEY_CHANGES = ("rekey", "erase")
+"""What an operator does beside the commands of callers; to "a" alone, so that others stay."""
+
+
+async def change_keys(database: Database, keyring: Keyring, kind: str) -> None:
+    """Do one of these."""
+    if kind == "rekey":
+        await rekey(database.owner_url, keyring, CONTEXT, "a", "*")
+    else:
+        async for _ in erase(database.owner_url, keyring, CONTEXT, [("a", "ssh")]):
+            pass
 
 
 def rows(database: Database) -> list[Any]:
@@ -73,16 +86,19 @@ def rows(database: Database) -> list[Any]:
 
 
 @settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(commands, min_size=1, max_size=8))
+@given(st.lists(commands | st.sampled_from(KEY_CHANGES), min_size=1, max_size=8))
 def test_any_prefix_gives_the_rows_of_its_time(
-    cluster: Cluster, keyring: Keyring, wanted: list[Command]
+    cluster: Cluster, keyring: Keyring, wanted: list[Command | str]
 ) -> None:
-    """After each command the rows made anew from nothing are, to the byte, the live ones."""
+    """After each change the rows made anew from nothing are, to the byte, the live ones."""
 
     async def grow(database: Database) -> None:
         async with writing(database.service_url, keyring) as writer:
             for command in wanted:
-                await writer.submit(command, CONTEXT)
+                if isinstance(command, str):
+                    await change_keys(database, keyring, command)
+                else:
+                    await writer.submit(command, CONTEXT)
                 live = rows(database)
                 database.execute("TRUNCATE secrets.host_credentials")
                 found = await rebuild(database.owner_url, keyring, CONTEXT)
@@ -111,8 +127,8 @@ def test_a_database_of_a_prefix(
         run(grow(database))
         size = data.draw(st.integers(1, len(wanted)))
         with database.owner() as connection, connection.transaction():
-            for table in ("events", "bodies"):
-                connection.execute(f"ALTER TABLE ledger.{table} DISABLE TRIGGER append_only")
+            for table, trigger in (("events", "append_only"), ("bodies", "destroyed_with_event")):
+                connection.execute(f"ALTER TABLE ledger.{table} DISABLE TRIGGER {trigger}")
                 connection.execute(f"DELETE FROM ledger.{table} WHERE position >= %s", (size,))  # noqa: S608
         rebuilt(database, keyring)
         assert rows(database) == tables[size]
@@ -160,7 +176,7 @@ def test_an_unreadable_body(database: Database, keyring: Keyring, damage: str) -
     """A body that does not open is reported, and its row is left as it is; the rest is repaired."""
     record(database, keyring, upsert("a", "kept"), upsert("b", "kept too"))
     with database.owner() as connection:
-        connection.execute("ALTER TABLE ledger.bodies DISABLE TRIGGER append_only")
+        connection.execute("ALTER TABLE ledger.bodies DISABLE TRIGGER USER")
         connection.execute(damage.encode() + b" WHERE position = 0")
         connection.execute("UPDATE secrets.host_credentials SET updated_by = 'x' WHERE host = 'b'")
     before = rows(database)

@@ -1,0 +1,62 @@
+"""`secrets-broker rotate-key --data-keys`: a new data key for each live credential."""
+
+import asyncio
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import click
+import msgspec
+
+from secrets_broker.keys import loaded_keyring
+from secrets_broker.projections.rekey import Progress, Rekeyed, rekey
+from secrets_broker.settings import Settings
+from secrets_broker.tools.common import operator, say
+
+
+def make_data_keys(
+    settings: Settings, host: str, purpose: str, since: int | None, *, as_json: bool
+) -> None:
+    """Rekey what matches and report it; exits with 1 where a credential did not open."""
+    url = settings.migration_database_url
+
+    async def run() -> Rekeyed:
+        keys = await loaded_keyring(settings, url)
+        with _progress() as progress:
+            return await rekey(
+                url,
+                keys,
+                operator(),
+                host,
+                purpose,
+                progress,
+                since=since,
+                begun=lambda start: say(f"killed, it goes on with: --since {start}"),
+            )
+
+    done = asyncio.run(run())
+    click.echo(msgspec.json.encode(done) if as_json else _text(done))
+    if done.failures:
+        raise SystemExit(1)
+
+
+def _text(done: Rekeyed) -> str:
+    # Names are others' text: repr, so that none can steer a terminal.
+    failed = [f"does not open: {host!r} {purpose!r}" for host, purpose in done.failures]
+    summary = f"{done.rekeyed} credentials have new data keys"
+    if done.left_out:
+        summary += f", {done.left_out} had them already"
+    return "\n".join([*failed, summary])
+
+
+@contextmanager
+def _progress() -> Iterator[Progress]:
+    if not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    from rich.console import Console  # noqa: PLC0415 - slow to load, and seldom needed
+    from rich.progress import Progress as Bar  # noqa: PLC0415
+
+    with Bar(*Bar.get_default_columns()[:1], console=Console(stderr=True)) as bar:
+        task = bar.add_task("credentials", total=None)
+        yield lambda done: bar.update(task, description=f"{done} credentials rekeyed")

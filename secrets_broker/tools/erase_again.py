@@ -1,0 +1,77 @@
+"""Before anything is served: what the list of erasures names, and a backup brought back, goes."""
+
+import asyncio
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Final
+
+import click
+
+from secrets_broker.keys import loaded_keyring
+from secrets_broker.ledger.errors import LedgerUnavailableError
+from secrets_broker.projections.erasure import Erased, erase_again, still_there
+from secrets_broker.settings import Settings
+from secrets_broker.tools import erasures
+from secrets_broker.tools.common import operator, say
+
+_REASON: Final = "named in the list of erasures"
+
+
+def apply_again(settings: Settings, path: Path, reason: str | None) -> list[Erased]:
+    """Destroy what this list names and the database has; the settings' own list is completed."""
+    named = {erasure.data_key for erasure in erasures.read(path)}
+    own = settings.erasures
+    known = {erasure.data_key for erasure in erasures.read(own)} if own else set[str]()
+
+    async def destroy() -> list[Erased]:
+        url = settings.migration_database_url
+        keys = await loaded_keyring(settings, url)
+        found = erase_again(url, keys, operator(reason or _REASON), named)
+        return [erased async for erased in found]
+
+    done = asyncio.run(destroy())
+    # Died before the next lines: `path` still names these keys, so it can be applied again.
+    new = [line for erased in done for line in erased.erasures if line.data_key not in known]
+    if own and new:
+        erasures.append(own, new)
+    return done
+
+
+def check_erasures(settings: Settings) -> None:
+    """Let a start go on only where nothing that was erased is in the database.
+
+    Raises ErasureListError or ClickException otherwise, also where it cannot be known.
+    """
+    path = settings.erasures
+    if path is None:
+        return
+    named = {erasure.data_key for erasure in erasures.read(path)}
+    there = _still_there(settings, named)
+    if not there:
+        return
+    if settings.get("MIGRATION_DATABASE_URL") is None:
+        raise click.ClickException(
+            f"the database has {len(there)} data keys that {path} names as erased: it was "
+            f"restored from an older backup. Run secrets-broker erase --again {path}"
+        )
+    done = apply_again(settings, path, None)
+    say(f"erased again, as {path} says: {summary(done)}")
+
+
+def summary(done: Sequence[Erased]) -> str:
+    """How much was destroyed, in words."""
+    names = len({(erased.host, erased.purpose) for erased in done})
+    keys = sum(len(erased.erasures) for erased in done)
+    bodies = sum(erased.bodies for erased in done)
+    return f"{names} names, {keys} data keys, {bodies} bodies"
+
+
+def _still_there(settings: Settings, named: Collection[str]) -> list[str]:
+    if not named:
+        return []
+    try:
+        return asyncio.run(still_there(settings.database_url, named))
+    except LedgerUnavailableError as error:
+        raise click.ClickException(
+            f"{error}; with SECRETS_ERASURES nothing is served before the database was asked"
+        ) from None
