@@ -15,7 +15,6 @@ from secrets_broker import logs
 from secrets_broker.ledger.encoding import label_problem
 from secrets_broker.ledger.errors import LedgerError
 from secrets_broker.ledger.events import MAX_REASON
-from secrets_broker.ledger.keyring import Keyring
 from secrets_broker.projections import erasure
 from secrets_broker.projections.erasure import Erasable, Erased
 from secrets_broker.projections.rebuild import Progress
@@ -83,9 +82,8 @@ def erase(
             if dry_run:
                 show(found, as_json)
                 return
-            keys = keyring(settings)  # what is missing is told before the question
             _confirm(found, yes)
-            _erase(settings, keys, found, reason, as_json)
+            _erase(settings, found, reason, as_json)
 
 
 def _check_usage(
@@ -141,13 +139,9 @@ def _confirm(found: Sequence[Erasable], yes: bool) -> None:
 
 
 def _erase(
-    settings: Settings,
-    keys: Keyring,
-    found: Sequence[Erasable],
-    reason: str | None,
-    as_json: bool,
+    settings: Settings, found: Sequence[Erasable], reason: str | None, as_json: bool
 ) -> None:
-    done, gone = asyncio.run(_each(settings, keys, found, reason))
+    done, gone = asyncio.run(_each(settings, found, reason))
     keks = asyncio.run(erasure.keks_so_far(settings.migration_database_url))
     if asyncio.run(erasure.has_legacy_table(settings.migration_database_url)):
         say("secrets.legacy_host_credentials still holds what was imported: drop it")
@@ -155,10 +149,10 @@ def _erase(
 
 
 async def _each(
-    settings: Settings, keys: Keyring, found: Sequence[Erasable], reason: str | None
+    settings: Settings, found: Sequence[Erasable], reason: str | None
 ) -> tuple[list[Erased], int]:
     names = [(f.host, f.purpose) for f in found]
-    url, context = settings.migration_database_url, operator(reason)
+    url, keys, context = settings.migration_database_url, keyring(settings), operator(reason)
     done, gone = list[Erased](), 0
     with _progress(len(names)) as progress, _how_far(done, len(names)):
         async for erased in erasure.erase(url, keys, context, names):
