@@ -55,6 +55,11 @@ def check_erasures(settings: Settings) -> None:
             f"restored from an older backup. Run secrets-broker erase --again {path}"
         )
     done = apply_again(settings, path, None)
+    if left := _still_there(settings, named):
+        raise click.ClickException(
+            f"{len(left)} data keys that {path} names as erased cannot be destroyed: no event of "
+            "this ledger tells whose they are"
+        )
     say(f"erased again, as {path} says: {summary(done)}")
 
 
