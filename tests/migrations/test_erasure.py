@@ -197,7 +197,8 @@ def test_a_key_keeps_its_id_and_its_credential(
 
 def test_a_key_can_be_wrapped_anew(connection: Connection) -> None:
     """kek and wrapped are what a rotation changes."""
-    connection.execute(KEK, ("new", "retiring"))
+    connection.execute("UPDATE ledger.keks SET state = 'retiring' WHERE state = 'active'")
+    connection.execute(KEK, ("new", "active"))
     connection.execute("UPDATE ledger.data_keys SET kek = 'new', wrapped = 'x'")
 
 

@@ -197,13 +197,12 @@ def test_a_port_that_is_taken_is_told(start: Start) -> None:
     assert first.post("upsert", host="h", purpose="ssh", password="p")["success"] is True
 
 
-def test_a_list_of_erasures_that_is_not_there(folder: Path, bin_dir: Path | None) -> None:
+def test_a_list_of_erasures_that_is_not_there(start: Start, folder: Path) -> None:
     """What a restore may have brought back is asked before anything is served."""
     data_dir = folder / "data"
     data_dir.mkdir(mode=0o711)
     (data_dir / ".env").write_text("SECRETS_ERASURES=/no/such/list\n")
-    dev = Dev(folder, bin_dir)
+    dev = start()
     assert dev.first_line == ""
-    dev.end()
-    assert dev.process.returncode == 1
+    assert dev.process.wait(20) == 1
     assert "/no/such/list: there is no such list of erasures" in (folder / "log").read_text()

@@ -1,5 +1,6 @@
 """docs/keys.md, followed to the letter."""
 
+import os
 import re
 import stat
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from secrets_broker.tools.postgres.binaries import find_binaries
 from tests.tools.test_dev import ROOT, Dev, Start, folder, start
 
 __all__ = ["folder", "start"]  # fixtures
@@ -45,15 +47,15 @@ def load(dev: Dev) -> Iterator[None]:
 
 
 @pytest.fixture
-def shell(start: Start, folder: Path) -> "Shell":
+def shell(start: Start, folder: Path, bin_dir: Path | None) -> "Shell":
     """A shell in the folder of a fresh `secrets-broker dev`."""
-    return Shell(start(), folder)
+    return Shell(start(), folder, find_binaries(bin_dir))
 
 
 class Shell:
     """Runs the page's blocks, with the command and PostgreSQL's tools on the PATH."""
 
-    def __init__(self, dev: Dev, folder: Path) -> None:
+    def __init__(self, dev: Dev, folder: Path, binaries: Path) -> None:
         self.dev = dev
         self._folder = folder
         tools = folder / "bin"
@@ -63,7 +65,8 @@ class Shell:
             f'#!/bin/sh\nPYTHONPATH={ROOT} exec {sys.executable} -m secrets_broker "$@"\n'
         )
         command.chmod(command.stat().st_mode | stat.S_IXUSR)
-        self._path = f"{tools}:{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin"
+        # PostgreSQL's own tools, as new as its server: an older pg_dump refuses a newer one.
+        self._path = f"{tools}:{binaries}:{os.environ['PATH']}"
 
     def run(self, block: str) -> str:
         """Run one block; it has to succeed. Returns what it printed."""
