@@ -1,3 +1,5 @@
+REVOKE SELECT (id, provider, state, created_at) ON ledger.keks FROM secrets_broker_auditor;
+GRANT SELECT ON ledger.keks TO secrets_broker_auditor;
 DROP FUNCTION ledger.register_first_kek(text, text, bytea, bytea);
 DROP FUNCTION ledger.retire_keks();
 DROP FUNCTION ledger.rewrap_data_keys(text[], text[], bytea[]);

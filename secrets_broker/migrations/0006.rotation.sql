@@ -7,6 +7,10 @@ ALTER TABLE ledger.keks DROP CONSTRAINT keks_state_check;
 ALTER TABLE ledger.keks ADD CONSTRAINT keks_state_check
     CHECK (state IN ('prepared', 'active', 'retiring', 'retired'));
 
+-- Who audits sees which KEKs there were, and no wrapped one.
+REVOKE SELECT ON ledger.keks FROM secrets_broker_auditor;
+GRANT SELECT (id, provider, state, created_at) ON ledger.keks TO secrets_broker_auditor;
+
 -- NIST SP 800-57 part 1, section 7: a key that was deactivated protects nothing again.
 CREATE FUNCTION ledger.check_kek_change() RETURNS trigger
     LANGUAGE plpgsql SET search_path = pg_catalog AS $$

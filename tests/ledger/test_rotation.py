@@ -14,10 +14,9 @@ from secrets_broker.ledger.errors import (
     RotationRefusedError,
     WrongKeyError,
 )
-from secrets_broker.ledger.events import Context
 from secrets_broker.ledger.keks import NewKek
-from secrets_broker.ledger.keyring import Kek, Keyring
-from secrets_broker.ledger.rotation import Progress, Report, rotate
+from secrets_broker.ledger.keyring import Keyring
+from secrets_broker.ledger.rotation import rotate
 from secrets_broker.ledger.store import Store
 from secrets_broker.projections.host_credentials import HostCredentials
 from tests.conftest import Database
@@ -31,29 +30,9 @@ from tests.ledger.helpers import (
     upsert,
     writing,
 )
+from tests.ledger.rotating import OPERATOR, DiedError, die_after, fresh_kek, rotated, wraps
 
-OPERATOR = Context(actor="operator", authn="cli")
 HOSTS = [f"host-{number}" for number in range(10)]
-
-
-def fresh_kek() -> Kek:
-    """A KEK that no ledger knows."""
-    return Kek.random("environment")[0]
-
-
-async def rotated(
-    database: Database,
-    old: Keyring,
-    new: Kek,
-    progress: Progress = lambda _done, _total: None,
-) -> Report:
-    """Rotate in chunks of three, as the owner."""
-    store = await Store.connect(database.owner_url, HostCredentials(), TOOL_SESSION)
-    try:
-        held = Keyring([*old, new])
-        return await rotate(store, held, NewKek(new), OPERATOR, progress=progress, chunk=3)
-    finally:
-        await store.close()
 
 
 def filled(database: Database, keyring: Keyring) -> None:
@@ -65,11 +44,6 @@ def readable(database: Database, keyring: Keyring) -> bool:
     """Whether every credential of `filled` is served, with the right password."""
     found = record(database, keyring, *map(lookup, HOSTS))
     return [password_of(outcome) for outcome in found] == [f"secret of {h}" for h in HOSTS]
-
-
-def wraps(database: Database) -> dict[str, int]:
-    """How many data keys each KEK wraps."""
-    return dict(database.fetch("SELECT kek, count(*) FROM ledger.data_keys GROUP BY kek"))
 
 
 def states(database: Database) -> dict[str, str]:
@@ -148,24 +122,12 @@ def test_readiness_names_the_key_that_a_rotation_still_needs(
     """While keys are wrapped under the old KEK, a service with the new one alone serves nothing."""
     filled(database, keyring)
     new = fresh_kek()
-    with pytest.raises(_DiedError):
-        run(rotated(database, keyring, new, _die_after(3)))
+    with pytest.raises(DiedError):
+        run(rotated(database, keyring, new, die_after(3)))
     with pytest.raises(WrongKeyError, match="SECRETS_KMS_KEY_PREVIOUS"):
         record(database, Keyring([new]), lookup(HOSTS[0]))
     assert readable(database, Keyring([new, *keyring]))
     assert types(database, "credential.read") == ["credential.read"] * 10  # none is a failure's
-
-
-class _DiedError(Exception):
-    """Stands for the death of the process."""
-
-
-def _die_after(count: int) -> Progress:
-    def progress(done: int, _total: int) -> None:
-        if done >= count:
-            raise _DiedError
-
-    return progress
 
 
 @pytest.mark.parametrize("count", [3, 6, 9, 10])
@@ -173,8 +135,8 @@ def test_died_after_a_chunk(database: Database, keyring: Keyring, count: int) ->
     """Dead after any chunk: all is readable with both keys, and the next run does the rest only."""
     filled(database, keyring)
     new = fresh_kek()
-    with pytest.raises(_DiedError):
-        run(rotated(database, keyring, new, _die_after(count)))
+    with pytest.raises(DiedError):
+        run(rotated(database, keyring, new, die_after(count)))
     assert readable(database, Keyring([*keyring, new]))
     before = dict(database.fetch("SELECT id, wrapped FROM ledger.data_keys WHERE kek = %s", new.id))
     report = run(rotated(database, keyring, new))
@@ -257,8 +219,8 @@ def test_two_at_once(database: Database, keyring: Keyring) -> None:
         try:
             new = fresh_kek()
             held = Keyring([*keyring, new])
-            with pytest.raises(_DiedError):
-                await rotate(store, held, NewKek(new), OPERATOR, progress=_die_after(3), chunk=3)
+            with pytest.raises(DiedError):
+                await rotate(store, held, NewKek(new), OPERATOR, progress=die_after(3), chunk=3)
             # Stopped half-way, its session lives still, and with it its lock.
             with pytest.raises(BusyError, match=r"rotate-key by \S+ on \S+, process \d+"):
                 await rotated(database, held, fresh_kek())
@@ -294,8 +256,8 @@ def test_on_to_a_third_key_before_the_second_is_done(database: Database, keyring
     """A rotation that died may be followed by one to a third key, for which it takes all."""
     filled(database, keyring)
     second, third = fresh_kek(), fresh_kek()
-    with pytest.raises(_DiedError):
-        run(rotated(database, keyring, second, _die_after(3)))
+    with pytest.raises(DiedError):
+        run(rotated(database, keyring, second, die_after(3)))
     with pytest.raises(WrongKeyError, match="SECRETS_KMS_KEY_PREVIOUS"):
         run(rotated(database, Keyring([second]), third))
     run(rotated(database, Keyring([second, *keyring]), third))

@@ -283,6 +283,14 @@ def test_the_auditor_reads_the_record(connection: Connection, table: str) -> Non
     connection.execute(f"SELECT FROM {table}".encode())
 
 
+def test_the_auditor_reads_no_wrapped_kek(connection: Connection) -> None:
+    """Which KEKs there were is for auditors; what a KMS would open is not."""
+    become(connection, AUDITOR)
+    connection.execute("SELECT id, provider, state, created_at FROM ledger.keks")
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        connection.execute("SELECT wrapped FROM ledger.keks")
+
+
 @pytest.mark.parametrize(
     "table", ["ledger.bodies", "ledger.data_keys", "secrets.host_credentials", "ledger.lock"]
 )

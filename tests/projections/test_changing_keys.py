@@ -1,4 +1,4 @@
-"""Any order of upserts, lookups, deletes, rekeys and erasures, beside a plain dict."""
+"""Any order of upserts, lookups, deletes, rekeys, erasures and rotations, beside a plain dict."""
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -24,6 +24,7 @@ from tests.ledger.helpers import (
     run,
     upsert,
 )
+from tests.ledger.rotating import DiedError, die_after, fresh_kek, rotated, wraps
 from tests.ledger.test_writer import check_leaves
 from tests.projections.keys import erased, erased_again, readable, rekeyed
 
@@ -34,6 +35,10 @@ HISTORY = """
     SELECT event.host, body.key FROM ledger.bodies AS body
     JOIN ledger.events AS event USING (position)
 """
+
+
+def ignored(_done: int, _total: int) -> None:
+    """Nobody watches this rotation."""
 
 
 class Machine(RuleBasedStateMachine):
@@ -113,6 +118,21 @@ class Machine(RuleBasedStateMachine):
         for host, kept in self._kept.items():
             kept &= {password for name, password in left if name == host}
 
+    @rule(killed_after=st.sampled_from([None, 1, 3]))
+    def rotate(self, killed_after: int | None) -> None:
+        """On to another KEK; where it dies, both are needed until a rotation comes to its end."""
+        if not self._database.fetch("SELECT 1 FROM ledger.keks"):
+            return
+        new = fresh_kek()
+        progress = die_after(killed_after) if killed_after else ignored
+        try:
+            run(rotated(self._database, self._keyring, new, progress))
+        except DiedError:
+            self._keyring = Keyring([new, *self._keyring])
+        else:
+            self._keyring = Keyring([new])
+            assert set(wraps(self._database)) <= {new.id}
+
     def teardown(self) -> None:
         """What is left is readable, what was erased is not, and the ledger is whole."""
         try:
@@ -121,6 +141,7 @@ class Machine(RuleBasedStateMachine):
             self._made.__exit__()
 
     def _check(self) -> None:
+        self.rotate(None)  # from here on the last key alone has to do
         everything = {(host, password) for host in "ab" for password in self._kept[host]}
         assert readable(self._database, self._keyring) == everything
         rows = self._database.fetch("SELECT host, version FROM secrets.host_credentials")
