@@ -26,6 +26,7 @@ format: $(VENV)/dev
 # Needs wrk (https://github.com/wg/wrk), which distributions package.
 bench: $(VENV)/dev
 	$(BIN)/python -m bench.run
+	$(BIN)/python -m bench.rotation
 
 # After a change of dependencies in pyproject.toml.
 lock: $(VENV)/dev

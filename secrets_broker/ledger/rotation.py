@@ -37,7 +37,8 @@ from secrets_broker.ledger.right_edge import load_seen
 from secrets_broker.ledger.round_trip import Statement
 from secrets_broker.ledger.store import Store
 
-CHUNK: Final = 5_000  # some tens of milliseconds each, so that no row is locked for long
+# Two milliseconds each: larger ones are hardly faster, and lookups wait behind them for a core.
+CHUNK: Final = 100
 DEADLOCK_ATTEMPTS: Final = 5  # an erasure may hold the same keys, in another order
 
 _PREPARE: Final = "SELECT ledger.prepare_kek(%s, %s, %s, %s)"
