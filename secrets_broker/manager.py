@@ -7,7 +7,7 @@ any number of threads can call, and their commands are committed together.
 
 import asyncio
 import threading
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -33,10 +33,17 @@ class SecretsManager:
     """Stores, discloses and deletes credentials; safe to share between threads.
 
     Make it after a fork, not before. Raises LedgerUnavailableError where the database does not
-    answer, and WrongKeyError where the key is not this ledger's.
+    answer, and WrongKeyError where the key is not this ledger's. While a rotation goes on it needs
+    both keys: the other ones are `previous_kms_keys`.
     """
 
-    def __init__(self, kms_key: str | None, database_url: str | None) -> None:
+    def __init__(
+        self,
+        kms_key: str | None,
+        database_url: str | None,
+        *,
+        previous_kms_keys: Sequence[str] = (),
+    ) -> None:
         if not kms_key:
             raise ValueError("SECRETS_KMS_KEY not set")
         if not database_url:
@@ -46,7 +53,8 @@ class SecretsManager:
             target=self._loop.run_forever, name="secrets-manager", daemon=True
         )
         self._thread.start()
-        self._writer = Writer(database_url, Keyring.from_kms_keys(kms_key), HostCredentials())
+        keyring = Keyring.from_kms_keys(kms_key, *previous_kms_keys)
+        self._writer = Writer(database_url, keyring, HostCredentials())
         try:
             self._run(self._writer.start())
         except BaseException:

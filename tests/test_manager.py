@@ -1,5 +1,6 @@
 """SecretsManager, as its docstrings say."""
 
+import asyncio
 import threading
 import time
 from collections.abc import Iterator
@@ -15,8 +16,10 @@ from secrets_broker.ledger.errors import (
     LedgerUnavailableError,
     WrongKeyError,
 )
+from secrets_broker.ledger.keyring import Keyring
 from secrets_broker.manager import SecretsManager
 from tests.conftest import KMS_KEY, Database
+from tests.ledger.rotating import rotated
 
 
 @pytest.fixture
@@ -154,6 +157,20 @@ def test_threads_share_it(manager: SecretsManager, database: Database) -> None:
         results = list(pool.map(use, range(8)))
     assert results == [[f"{number}-{turn}" for turn in range(10)] for number in range(8)]
     assert database.fetch("SELECT count(*) FROM ledger.events") == [(160,)]
+
+
+def test_through_a_rotation(database: Database) -> None:
+    """A manager with both keys serves before and after a rotation from one to the other."""
+    new, old = Keyring.from_kms_keys("another-key"), Keyring.from_kms_keys(KMS_KEY)
+    with SecretsManager(KMS_KEY, database.service_url) as earlier:
+        earlier.upsert_credential("h", "ssh", password="p")
+    both = {"previous_kms_keys": [KMS_KEY]}
+    with SecretsManager("another-key", database.service_url, **both) as manager:
+        before = manager.lookup_credential("h", "ssh")
+        asyncio.run(rotated(database, old, new.first))
+        assert before == manager.lookup_credential("h", "ssh")
+    assert before is not None
+    assert before["password"] == "p"
 
 
 def test_a_closed_manager_leaves_nothing(database: Database) -> None:
