@@ -46,6 +46,7 @@ def configure(*, readable: bool = False, level: int = logging.INFO) -> None:
         )
     )
     logging.basicConfig(handlers=[handler], level=level, force=True)
+    logging.getLogger("botocore").setLevel(logging.WARNING)  # it tells where it finds its login
 
 
 def _console() -> structlog.dev.ConsoleRenderer:
