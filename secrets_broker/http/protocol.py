@@ -48,6 +48,8 @@ class CarefulProtocol(HttpToolsProtocol):
     receive_seconds: ClassVar[float] = 15.0
     # Closing with bytes unread would reset the connection, and the client lose its answer.
     linger_seconds: ClassVar[float] = 1.0
+    # A worker that ends may have taken a connection whose first request is still on its way.
+    parting_seconds: ClassVar[float] = 0.3
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -110,6 +112,14 @@ class CarefulProtocol(HttpToolsProtocol):
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._answering = cycle
         super()._start_asgi_task(cycle, app)
+
+    def shutdown(self) -> None:
+        """Answer what is there or just coming, then close: a reload must not fail a request."""
+        idle = self.cycle is None or self.cycle.response_complete
+        if idle and not self.transport.is_closing():
+            self.loop.call_later(self.parting_seconds, super().shutdown)
+        else:
+            super().shutdown()
 
     def on_response_complete(self) -> None:
         """Give up a connection whose client would go on sending what nobody reads."""
