@@ -5,7 +5,7 @@ else. It can be made again from the columns of the event's row, which have the s
 docs/format.md has the table of the fields and test vectors.
 """
 
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -30,8 +30,13 @@ KEY_ROTATION_STARTED = "key.rotation_started"
 KEY_ROTATED = "key.rotated"
 PROJECTION_REBUILT = "projection.rebuilt"
 
-# The types that, where ok, change what a lookup finds. The index events_changes is on these.
 CHANGES = frozenset({CREATED, UPDATED, DELETED, ERASED, REKEYED, IMPORTED})
+"""The types that, where ok, change what a lookup finds."""
+
+IS_CHANGE: Final = """ok AND type IN (
+    'credential.created', 'credential.updated', 'credential.deleted', 'credential.erased',
+    'credential.rekeyed', 'credential.imported')"""
+"""The same to PostgreSQL; in these words an index, events_changes, is on them."""
 
 
 class BodyReference(msgspec.Struct, frozen=True):

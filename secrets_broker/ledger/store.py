@@ -23,6 +23,7 @@ from secrets_broker.ledger.commands import Name
 from secrets_broker.ledger.connection import SESSION, connect
 from secrets_broker.ledger.credential import Live
 from secrets_broker.ledger.errors import OutcomeUnknownError
+from secrets_broker.ledger.events import IS_CHANGE
 from secrets_broker.ledger.fold import Snapshot
 from secrets_broker.ledger.keyring import DataKey
 from secrets_broker.ledger.projection import Projection
@@ -58,14 +59,13 @@ _NAMED: Final = """
     LEFT JOIN LATERAL (
         SELECT credential_id, version, position, body ->> 'key' AS key
         FROM ledger.events AS event
-        WHERE event.host = name.host AND event.purpose = name.purpose AND ok
-          AND type IN ('credential.created', 'credential.updated', 'credential.deleted',
-                       'credential.erased', 'credential.rekeyed', 'credential.imported')
+        WHERE event.host = name.host AND event.purpose = name.purpose
+          AND __is_change__
         ORDER BY position DESC LIMIT 1
     ) AS last ON true
     LEFT JOIN ledger.data_keys AS data_key ON data_key.id = last.key
     LEFT JOIN LATERAL (__live__) AS live ON true
-"""
+""".replace("__is_change__", IS_CHANGE)
 _INSERT_EVENTS: Final = """
     INSERT INTO ledger.events (
         position, leaf_hash, v, type, at, occurred_at, actor, authn, ip, request_id, reason,
@@ -108,7 +108,9 @@ class Store:
         self._connection = connection
         self._projection = projection
         self.committing = False
-        self._named = _NAMED.replace("__live__", projection.select)
+        self._named = _NAMED.replace("__live__", projection.select).replace(
+            "__is_change__", IS_CHANGE
+        )
         self._round_trips = RoundTrips(connection)
         self._warnings: list[str] = []
         connection.add_notice_handler(

@@ -20,7 +20,7 @@ import psycopg
 from secrets_broker.ledger.commands import Erase, Name
 from secrets_broker.ledger.connection import TOOL_SESSION, connect
 from secrets_broker.ledger.encoding import rfc3339
-from secrets_broker.ledger.events import Context, Event
+from secrets_broker.ledger.events import IS_CHANGE, Context, Event
 from secrets_broker.ledger.fold import Fold
 from secrets_broker.ledger.keyring import Keyring
 from secrets_broker.projections.pattern import like
@@ -29,10 +29,6 @@ from secrets_broker.projections.transactions import Transactions, refused, trans
 # A key's id and its credential's take 53 bytes at most; with the name that is under 16 KiB.
 KEYS_PER_EVENT: Final = 256
 
-_CHANGES: Final = """
-    ok AND type IN ('credential.created', 'credential.updated', 'credential.deleted',
-                    'credential.erased', 'credential.rekeyed', 'credential.imported')
-"""
 _FIND: Final = """
     SELECT change.host, change.purpose,
            count(DISTINCT (change.credential_id, change.version))
@@ -44,17 +40,17 @@ _FIND: Final = """
         ON body.position = change.position AND body.key = change.body ->> 'key'
     LEFT JOIN secrets.host_credentials AS live
         ON live.host = change.host AND live.purpose = change.purpose
-    WHERE __changes__ AND change.body IS NOT NULL
+    WHERE __is_change__ AND change.body IS NOT NULL
       AND change.host LIKE %(host)s AND change.purpose LIKE %(purpose)s
     GROUP BY change.host, change.purpose
     HAVING count(data_key.id) > 0 OR count(body.position) > 0 OR count(live.id) > 0
     ORDER BY change.host, change.purpose
-""".replace("__changes__", _CHANGES)
+""".replace("__is_change__", IS_CHANGE)
 # From the events, which are the truth, and from the keys, should one have lost its body.
 _KEYS: Final = """
     WITH change AS (
         SELECT position, credential_id, body ->> 'key' AS key FROM ledger.events
-        WHERE __changes__ AND body IS NOT NULL AND host = %(host)s AND purpose = %(purpose)s
+        WHERE __is_change__ AND body IS NOT NULL AND host = %(host)s AND purpose = %(purpose)s
     ), stored AS (
         SELECT change.credential_id, change.key, body.position
         FROM change JOIN ledger.bodies AS body USING (position, key)
@@ -64,12 +60,12 @@ _KEYS: Final = """
     )
     SELECT key, min(credential_id), count(position) FROM stored GROUP BY key
     ORDER BY min(credential_id), key
-""".replace("__changes__", _CHANGES)
+""".replace("__is_change__", IS_CHANGE)
 _LAST: Final = """
     SELECT credential_id, version FROM ledger.events
-    WHERE __changes__ AND host = %(host)s AND purpose = %(purpose)s
+    WHERE __is_change__ AND host = %(host)s AND purpose = %(purpose)s
     ORDER BY position DESC LIMIT 1
-""".replace("__changes__", _CHANGES)
+""".replace("__is_change__", IS_CHANGE)
 _NAMES_OF_KEYS: Final = """
     SELECT DISTINCT first.host, first.purpose
     FROM ledger.data_keys AS data_key

@@ -24,7 +24,7 @@ from secrets_broker.ledger.body import Place, open_body
 from secrets_broker.ledger.commands import Name, Record
 from secrets_broker.ledger.connection import TOOL_SESSION, connect
 from secrets_broker.ledger.errors import DecryptionError, LedgerUnavailableError
-from secrets_broker.ledger.events import PROJECTION_REBUILT, Context
+from secrets_broker.ledger.events import IS_CHANGE, PROJECTION_REBUILT, Context
 from secrets_broker.ledger.fold import Fold, Outcome
 from secrets_broker.ledger.keks import check_keys
 from secrets_broker.ledger.keyring import DataKey, Keyring
@@ -45,15 +45,14 @@ _LAST_CHANGES: Final = """
            body.ciphertext, data_key.id, data_key.credential_id, data_key.kek, data_key.wrapped
     FROM (
         SELECT DISTINCT ON (host, purpose) * FROM ledger.events
-        WHERE ok AND type IN ('credential.created', 'credential.updated', 'credential.deleted',
-                              'credential.erased', 'credential.rekeyed', 'credential.imported')
+        WHERE __is_change__
           AND {which}
         ORDER BY host, purpose, position DESC {limit}
     ) AS last
     LEFT JOIN ledger.bodies AS body ON body.position = last.position
     LEFT JOIN ledger.data_keys AS data_key ON data_key.id = last.body ->> 'key'
     ORDER BY last.host, last.purpose
-"""
+""".replace("__is_change__", IS_CHANGE)
 _NEXT_NAMES: Final = _LAST_CHANGES.format(
     which="(host, purpose) > (%s, %s) AND position < %s", limit="LIMIT %s"
 )

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from secrets_broker.ledger.commands import Name, Rekey
-from secrets_broker.ledger.events import Context
+from secrets_broker.ledger.events import IS_CHANGE, Context
 from secrets_broker.ledger.fold import Fold
 from secrets_broker.ledger.keyring import Keyring
 from secrets_broker.projections.pattern import like
@@ -27,15 +27,14 @@ _SIZE: Final = "SELECT coalesce(max(position) + 1, 0) FROM ledger.events"
 _NEXT_NAMES: Final = """
     SELECT last.host, last.purpose FROM (
         SELECT DISTINCT ON (host, purpose) host, purpose, type FROM ledger.events
-        WHERE ok AND type IN ('credential.created', 'credential.updated', 'credential.deleted',
-                              'credential.erased', 'credential.rekeyed', 'credential.imported')
+        WHERE __is_change__
           AND (host, purpose) > (%(after_host)s, %(after_purpose)s)
           AND host LIKE %(host)s AND purpose LIKE %(purpose)s
         ORDER BY host, purpose, position DESC
     ) AS last
     WHERE last.type NOT IN ('credential.deleted', 'credential.erased')
     ORDER BY last.host, last.purpose LIMIT %(limit)s
-"""
+""".replace("__is_change__", IS_CHANGE)
 # Where the credential's content was set, and where its data key was made.
 _ORIGINS: Final = """
     SELECT host, purpose, max(position) FILTER (WHERE type <> 'credential.rekeyed'),

@@ -1,17 +1,15 @@
 """`secrets-broker rotate-key --data-keys`: a new data key for each live credential."""
 
 import asyncio
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import click
 import msgspec
 
 from secrets_broker.keys import loaded_keyring
-from secrets_broker.projections.rekey import Progress, Rekeyed, rekey
+from secrets_broker.projections.rekey import Rekeyed, rekey
 from secrets_broker.settings import Settings
 from secrets_broker.tools.common import operator, say
+from secrets_broker.tools.progress import progress_bar
 
 
 def make_data_keys(
@@ -22,14 +20,14 @@ def make_data_keys(
 
     async def run() -> Rekeyed:
         keys = await loaded_keyring(settings, url)
-        with _progress() as progress:
+        with progress_bar() as tell:
             return await rekey(
                 url,
                 keys,
                 operator(),
                 host,
                 purpose,
-                progress,
+                lambda done: tell("credentials rekeyed", done, None),
                 since=since,
                 begun=lambda start: say(f"killed, it goes on with: --since {start}"),
             )
@@ -47,16 +45,3 @@ def _text(done: Rekeyed) -> str:
     if done.left_out:
         summary += f", {done.left_out} had them already"
     return "\n".join([*failed, summary])
-
-
-@contextmanager
-def _progress() -> Iterator[Progress]:
-    if not sys.stderr.isatty():
-        yield lambda _: None
-        return
-    from rich.console import Console  # noqa: PLC0415 - slow to load, and seldom needed
-    from rich.progress import Progress as Bar  # noqa: PLC0415
-
-    with Bar(*Bar.get_default_columns()[:1], console=Console(stderr=True)) as bar:
-        task = bar.add_task("credentials", total=None)
-        yield lambda done: bar.update(task, description=f"{done} credentials rekeyed")

@@ -15,8 +15,7 @@ from secrets_broker.ledger.connection import connect
 from secrets_broker.ledger.errors import LedgerUnavailableError
 from secrets_broker.projections.due import BEGINNING, Cursor, Line, Wanted, page
 from secrets_broker.projections.reader import READ_SESSION
-from secrets_broker.settings import Settings
-from secrets_broker.tools.common import clear_errors, data_dir_option, json_option
+from secrets_broker.tools.common import clear_errors, data_dir_option, json_option, load_settings
 
 PAGE_LINES: Final = 20_000
 FILE_COLUMNS: Final = 8_000  # more than the longest names have, every character escaped
@@ -51,7 +50,7 @@ def due(
     logs.configure(readable=True)
     with clear_errors():
         wanted = Wanted.parse(within, unchanged_for, host, purpose)
-        lines = asyncio.run(_all(Settings.load(data_dir).database_url, wanted))
+        lines = asyncio.run(_all(load_settings(data_dir).database_url, wanted))
     if as_json:
         # All ASCII: what is in a name is escaped here too.
         click.echo(json.dumps(msgspec.to_builtins(lines)))

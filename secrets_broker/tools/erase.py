@@ -18,18 +18,20 @@ from secrets_broker.ledger.errors import LedgerError
 from secrets_broker.ledger.events import MAX_REASON
 from secrets_broker.projections import erasure
 from secrets_broker.projections.erasure import Erasable, Erased
-from secrets_broker.projections.rebuild import Progress
 from secrets_broker.settings import Settings
 from secrets_broker.tools import erasures
 from secrets_broker.tools.common import (
     clear_errors,
     data_dir_option,
     json_option,
+    load_settings,
     operator,
+    require_schema,
     say,
 )
 from secrets_broker.tools.erase_again import apply_again
 from secrets_broker.tools.erase_report import line, report, show, totals
+from secrets_broker.tools.progress import progress_bar
 
 _ASKED: Final = 50  # more names than that pass out of sight; --dry-run shows all
 
@@ -70,7 +72,8 @@ def erase(
     logs.configure(readable=True)
     _check_usage(host, purpose, reason, dry_run, as_list, again)
     with clear_errors():
-        settings = Settings.load(data_dir)
+        settings = load_settings(data_dir)
+        require_schema(settings.migration_database_url)
         if as_list:
             _list(settings)
         elif again is not None:
@@ -155,7 +158,7 @@ async def _each(
     url, context = settings.migration_database_url, operator(reason)
     keys = await loaded_keyring(settings, url)
     done, gone = list[Erased](), 0
-    with _progress(len(names)) as progress, _how_far(done, len(names)):
+    with progress_bar() as tell, _how_far(done, len(names)):
         async for erased in erasure.erase(url, keys, context, names):
             if erased is None:
                 gone += 1
@@ -164,7 +167,7 @@ async def _each(
             # Died before this: committed, but not in the list; the next run adds it.
             if settings.erasures is not None:
                 erasures.append(settings.erasures, erased.erasures)
-            progress(len(done))
+            tell("names erased", len(done), len(names))
     return done, gone
 
 
@@ -212,16 +215,3 @@ def _is_output(path: Path) -> bool:
         return os.path.samestat(path.stat(), os.fstat(1))
     except OSError:
         return False
-
-
-@contextmanager
-def _progress(total: int) -> Iterator[Progress]:
-    if not sys.stderr.isatty():
-        yield lambda _: None
-        return
-    from rich.console import Console  # noqa: PLC0415 - slow to load, and seldom needed
-    from rich.progress import Progress as Bar  # noqa: PLC0415
-
-    with Bar(console=Console(stderr=True)) as bar:
-        task = bar.add_task("names erased", total=total)
-        yield lambda done: bar.update(task, completed=done)

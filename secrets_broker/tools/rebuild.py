@@ -1,9 +1,6 @@
 """`secrets-broker rebuild`: make host_credentials anew from the ledger, or only compare."""
 
 import asyncio
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
@@ -13,7 +10,7 @@ import msgspec
 from secrets_broker import logs
 from secrets_broker.keys import loaded_keyring
 from secrets_broker.projections import rebuild as projection
-from secrets_broker.projections.rebuild import Comparison, Progress
+from secrets_broker.projections.rebuild import Comparison
 from secrets_broker.settings import Settings
 from secrets_broker.tools.common import (
     clear_errors,
@@ -23,6 +20,7 @@ from secrets_broker.tools.common import (
     operator,
     require_schema,
 )
+from secrets_broker.tools.progress import progress_bar
 
 
 @click.command()
@@ -45,24 +43,17 @@ def rebuild(data_dir: Path | None, as_json: bool, check: bool) -> None:
 def _run(settings: Settings, check: bool) -> Comparison:
     url = settings.migration_database_url
     require_schema(url)
-    with _progress() as progress:
+    with progress_bar() as tell:
         keyring = asyncio.run(loaded_keyring(settings, url))
         return asyncio.run(
-            projection.rebuild(url, keyring, operator(), check_only=check, progress=progress)
+            projection.rebuild(
+                url,
+                keyring,
+                operator(),
+                check_only=check,
+                progress=lambda done: tell("credentials replayed", done, None),
+            )
         )
-
-
-@contextmanager
-def _progress() -> Iterator[Progress]:
-    if not sys.stderr.isatty():
-        yield lambda _: None
-        return
-    from rich.console import Console  # noqa: PLC0415 - slow to load, and seldom needed
-    from rich.progress import Progress as Bar  # noqa: PLC0415
-
-    with Bar(*Bar.get_default_columns()[:1], console=Console(stderr=True)) as bar:
-        task = bar.add_task("credentials", total=None)
-        yield lambda done: bar.update(task, description=f"{done} credentials replayed")
 
 
 def _text(found: Comparison, check: bool) -> str:

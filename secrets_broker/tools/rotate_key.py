@@ -1,9 +1,6 @@
 """`secrets-broker rotate-key`: wrap every data key anew, under another KEK, at noon."""
 
 import asyncio
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
@@ -33,6 +30,7 @@ from secrets_broker.tools.common import (
     say,
 )
 from secrets_broker.tools.data_keys import make_data_keys
+from secrets_broker.tools.progress import progress_bar
 
 _NEXT = """\
 Next, wherever the service runs (this command changes no settings):
@@ -171,8 +169,11 @@ def _new(settings: Settings, key: str | None, url: str | None) -> NewKek | Provi
 
 def _rotate(settings: Settings, choice: Choice, settle: float) -> Report:
     try:
-        with _progress() as progress:
-            return asyncio.run(_run(settings.migration_database_url, choice, settle, progress))
+        with progress_bar() as tell:
+            url = settings.migration_database_url
+            return asyncio.run(
+                _run(url, choice, settle, lambda done, total: tell("data keys", done, total))
+            )
     except (psycopg.Error, OutcomeUnknownError) as error:
         why = str(error).strip().partition("\n")[0]  # PostgreSQL's detail may quote a row
         raise click.ClickException(f"{why}. Nothing is lost: run the same again") from None
@@ -250,16 +251,3 @@ def _text(report: Report, choice: Choice) -> str:
         )
         lines.append(_NEXT.format(setting=names[0], previous=names[1]))
     return "\n".join(lines)
-
-
-@contextmanager
-def _progress() -> Iterator[Progress]:
-    if not sys.stderr.isatty():
-        yield lambda *_: None
-        return
-    from rich.console import Console  # noqa: PLC0415 - slow to load, and seldom needed
-    from rich.progress import Progress as Bar  # noqa: PLC0415
-
-    with Bar(console=Console(stderr=True)) as bar:
-        task = bar.add_task("data keys", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -11,6 +11,7 @@ import psycopg
 import pytest
 
 from secrets_broker import SecretsManager
+from secrets_broker.tools.cli import main
 from secrets_broker.tools.keygen import signing_keys
 from secrets_broker.tools.postgres.account import Account
 from tests.conftest import INTERNAL_KEY, KMS_KEY, Database
@@ -172,12 +173,18 @@ def test_settings_of_a_data_dir_win(database: Database, tmp_path: Path) -> None:
     assert (done.returncode, done.stderr.strip()) == (0, "the schema is up to date")
 
 
-@pytest.mark.parametrize("command", ["serve", "migrate", "rebuild", "import-legacy"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        *("serve", "migrate", "rebuild", "import-legacy", "rotate-key", "due"),
+        *("rotate-key --data-keys", "erase * * --reason r --yes", "erase --list"),
+    ],
+)
 def test_a_data_dir_without_settings_is_refused(
     database: Database, tmp_path: Path, command: str
 ) -> None:
     """A misspelt folder is an error, never a command on what the environment names instead."""
-    done = run(command, "--data-dir", "misspelt", cwd=tmp_path, env=settings(database))
+    done = run(*command.split(), "--data-dir", "misspelt", cwd=tmp_path, env=settings(database))
     assert done.returncode in (1, 2)
     assert "misspelt has no .env" in done.stderr
 
@@ -194,7 +201,7 @@ def test_settings_that_cannot_be_read_are_told(tmp_path: Path, command: str) -> 
 
 def test_every_command_explains_itself(tmp_path: Path) -> None:
     """--help lists every command, and each of them takes --help and --data-dir."""
-    commands = ("dev", "serve", "keygen", "migrate", "rebuild", "import-legacy")
+    commands = tuple(main.commands)
     listed = run("--help", cwd=tmp_path)
     for command in commands:
         assert f"  {command} " in listed.stdout

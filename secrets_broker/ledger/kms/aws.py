@@ -118,6 +118,7 @@ class AwsKms:
             answer = f"{type(error).__name__}: {quoted(str(error), secret)}"
             raise failed(self._name, answer, advice_on(type(error).__name__)) from None
         except Exception as error:
+            # Not one of the library's own errors: its text may hold anything, its type does not.
             raise unforeseen(self._name, error) from None
 
     def _answered(self, error: ClientError, secret: bytes | None) -> KmsError | DecryptionError:

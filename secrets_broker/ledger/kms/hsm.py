@@ -111,6 +111,7 @@ class Hsm:
             answer = f"{name}: {error.strerror or error}: {self.url.module}"
             raise failed(self.id, answer, advice_on(name)) from None
         except Exception as error:
+            # Not one of the library's own errors: its text may hold anything, its type does not.
             raise unforeseen(self.id, error) from None
 
     def _only(self, found: list[Object]) -> _Cipher:

@@ -116,6 +116,7 @@ class Transit:
             advice = "check that this machine reaches the server, and its certificate"
             raise failed(self.id, quoted(str(error), secret, self.token), advice) from None
         except Exception as error:
+            # Not one of the library's own errors: its text may hold anything, its type does not.
             raise unforeseen(self.id, error) from None
         if answer.status != 200:
             raise self._error(action, answer, secret)

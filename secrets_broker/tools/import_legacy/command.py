@@ -1,9 +1,6 @@
 """`secrets-broker import-legacy`: settings in, a report and an exit status out."""
 
 import asyncio
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -21,9 +18,9 @@ from secrets_broker.tools.common import (
     require_schema,
     say,
 )
-from secrets_broker.tools.import_legacy.queries import ACCESS, CREDENTIALS
-from secrets_broker.tools.import_legacy.run import Progress, Report, import_legacy
+from secrets_broker.tools.import_legacy.run import Report, import_legacy
 from secrets_broker.tools.import_legacy.tables import ImportRefusedError
+from secrets_broker.tools.progress import progress_bar
 
 
 class _Refused(click.ClickException):
@@ -55,25 +52,12 @@ def _run(data_dir: Path | None) -> Report:
     except (SettingsError, MigrationError, LedgerError) as error:
         raise _Refused(str(error)) from None
     try:
-        with _progress() as progress:
+        with progress_bar() as progress:
             return asyncio.run(import_legacy(*urls, keys, say=say, progress=progress))
     except ImportRefusedError as error:
         raise _Refused(str(error)) from None
     except LedgerError as error:
         raise click.ClickException(f"{error}. Run this again, it goes on from there") from None
-
-
-@contextmanager
-def _progress() -> Iterator[Progress]:
-    if not sys.stderr.isatty():
-        yield lambda *_: None
-        return
-    from rich.console import Console  # noqa: PLC0415 - slow to load, and seldom needed
-    from rich.progress import Progress as Bar  # noqa: PLC0415
-
-    with Bar(console=Console(stderr=True)) as bar:
-        lines = {name: bar.add_task(name, total=None) for name in (CREDENTIALS.name, ACCESS.name)}
-        yield lambda name, done, total: bar.update(lines[name], completed=done, total=total)
 
 
 def _text(report: Report) -> str:

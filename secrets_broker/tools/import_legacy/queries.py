@@ -6,6 +6,8 @@ Beside each row stands what the ledger has of it already.
 from dataclasses import dataclass, field
 from typing import Final, Generic, LiteralString, TypeVar
 
+from secrets_broker.ledger.events import IS_CHANGE
+
 # LATERAL with LIMIT, so that each row is looked up in an index: events_imported, events_changes.
 _CREDENTIALS: Final = """
     SELECT legacy.id, legacy.host, legacy.purpose, legacy.username, legacy.password_encrypted,
@@ -21,13 +23,12 @@ _CREDENTIALS: Final = """
     ) AS imported ON true
     LEFT JOIN LATERAL (
         SELECT true AS there FROM ledger.events AS event
-        WHERE event.host = legacy.host AND event.purpose = legacy.purpose AND ok
-          AND type IN ('credential.created', 'credential.updated', 'credential.deleted',
-                       'credential.erased', 'credential.rekeyed', 'credential.imported')
+        WHERE event.host = legacy.host AND event.purpose = legacy.purpose
+          AND __is_change__
         LIMIT 1
     ) AS known ON true
     WHERE legacy.id > %s ORDER BY legacy.id LIMIT %s
-"""
+""".replace("__is_change__", IS_CHANGE)
 _ACCESS: Final = """
     SELECT legacy.id, legacy.credential_id, legacy.host, legacy.purpose, legacy.accessed_by,
            legacy.access_type, legacy.success, left(legacy.error_message, %s) AS error_message,
