@@ -114,6 +114,17 @@ class Settings:
         return self.require("INTERNAL_KEY")
 
     @property
+    def auditor_key(self) -> str | None:
+        """What auditors prove themselves with; without it their paths are shut."""
+        key = self.get("AUDITOR_KEY")
+        if key is not None and key == self.get("INTERNAL_KEY"):
+            raise SettingsError(
+                "AUDITOR_KEY is the same as INTERNAL_KEY, so it would open secrets: "
+                "print another one with: secrets-broker keygen"
+            )
+        return key
+
+    @property
     def database_url(self) -> str:
         """The service's own login, as a postgresql:// URL."""
         return self.require("DATABASE_URL")

@@ -21,6 +21,7 @@ from secrets_broker.tools.postgres import Cluster
 
 KMS_KEY = "a-test-key-that-opens-nothing-else"
 INTERNAL_KEY = "an-internal-key-of-the-tests"
+AUDITOR_KEY = "an-auditors-key-of-the-tests"
 SERVICE_LOGIN = "service_login"
 TEMPLATE = "migrated"
 

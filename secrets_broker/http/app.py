@@ -10,8 +10,8 @@ import structlog
 from secrets_broker import logs
 from secrets_broker.http import errors
 from secrets_broker.http.audit import Due
-from secrets_broker.http.caller import KeyCheck
 from secrets_broker.http.credentials import CredentialDelete, CredentialLookup, CredentialUpsert
+from secrets_broker.http.doors import Doors
 from secrets_broker.http.gate import Gate
 from secrets_broker.http.health import Live, Metrics, OpenApi, Ready
 from secrets_broker.keys import keyring, providers
@@ -56,10 +56,10 @@ def _settle_garbage_collector() -> None:
     gc.set_threshold(_GARBAGE_THRESHOLD)
 
 
-def create_app(writer: Writer, reader: Reader, internal_key: str) -> App:
+def create_app(writer: Writer, reader: Reader, doors: Doors) -> App:
     """Put the application together."""
     app: App = falcon.asgi.App()
-    app.add_middleware(Gate(KeyCheck(internal_key)))
+    app.add_middleware(Gate(doors))
     app.add_middleware(_Lifespan(writer, reader))
     errors.install(app)
     app.add_route("/internal/secrets/credential-upsert", CredentialUpsert(writer))
@@ -79,4 +79,5 @@ def from_settings() -> App:
     logs.configure(readable=settings.readable_logs)
     keys, asked = keyring(settings), providers(settings)
     writer = Writer(settings.database_url, keys, HostCredentials(), asked)
-    return create_app(writer, Reader(settings.database_url), settings.internal_key)
+    doors = Doors(settings.internal_key, settings.auditor_key)
+    return create_app(writer, Reader(settings.database_url), doors)

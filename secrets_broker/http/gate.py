@@ -7,28 +7,27 @@ import falcon.asgi
 import structlog
 
 from secrets_broker.http import errors, metrics
-from secrets_broker.http.caller import KeyCheck, context, header, new_request_id
+from secrets_broker.http.caller import context, header, new_request_id
+from secrets_broker.http.doors import LOG, Doors, is_protected
 from secrets_broker.ledger.events import MAX_NAME
 
 _log = structlog.get_logger("secrets_broker.request")
-
-PROTECTED: Final = "/internal/"
 
 
 class Gate:
     """Falcon middleware."""
 
-    def __init__(self, key: KeyCheck) -> None:
-        self._key = key
+    def __init__(self, doors: Doors) -> None:
+        self._doors = doors
 
     async def process_request(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
-        """Refuse without the key, before a route, a body or another header is looked at."""
+        """Refuse without a key of the path, before a route, a body or a header is looked at."""
         req.context.started = time.perf_counter()
         req.context.request_id = new_request_id()
-        if not req.path.startswith(PROTECTED):
+        if not is_protected(req.path):
             return
         resp.set_header("Cache-Control", "no-store")
-        if not self._key.admits(req.get_header("X-Internal-Key")):
+        if not self._doors.admits(req):
             errors.write(resp, 403, "forbidden", errors.FORBIDDEN)
             resp.complete = True
             return
@@ -46,7 +45,7 @@ class Gate:
     ) -> None:
         """Echo the request's id, count it, and log it in one line."""
         resp.set_header("X-Request-Id", req.context.request_id)
-        operation = OPERATIONS.get(req.path, "none")
+        operation = "log" if req.path.startswith(LOG) else OPERATIONS.get(req.path, "none")
         outcome = str(resp.context.get("outcome", "ok"))
         if operation == "none" and outcome != "forbidden":
             return

@@ -75,7 +75,8 @@ def _become(command: list[str]) -> NoReturn:
 
 def _check(settings: Settings) -> None:
     """Name what is missing now, rather than request by request."""
-    keys, asked, _ = keyring(settings), providers(settings), settings.internal_key
+    keys, asked = keyring(settings), providers(settings)
+    _ = settings.internal_key, settings.auditor_key
     try:
         require_schema(settings.database_url)
     except CannotConnectError as error:

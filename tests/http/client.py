@@ -13,7 +13,7 @@ from email.message import Message
 from pathlib import Path
 from typing import Any
 
-from tests.conftest import Database
+from tests.conftest import AUDITOR_KEY, Database
 
 UPSERT = "/internal/secrets/credential-upsert"
 LOOKUP = "/internal/secrets/credential-lookup"
@@ -90,6 +90,10 @@ class Service:
     def get(self, path: str) -> Answer:
         """GET without a key."""
         return self.send("GET", path, key=None)
+
+    def audit(self, path: str, headers: Headers | None = None) -> Answer:
+        """GET with the auditor's key."""
+        return self.send("GET", path, headers=headers, key=AUDITOR_KEY)
 
     def upsert(self, headers: Headers | None = None, /, **fields: Any) -> Answer:
         """Store a credential."""

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from importlib.resources import files
 from typing import Any
 
+import falcon.testing
 import msgspec
 import pytest
 import schemathesis
@@ -13,6 +14,7 @@ from schemathesis import GenerationMode
 
 from secrets_broker.http import errors, protocol
 from secrets_broker.http.app import create_app
+from secrets_broker.http.doors import Doors, is_protected
 from secrets_broker.http.health import DETAILS
 from secrets_broker.ledger.commands import Delete, Lookup, Upsert
 from secrets_broker.ledger.keyring import Keyring
@@ -87,7 +89,7 @@ def test_the_query_is_described_as_the_code_takes_it(description: Any) -> None:
 def test_every_route_is_described_and_nothing_else(description: Any, keyring: Keyring) -> None:
     """Paths and methods are those of the application."""
     writer = Writer("postgresql://", keyring, HostCredentials())
-    app = create_app(writer, Reader("postgresql://"), "key")
+    app = create_app(writer, Reader("postgresql://"), Doors("key"))
     routes = {
         (path, method)
         for path in _templates(app._router._roots)
@@ -113,12 +115,26 @@ def _resource(app: Any, path: str) -> Any:
     return found[0]
 
 
-def test_what_needs_the_key_is_described_as_such(description: Any) -> None:
-    """The key is asked for under /internal/ and nowhere else."""
+INTERNAL: Any = {"internalKey": []}
+AUDITOR: Any = [{"auditorKey": []}, {"auditorToken": []}]
+
+
+def test_which_key_opens_a_path_is_described(description: Any) -> None:
+    """Services' paths, auditors' paths, paths for both, and paths without a key."""
+    keys = Doors("internal", "auditor")
     for path, methods in description["paths"].items():
+        expected = []
+        if is_protected(path):
+            expected += [INTERNAL] if opens(keys, path, "internal") else []
+            expected += AUDITOR if opens(keys, path, "auditor") else []
         for operation in methods.values():
-            needed = operation.get("security", description["security"]) == [{"internalKey": []}]
-            assert needed == path.startswith("/internal/")
+            assert operation.get("security", description["security"]) == expected
+
+
+def opens(doors: Doors, path: str, key: str) -> bool:
+    """Whether a key opens a path."""
+    request = falcon.testing.create_asgi_req(path=path, headers={"X-Internal-Key": key})
+    return doors.admits(request)
 
 
 def test_every_reason_is_described(description: Any) -> None:

@@ -1,0 +1,59 @@
+"""Which key opens what: an auditor's key opens what is for auditors, and no secret, ever."""
+
+import pytest
+
+from secrets_broker.http.doors import Doors
+from secrets_broker.settings import Settings, SettingsError
+from tests.conftest import AUDITOR_KEY, INTERNAL_KEY
+from tests.http.client import DELETE, LOOKUP, UPSERT, Service
+from tests.http.test_openapi import opens
+
+DUE = "/internal/audit/due"
+NAME = {"host": "doors.example", "purpose": "ssh"}
+CALLS = [
+    ("POST", UPSERT, {**NAME, "password": "not-a-real-password"}),
+    ("POST", LOOKUP, NAME),
+    ("DELETE", f"{DELETE}?host=doors.example&purpose=ssh", None),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "body"), CALLS)
+def test_the_auditors_key_opens_no_secret(
+    service: Service, method: str, path: str, body: dict[str, str] | None
+) -> None:
+    """Neither as X-Internal-Key nor as a bearer token; and nothing is recorded."""
+    before = service.events("position")
+    bearer = {"Authorization": f"Bearer {AUDITOR_KEY}"}
+    assert service.send(method, path, body, key=AUDITOR_KEY).status == 403
+    assert service.send(method, path, body, bearer, key=None).status == 403
+    assert service.events("position") == before
+
+
+@pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])
+def test_a_bearer_token_is_as_good_as_the_header(service: Service, scheme: str) -> None:
+    """RFC 6750, the scheme in any case; a wrong token opens nothing."""
+    right = {"Authorization": f"{scheme} {AUDITOR_KEY}"}
+    assert service.send("GET", DUE, headers=right, key=None).status == 200
+    wrong = {"Authorization": f"{scheme} {AUDITOR_KEY}x"}
+    assert service.send("GET", DUE, headers=wrong, key=None).status == 403
+
+
+@pytest.mark.parametrize("path", ["/log/checkpoint", "/internal/audit/events"])
+def test_the_internal_key_does_not_open_what_is_for_auditors(path: str) -> None:
+    """A service that holds it need not see who else asks for what."""
+    assert not opens(Doors(INTERNAL_KEY, AUDITOR_KEY), path, INTERNAL_KEY)
+    assert opens(Doors(INTERNAL_KEY, AUDITOR_KEY), path, AUDITOR_KEY)
+
+
+@pytest.mark.parametrize("key", ["", "None", INTERNAL_KEY])
+def test_without_an_auditors_key_the_auditors_paths_are_shut(key: str) -> None:
+    """Nothing that a caller could present opens them."""
+    assert not opens(Doors(INTERNAL_KEY), "/log/checkpoint", key)
+
+
+def test_one_key_for_both_is_refused() -> None:
+    """It would open secrets to auditors; the error names the setting and not the key."""
+    settings = Settings({"INTERNAL_KEY": "the-same", "AUDITOR_KEY": "the-same"})
+    with pytest.raises(SettingsError, match="AUDITOR_KEY is the same as INTERNAL_KEY") as caught:
+        _ = settings.auditor_key
+    assert "the-same" not in str(caught.value)
