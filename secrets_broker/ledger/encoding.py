@@ -6,6 +6,7 @@ serves may hold floats; they take RFC 8785 in full, which survives a trip throug
 """
 
 import unicodedata
+from base64 import b64decode, b64encode
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -26,6 +27,17 @@ def canonical_json(value: Any) -> bytes:
 def full_canonical_json(value: Any) -> bytes:
     """RFC 8785 in full: floats as ECMAScript prints them, keys by UTF-16 code units."""
     return rfc8785.dumps(value)
+
+
+def from_base64(text: str) -> bytes:
+    """Decode base64 (RFC 4648, section 4) that has one form only; raises ValueError.
+
+    Padding is there, and its bits are zero (section 3.5): no other text has the same bytes.
+    """
+    raw = b64decode(text, validate=True)
+    if b64encode(raw).decode() != text:
+        raise ValueError("not canonical base64")
+    return raw
 
 
 def rfc3339(moment: datetime) -> str:

@@ -1,21 +1,12 @@
-"""`secrets-broker keygen`: fresh settings.
-
-The signing key is in the form of a C2SP signed note's Ed25519 key, as Go's note package and
-the log tools read it: `PRIVATE+KEY+<name>+<id>+<base64(0x01 || seed)>`, and for the verifier
-`<name>+<id>+<base64(0x01 || public key)>`, id = SHA-256(name || 0x0A || 0x01 || public key)[:4].
-"""
+"""`secrets-broker keygen`: fresh settings."""
 
 import secrets
 from base64 import b64encode
-from hashlib import sha256
-from typing import Final
 
 import click
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from secrets_broker.ledger.note import SigningKey
 from secrets_broker.tools.common import data_dir_option
-
-_ED25519: Final = b"\x01"
 
 
 def new_key() -> str:
@@ -23,19 +14,15 @@ def new_key() -> str:
     return b64encode(secrets.token_bytes(32)).decode("ascii")
 
 
-def signing_keys(name: str, seed: bytes) -> tuple[str, str]:
-    """The signer's and the verifier's key of a name, from 32 random bytes."""
-    public = Ed25519PrivateKey.from_private_bytes(seed).public_key().public_bytes_raw()
-    key_id = sha256(name.encode() + b"\n" + _ED25519 + public).hexdigest()[:8]
-    private_text = b64encode(_ED25519 + seed).decode("ascii")
-    public_text = b64encode(_ED25519 + public).decode("ascii")
-    return f"PRIVATE+KEY+{name}+{key_id}+{private_text}", f"{name}+{key_id}+{public_text}"
+def signing_key(name: str) -> SigningKey:
+    """A fresh Ed25519 key: 32 random bytes and a name (RFC 8032, section 5.1.5)."""
+    return SigningKey(name, secrets.token_bytes(32))
 
 
 def fresh_settings() -> dict[str, str]:
     """Every setting that is a key, and the log's origin."""
     origin = f"secrets-broker.invalid/{secrets.token_hex(8)}"
-    signer, verifier = signing_keys(origin, secrets.token_bytes(32))
+    signer = signing_key(origin)
     return {
         "SECRETS_KMS_KEY": new_key(),
         "SECRETS_KMS_KEY_PREVIOUS": "",
@@ -43,8 +30,8 @@ def fresh_settings() -> dict[str, str]:
         "INTERNAL_KEY": new_key(),
         "AUDITOR_KEY": new_key(),
         "LEDGER_ORIGIN": origin,
-        "LEDGER_SIGNING_KEY": signer,
-        "LEDGER_VERIFIER_KEY": verifier,
+        "LEDGER_SIGNING_KEY": signer.private_text(),
+        "LEDGER_VERIFIER_KEY": str(signer.verifier),
     }
 
 

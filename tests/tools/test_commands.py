@@ -12,7 +12,6 @@ import pytest
 
 from secrets_broker import SecretsManager
 from secrets_broker.tools.cli import main
-from secrets_broker.tools.keygen import signing_keys
 from secrets_broker.tools.postgres.account import Account
 from tests.conftest import INTERNAL_KEY, KMS_KEY, Database
 from tests.tools.postgres.helpers import python_of, root_only, run_as
@@ -48,14 +47,6 @@ def settings(database: Database) -> dict[str, str]:
         "DATABASE_URL": database.service_url,
         "MIGRATION_DATABASE_URL": database.owner_url,
     }
-
-
-def test_signing_keys_are_in_the_form_of_a_signed_note() -> None:
-    """The published example of Go's note package: from its seed follow its two keys."""
-    private = "PRIVATE+KEY+PeterNeumann+c74f20a3+AYEKFALVFGyNhPJEMzD1QIDr+Y7hfZx09iUvxdXHKDFz"
-    public = "PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW"
-    seed = bytes.fromhex("810a1402d5146c8d84f2443330f54080ebf98ee17d9c74f6252fc5d5c7283173")
-    assert signing_keys("PeterNeumann", seed) == (private, public)
 
 
 def test_keygen_prints_lines_for_an_env_file(tmp_path: Path) -> None:
