@@ -6,7 +6,8 @@ from secrets_broker.ledger.connection import connect
 from secrets_broker.ledger.keks import check_keys
 from secrets_broker.ledger.keyring import Keyring
 from secrets_broker.ledger.kms import Provider, open_provider
-from secrets_broker.settings import Settings
+from secrets_broker.ledger.note import NoteError, SigningKey, VerifierKey
+from secrets_broker.settings import Settings, SettingsError
 
 
 def keyring(settings: Settings) -> Keyring:
@@ -51,3 +52,37 @@ def close(asked: Sequence[Provider]) -> None:
     """Let go of what providers hold open."""
     for provider in asked:
         provider.close()
+
+
+def signing_key(settings: Settings) -> SigningKey | None:
+    """What checkpoints are signed with, or None where there is no such key.
+
+    Raises SettingsError where it cannot be read, or is of another name than LEDGER_ORIGIN.
+    """
+    if settings.signing_key is None:
+        return None
+    try:
+        key = SigningKey.parse(settings.signing_key)
+    except NoteError as error:
+        raise SettingsError(f"LEDGER_SIGNING_KEY: {error}") from None
+    if settings.origin not in (None, key.name):
+        raise SettingsError(
+            f"LEDGER_SIGNING_KEY is the key of {key.name}, and not of LEDGER_ORIGIN: "
+            "a log signs under its own name"
+        )
+    return key
+
+
+def verifier_keys(settings: Settings) -> list[VerifierKey]:
+    """The keys that the log's checkpoints are verified with; raises SettingsError.
+
+    Those of LEDGER_VERIFIER_KEY, and the signing key's own where that is set.
+    """
+    try:
+        keys = [VerifierKey.parse(text) for text in settings.verifier_keys]
+    except NoteError as error:
+        raise SettingsError(f"LEDGER_VERIFIER_KEY: {error}") from None
+    own = signing_key(settings)
+    if own is not None and own.verifier not in keys:
+        keys.append(own.verifier)
+    return keys

@@ -19,6 +19,9 @@ from dotenv import dotenv_values
 
 DATA_DIR = "SECRETS_BROKER_DATA_DIR"
 ENVIRONMENT_KMS = "environment:"
+DEFAULT_CHECKPOINT_SECONDS = 1
+MIN_CHECKPOINT_SECONDS = 0.05
+MAX_CHECKPOINT_SECONDS = 3_600
 
 
 class SettingsError(Exception):
@@ -133,6 +136,47 @@ class Settings:
     def migration_database_url(self) -> str:
         """The owner of the schemas; where there is no such login, the service's."""
         return self.get("MIGRATION_DATABASE_URL") or self.database_url
+
+    @property
+    def signing_key(self) -> str | None:
+        """What checkpoints are signed with (LEDGER_SIGNING_KEY, as keygen prints it)."""
+        return self.get("LEDGER_SIGNING_KEY")
+
+    @property
+    def verifier_keys(self) -> tuple[str, ...]:
+        """The public halves (LEDGER_VERIFIER_KEY): this one and earlier ones, or none."""
+        return tuple((self.get("LEDGER_VERIFIER_KEY") or "").split())
+
+    @property
+    def origin(self) -> str | None:
+        """The log's name (LEDGER_ORIGIN), which its checkpoints begin with."""
+        return self.get("LEDGER_ORIGIN")
+
+    @property
+    def checkpoint_seconds(self) -> float:
+        """How long after the ledger grew a checkpoint is made (LEDGER_CHECKPOINT_SECONDS)."""
+        text = self.get("LEDGER_CHECKPOINT_SECONDS") or str(DEFAULT_CHECKPOINT_SECONDS)
+        try:
+            seconds = float(text)
+        except ValueError:
+            seconds = 0.0
+        if not MIN_CHECKPOINT_SECONDS <= seconds <= MAX_CHECKPOINT_SECONDS:
+            raise SettingsError(
+                "LEDGER_CHECKPOINT_SECONDS must be a number from "
+                f"{MIN_CHECKPOINT_SECONDS} to {MAX_CHECKPOINT_SECONDS}"
+            )
+        return seconds
+
+    @property
+    def checkpoint_file(self) -> Path | None:
+        """A checkpoint kept outside the database (LEDGER_CHECKPOINT_FILE)."""
+        path = self.get("LEDGER_CHECKPOINT_FILE")
+        return Path(path) if path else None
+
+    @property
+    def witnesses(self) -> tuple[str, ...]:
+        """Witnesses to submit checkpoints to (LEDGER_WITNESSES): URL and verifier key in turn."""
+        return tuple((self.get("LEDGER_WITNESSES") or "").split())
 
     @property
     def erasures(self) -> Path | None:
