@@ -16,7 +16,7 @@ from psycopg import AsyncConnection
 
 from secrets_broker.ledger.checkpoint import Checkpoint, SignedCheckpoint
 from secrets_broker.ledger.connection import connect
-from secrets_broker.ledger.continuity import CheckpointFile, was_renamed
+from secrets_broker.ledger.continuity import CheckpointFile, restored_since
 from secrets_broker.ledger.errors import (
     LedgerError,
     LedgerMismatchError,
@@ -138,7 +138,7 @@ async def _state(connection: AsyncConnection[Any], key: SigningKey) -> Published
     if state.in_recovery:
         raise LedgerUnavailableError("this database is a standby: no checkpoint is made of it")
     origin, size = state.place
-    if origin not in (None, key.name) and not await was_renamed(connection, origin, key.name):
+    if origin not in (None, key.name) and not await _renamed(connection, state, key):
         raise LedgerUnavailableError(
             f"this ledger's checkpoints are of {origin}, and LEDGER_SIGNING_KEY is of {key.name}: "
             "only a ledger that was restored takes another origin; see: secrets-broker restored"
@@ -148,6 +148,12 @@ async def _state(connection: AsyncConnection[Any], key: SigningKey) -> Published
             f"the ledger has {state.size} events, and the published checkpoint is of {size}"
         )
     return state
+
+
+async def _renamed(connection: AsyncConnection[Any], state: Published, key: SigningKey) -> bool:
+    if state.checkpoint is None:
+        return False
+    return (await restored_since(connection, state.checkpoint.checkpoint, key.name)).renamed
 
 
 async def _root(connection: AsyncConnection[Any], state: Published, key: SigningKey) -> bytes:

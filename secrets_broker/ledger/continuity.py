@@ -8,7 +8,6 @@ a file outside the database, for a database that was restored, checkpoints and a
 
 import fcntl
 import os
-from base64 import b64encode
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -22,17 +21,15 @@ from secrets_broker.ledger.note import NoteError, VerifierKey
 from secrets_broker.ledger.proof import ProofError
 from secrets_broker.ledger.published import Published, read_published
 
-_WAS_RESTORED: Final = """
-    SELECT EXISTS (
-        SELECT FROM ledger.events
-        WHERE ok AND type = 'ledger.restored' AND details ->> 'origin' = %s
-          AND (details ->> 'size')::bigint = %s AND details ->> 'root' = %s)
-"""
-_WAS_RENAMED: Final = """
-    SELECT EXISTS (
-        SELECT FROM ledger.events
-        WHERE ok AND type = 'ledger.restored' AND details ->> 'origin' = %s
-          AND details ->> 'new_origin' = %s)
+# An event of this type stands where the restored ledger ended, and names the last checkpoint
+# that was published before. What of the old log lies between was lost; what lies before is here.
+_RESTORED: Final = """
+    SELECT count(*) > 0,
+           coalesce(bool_or(%(size)s > position AND %(size)s <= (details ->> 'size')::bigint),
+                    false),
+           coalesce(bool_or(details ->> 'new_origin' = %(new_origin)s), false)
+    FROM ledger.events
+    WHERE ok AND type = 'ledger.restored' AND details ->> 'origin' = %(origin)s
 """
 _ADVICE: Final = (
     "Nothing is appended to it. If it was restored from a backup, see: secrets-broker restored"
@@ -114,9 +111,10 @@ class Continuity:
         self, connection: AsyncConnection[Any], state: Published, known: SignedCheckpoint, what: str
     ) -> None:
         self._check_signature(known, what)
-        if await was_restored(connection, known.checkpoint):
+        restored = await restored_since(connection, known.checkpoint)
+        if restored.lost:
             return  # the ledger itself says that it left this one behind
-        if state.place[0] not in (None, known.checkpoint.origin):
+        if state.place[0] not in (None, known.checkpoint.origin) and not restored.at_all:
             raise LedgerMismatchError(
                 f"{what} is of {known.checkpoint.origin}, and this ledger is {state.place[0]}. "
                 f"{_ADVICE}"
@@ -154,23 +152,26 @@ async def check_extends(
         )
 
 
-async def was_restored(connection: AsyncConnection[Any], left_behind: Checkpoint) -> bool:
-    """Tell whether the ledger has an event that says so, and names that very checkpoint."""
-    named = (left_behind.origin, left_behind.size, b64encode(left_behind.root).decode())
-    cursor = await connection.execute(_WAS_RESTORED, named)
-    return await cursor.fetchone() == (True,)
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """What the ledger's own ledger.restored events say of a checkpoint."""
+
+    at_all: bool
+    """Whether a ledger of that origin was restored."""
+    lost: bool
+    """Whether the checkpoint is of events that were lost then."""
+    renamed: bool
+    """Whether the ledger went on under the origin that was asked for."""
 
 
-async def was_renamed(connection: AsyncConnection[Any], before: str | None, now: str) -> bool:
-    """Tell whether the ledger has an event that says that it goes on under that origin."""
-    cursor = await connection.execute(_WAS_RENAMED, (before, now))
-    return await cursor.fetchone() == (True,)
-
-
-def latest(*known: SignedCheckpoint | None) -> SignedCheckpoint | None:
-    """The largest of some checkpoints of one log."""
-    found = [signed for signed in known if signed]
-    return max(found, key=lambda signed: signed.checkpoint.size, default=None)
+async def restored_since(
+    connection: AsyncConnection[Any], checkpoint: Checkpoint, new_origin: str | None = None
+) -> Restored:
+    """Read the events that name the checkpoint's origin; an index is on just those."""
+    asked = {"origin": checkpoint.origin, "size": checkpoint.size, "new_origin": new_origin}
+    cursor = await connection.execute(_RESTORED, asked)
+    ((at_all, lost, renamed),) = await cursor.fetchall()
+    return Restored(at_all, lost, renamed)
 
 
 async def _published(connection: AsyncConnection[Any]) -> Published:

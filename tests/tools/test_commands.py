@@ -13,7 +13,7 @@ import pytest
 from secrets_broker import SecretsManager
 from secrets_broker.tools.cli import main
 from secrets_broker.tools.postgres.account import Account
-from tests.conftest import INTERNAL_KEY, KMS_KEY, Database
+from tests.conftest import INTERNAL_KEY, KMS_KEY, SIGNING_KEY, Database
 from tests.tools.postgres.helpers import python_of, root_only, run_as
 
 ROOT = Path(__file__).parents[2]
@@ -70,13 +70,14 @@ def test_serve_names_the_setting_that_is_missing(
     assert f"{missing} not set" in done.stderr
 
 
-@pytest.mark.parametrize("command", ["serve", "rebuild"])
+@pytest.mark.parametrize("command", ["serve", "rebuild", "proof 0", "restored --reason r"])
 def test_a_database_without_the_schema_is_refused(
     empty_database: str, database: Database, tmp_path: Path, command: str
 ) -> None:
     """It says which command makes the schema."""
     urls = dict.fromkeys(["DATABASE_URL", "MIGRATION_DATABASE_URL"], empty_database)
-    done = run(command, cwd=tmp_path, env={**settings(database), **urls})
+    env = {**settings(database), **urls, "LEDGER_SIGNING_KEY": SIGNING_KEY}
+    done = run(*command.split(), cwd=tmp_path, env=env)
     assert done.returncode == 1
     assert "secrets-broker migrate" in done.stderr
 
@@ -169,6 +170,7 @@ def test_settings_of_a_data_dir_win(database: Database, tmp_path: Path) -> None:
     [
         *("serve", "migrate", "rebuild", "import-legacy", "rotate-key", "due"),
         *("rotate-key --data-keys", "erase * * --reason r --yes", "erase --list"),
+        *("proof 0", "restored --reason r"),
     ],
 )
 def test_a_data_dir_without_settings_is_refused(
