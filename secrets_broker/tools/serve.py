@@ -10,7 +10,7 @@ from typing import Final, NoReturn
 import click
 
 from secrets_broker import logs
-from secrets_broker.keys import close, continuity, keyring, providers
+from secrets_broker.keys import close, continuity, keyring, providers, signing_key
 from secrets_broker.ledger.connection import connect
 from secrets_broker.ledger.continuity import Continuity
 from secrets_broker.ledger.errors import KmsError, LedgerUnavailableError, WrongKeyError
@@ -78,6 +78,7 @@ def _check(settings: Settings) -> None:
     """Name what is missing now, rather than request by request."""
     keys, asked = keyring(settings), providers(settings)
     _ = settings.internal_key, settings.auditor_key, settings.checkpoint_seconds
+    signing_key(settings)
     check_checkpoint_file(continuity(settings))
     try:
         require_schema(settings.database_url)

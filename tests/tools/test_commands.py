@@ -11,6 +11,7 @@ import psycopg
 import pytest
 
 from secrets_broker import SecretsManager
+from secrets_broker.ledger.note import SigningKey, VerifierKey
 from secrets_broker.tools.cli import main
 from secrets_broker.tools.postgres.account import Account
 from tests.conftest import INTERNAL_KEY, KMS_KEY, SIGNING_KEY, Database
@@ -58,6 +59,39 @@ def test_keygen_prints_lines_for_an_env_file(tmp_path: Path) -> None:
         "SECRETS_KMS_KEY_PREVIOUS=",
         "SECRETS_KMS=",
     }
+
+
+def test_a_signing_key_can_be_renewed_under_its_name(tmp_path: Path) -> None:
+    """--origin names the log; the verifier key is the signing key's, and both are of that name."""
+    lines = run("keygen", "--origin", "log.example", cwd=tmp_path).stdout.splitlines()
+    made = dict(line.split("=", 1) for line in lines)
+    key = SigningKey.parse(made["LEDGER_SIGNING_KEY"])
+    assert (key.name, made["LEDGER_ORIGIN"]) == ("log.example", "log.example")
+    assert VerifierKey.parse(made["LEDGER_VERIFIER_KEY"]) == key.verifier
+    assert run("keygen", "--origin", "a b", cwd=tmp_path).returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"LEDGER_SIGNING_KEY": SIGNING_KEY[:-3] + "abc"}, "LEDGER_SIGNING_KEY: "),
+        ({"LEDGER_SIGNING_KEY": SIGNING_KEY, "LEDGER_ORIGIN": "other"}, "LEDGER_ORIGIN"),
+        ({"LEDGER_VERIFIER_KEY": "rubbish"}, "LEDGER_VERIFIER_KEY: "),
+        ({"LEDGER_CHECKPOINT_SECONDS": "soon"}, "LEDGER_CHECKPOINT_SECONDS"),
+        ({"LEDGER_CHECKPOINT_SECONDS": "nan"}, "LEDGER_CHECKPOINT_SECONDS"),
+        ({"LEDGER_CHECKPOINT_FILE": "/nonexistent/checkpoint"}, "LEDGER_CHECKPOINT_FILE"),
+        ({"AUDITOR_KEY": INTERNAL_KEY}, "AUDITOR_KEY"),
+    ],
+)
+def test_serve_refuses_settings_of_checkpoints_that_are_wrong(
+    database: Database, tmp_path: Path, changed: dict[str, str], message: str
+) -> None:
+    """At the start, by name, and without the value, which may be nearly a key."""
+    done = run("serve", cwd=tmp_path, env={**settings(database), **changed})
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "AYEK" not in done.stderr
 
 
 @pytest.mark.parametrize("missing", ["SECRETS_KMS_KEY", "INTERNAL_KEY", "DATABASE_URL"])
