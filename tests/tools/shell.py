@@ -24,12 +24,10 @@ class Shell:
         self._folder = folder
         tools = folder / "bin"
         tools.mkdir()
-        command = tools / "secrets-broker"
-        command.write_text(
-            f'#!/bin/sh\nPYTHONPATH={ROOT} exec {sys.executable} -m secrets_broker "$@"\n'
-        )
-        command.chmod(command.stat().st_mode | stat.S_IXUSR)
-        (tools / "python3").symlink_to(sys.executable)
+        for name, words in (("secrets-broker", "-m secrets_broker"), ("python3", "")):
+            command = tools / name
+            command.write_text(f'#!/bin/sh\nPYTHONPATH={ROOT} exec {sys.executable} {words} "$@"\n')
+            command.chmod(command.stat().st_mode | stat.S_IXUSR)
         # PostgreSQL's own tools, as new as its server: an older pg_dump refuses a newer one.
         self._path = f"{tools}:{binaries}:{os.environ['PATH']}"
 
