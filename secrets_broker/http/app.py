@@ -14,8 +14,9 @@ from secrets_broker.http.credentials import CredentialDelete, CredentialLookup, 
 from secrets_broker.http.doors import Doors
 from secrets_broker.http.gate import Gate
 from secrets_broker.http.health import Live, Metrics, OpenApi, Ready
-from secrets_broker.keys import keyring, providers
+from secrets_broker.keys import keyring, providers, witnesses
 from secrets_broker.ledger.errors import LedgerUnavailableError
+from secrets_broker.ledger.submitter import Submitter
 from secrets_broker.ledger.writer import Writer
 from secrets_broker.projections.host_credentials import HostCredentials
 from secrets_broker.projections.reader import Reader
@@ -31,9 +32,10 @@ App = falcon.asgi.App[Any, Any]
 class _Lifespan:
     """Starts the writer with the server and lets it finish before the server ends."""
 
-    def __init__(self, writer: Writer, reader: Reader) -> None:
+    def __init__(self, writer: Writer, reader: Reader, submitter: Submitter) -> None:
         self._writer = writer
         self._reader = reader
+        self._submitter = submitter
 
     async def process_startup(self, scope: Mapping[str, Any], event: Mapping[str, Any]) -> None:
         try:
@@ -41,9 +43,11 @@ class _Lifespan:
         except LedgerUnavailableError as error:
             # Not fatal: requests get 503 until the writer, which tries again, succeeds.
             _log.error("not_ready", why=str(error))
+        await self._submitter.start()
         _settle_garbage_collector()
 
     async def process_shutdown(self, scope: Mapping[str, Any], event: Mapping[str, Any]) -> None:
+        await self._submitter.close()
         await self._reader.close()
         await self._writer.close()
 
@@ -56,11 +60,11 @@ def _settle_garbage_collector() -> None:
     gc.set_threshold(_GARBAGE_THRESHOLD)
 
 
-def create_app(writer: Writer, reader: Reader, doors: Doors) -> App:
+def create_app(writer: Writer, reader: Reader, submitter: Submitter, doors: Doors) -> App:
     """Put the application together."""
     app: App = falcon.asgi.App()
     app.add_middleware(Gate(doors))
-    app.add_middleware(_Lifespan(writer, reader))
+    app.add_middleware(_Lifespan(writer, reader, submitter))
     errors.install(app)
     app.add_route("/internal/secrets/credential-upsert", CredentialUpsert(writer))
     app.add_route("/internal/secrets/credential-lookup", CredentialLookup(writer))
@@ -80,4 +84,5 @@ def from_settings() -> App:
     keys, asked = keyring(settings), providers(settings)
     writer = Writer(settings.database_url, keys, HostCredentials(), asked)
     doors = Doors(settings.internal_key, settings.auditor_key)
-    return create_app(writer, Reader(settings.database_url), doors)
+    submitter = Submitter(settings.database_url, witnesses(settings))
+    return create_app(writer, Reader(settings.database_url), submitter, doors)

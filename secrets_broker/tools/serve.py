@@ -10,7 +10,7 @@ from typing import Final, NoReturn
 import click
 
 from secrets_broker import logs
-from secrets_broker.keys import close, keyring, providers
+from secrets_broker.keys import close, keyring, providers, witnesses
 from secrets_broker.ledger.connection import connect
 from secrets_broker.ledger.errors import KmsError, LedgerUnavailableError, WrongKeyError
 from secrets_broker.ledger.keks import check_keys
@@ -65,10 +65,11 @@ def serve(data_dir: Path | None, host: str, port: int, workers: int) -> None:
         check_erasures(settings)
     if settings.data_dir is not None:
         os.environ[DATA_DIR] = str(settings.data_dir)
-    _become(server_command(host, port, workers))
+    become(server_command(host, port, workers))
 
 
-def _become(command: list[str]) -> NoReturn:
+def become(command: list[str]) -> NoReturn:
+    """Replace this process."""
     # Not from a shell, and every part is ours but host and port, which click has checked.
     os.execv(command[0], command)  # noqa: S606
 
@@ -76,7 +77,7 @@ def _become(command: list[str]) -> NoReturn:
 def _check(settings: Settings) -> None:
     """Name what is missing now, rather than request by request."""
     keys, asked = keyring(settings), providers(settings)
-    _ = settings.internal_key, settings.auditor_key
+    _ = settings.internal_key, settings.auditor_key, witnesses(settings)
     try:
         require_schema(settings.database_url)
     except CannotConnectError as error:
