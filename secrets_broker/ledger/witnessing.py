@@ -1,4 +1,4 @@
-"""Getting checkpoints cosigned: which proof a witness needs, what its answers mean, what is kept."""
+"""Getting checkpoints cosigned: the proof a witness needs, what it answers, what is kept."""
 
 from dataclasses import dataclass
 from typing import Any, Final
@@ -88,7 +88,9 @@ async def _submit(
     try:
         proof = await prove(connection, plan_consistency(old, signed.checkpoint.size))
     except ProofError as error:
-        raise WitnessDisagreesError(f"no proof can be made for {witness.key.name}: {error}") from None
+        raise WitnessDisagreesError(
+            f"no proof can be made for {witness.key.name}: {error}"
+        ) from None
     request = AddCheckpoint(old, tuple(proof), signed).encode()
     try:
         answer = await submit(witness, request)

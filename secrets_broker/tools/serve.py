@@ -32,12 +32,13 @@ from secrets_broker.tools.erase_again import check_erasures
 _CONFIGURATION: Final = "python:secrets_broker.http.gunicorn_conf"
 
 
-def server_command(host: str, port: int, workers: int) -> list[str]:
+def server_command(host: str, port: int, workers: int, *application: str) -> list[str]:
     """gunicorn with the shipped configuration; no secret is in its arguments."""
     return [
         *(sys.executable, "-m", "gunicorn", "--config", _CONFIGURATION),
         *("--bind", f"[{host}]:{port}" if ":" in host else f"{host}:{port}"),
         *("--workers", str(workers)),
+        *application,
     ]
 
 
@@ -48,7 +49,7 @@ def default_workers() -> int:
 
 @click.command()
 @data_dir_option
-@address_options
+@address_options()
 @click.option(
     "--workers",
     default=default_workers,

@@ -18,6 +18,7 @@ from secrets_broker.http.doors import Doors, is_protected
 from secrets_broker.http.health import DETAILS
 from secrets_broker.ledger.commands import Delete, Lookup, Upsert
 from secrets_broker.ledger.keyring import Keyring
+from secrets_broker.ledger.submitter import Submitter
 from secrets_broker.ledger.writer import Writer
 from secrets_broker.projections.host_credentials import HostCredentials
 from secrets_broker.projections.reader import Reader
@@ -89,7 +90,7 @@ def test_the_query_is_described_as_the_code_takes_it(description: Any) -> None:
 def test_every_route_is_described_and_nothing_else(description: Any, keyring: Keyring) -> None:
     """Paths and methods are those of the application."""
     writer = Writer("postgresql://", keyring, HostCredentials())
-    app = create_app(writer, Reader("postgresql://"), Doors("key"))
+    app = create_app(writer, Reader(""), Submitter("", []), Doors("key"))
     routes = {
         (path, method)
         for path in _templates(app._router._roots)
