@@ -120,11 +120,13 @@ def _post(witness: Witness, body: bytes, seconds: float) -> Answer:
 
 def _ask(connection: HTTPConnection, path: str, body: bytes) -> Answer:
     connection.request("POST", path, body, _HEADERS)
-    response = connection.getresponse()
-    read = response.read(MAX_ANSWER_BYTES + 1)
-    if len(read) > MAX_ANSWER_BYTES:
-        raise UnreachableError(f"the answer is longer than {MAX_ANSWER_BYTES} bytes")
-    return Answer(response.status, response.headers.get_content_type(), read)
+    with connection.getresponse() as response:
+        read = response.read(MAX_ANSWER_BYTES + 1)
+        if len(read) > MAX_ANSWER_BYTES:
+            raise UnreachableError(f"the answer is longer than {MAX_ANSWER_BYTES} bytes")
+        if response.length:  # still to come, when the connection has ended
+            raise UnreachableError("the answer ended early")
+        return Answer(response.status, response.headers.get_content_type(), read)
 
 
 @contextmanager
@@ -136,12 +138,11 @@ def _cut_off(connection: HTTPConnection, seconds: float) -> Iterator[None]:
     timer.start()
     try:
         yield
-    except (OSError, HTTPException):
-        if timer.finished.is_set():
-            raise UnreachableError(f"no whole answer within {seconds:g} s") from None
-        raise
     finally:
+        late = timer.finished.is_set()
         timer.cancel()
+        if late:  # whatever was made of what had come until then
+            raise UnreachableError(f"no whole answer within {seconds:g} s") from None
 
 
 def _shut(sock: socket.socket) -> None:
