@@ -11,7 +11,7 @@ from secrets_broker.ledger.errors import LedgerError
 from secrets_broker.ledger.hashes import prove
 from secrets_broker.ledger.note import NoteError, Signature, parse_signatures
 from secrets_broker.ledger.proof import ProofError, plan_consistency
-from secrets_broker.ledger.published import keep_cosignature, read_published
+from secrets_broker.ledger.published import Published, keep_cosignature, read_published
 from secrets_broker.ledger.witness import SIZE_TYPE, AddCheckpoint, parse_size
 from secrets_broker.ledger.witness_http import Answer, Witness, submit
 
@@ -46,8 +46,12 @@ class Held:
 
 
 async def published_checkpoint(connection: AsyncConnection[Any]) -> SignedCheckpoint | None:
+    """What to submit, or None."""
+    return submittable(await read_published(connection))
+
+
+def submittable(published: Published) -> SignedCheckpoint | None:
     """What to submit; None before the first checkpoint, and on a standby, which may be behind."""
-    published = await read_published(connection)
     return None if published.in_recovery else published.checkpoint
 
 

@@ -70,13 +70,16 @@ def test_serve_names_the_setting_that_is_missing(
     assert f"{missing} not set" in done.stderr
 
 
-@pytest.mark.parametrize("command", ["serve", "rebuild"])
+@pytest.mark.parametrize("command", ["serve", "rebuild", "witness"])
 def test_a_database_without_the_schema_is_refused(
     empty_database: str, database: Database, tmp_path: Path, command: str
 ) -> None:
     """It says which command makes the schema."""
     urls = dict.fromkeys(["DATABASE_URL", "MIGRATION_DATABASE_URL"], empty_database)
-    done = run(command, cwd=tmp_path, env={**settings(database), **urls})
+    needed = {
+        "LEDGER_WITNESSES": "http://w w+ebab6a1c+BAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
+    }
+    done = run(command, cwd=tmp_path, env={**settings(database), **urls, **needed})
     assert done.returncode == 1
     assert "secrets-broker migrate" in done.stderr
 
@@ -167,7 +170,8 @@ def test_settings_of_a_data_dir_win(database: Database, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "command",
     [
-        *("serve", "migrate", "rebuild", "import-legacy", "rotate-key", "due"),
+        *("serve", "migrate", "rebuild", "import-legacy", "rotate-key", "due", "witness"),
+        "witness serve",
         *("rotate-key --data-keys", "erase * * --reason r --yes", "erase --list"),
     ],
 )
@@ -180,7 +184,9 @@ def test_a_data_dir_without_settings_is_refused(
     assert "misspelt has no .env" in done.stderr
 
 
-@pytest.mark.parametrize("command", ["dev", "serve", "migrate", "rebuild", "import-legacy"])
+@pytest.mark.parametrize(
+    "command", ["dev", "serve", "migrate", "rebuild", "import-legacy", "witness"]
+)
 def test_settings_that_cannot_be_read_are_told(tmp_path: Path, command: str) -> None:
     """A file of settings that cannot be read is named in a line, without what is in it."""
     (tmp_path / ".env").write_bytes(b"SECRETS_KMS_KEY=mArKeR\xff\n")

@@ -10,15 +10,22 @@ from pathlib import Path
 
 import pytest
 
+from secrets_broker.ledger.checkpoint import Checkpoint, SignedCheckpoint
 from secrets_broker.ledger.connection import connect
 from secrets_broker.ledger.endpoint import UnreachableError
 from secrets_broker.ledger.keyring import Keyring
+from secrets_broker.ledger.merkle import EMPTY_ROOT
 from secrets_broker.ledger.note import COSIGNATURE, Note, Signature, SigningKey, parse_signatures
-from secrets_broker.ledger.published import read_published
+from secrets_broker.ledger.published import Published, read_published
 from secrets_broker.ledger.witness import AddCheckpoint
 from secrets_broker.ledger.witness_http import Witness
 from secrets_broker.ledger.witness_http import submit as post
-from secrets_broker.ledger.witnessing import WitnessDisagreesError, WitnessError, cosign
+from secrets_broker.ledger.witnessing import (
+    WitnessDisagreesError,
+    WitnessError,
+    cosign,
+    submittable,
+)
 from secrets_broker.tools.postgres import Cluster
 from tests.conftest import TEMPLATE, Database, fresh_database
 from tests.http.conftest import serving
@@ -363,6 +370,33 @@ def test_the_service_submits_each_checkpoint(
         assert service.lookup(host="nobody", purpose="ssh").status == 404
     assert "witness_failed" in log.read_text()
     assert kept(ledger) == [(2, witness.key.name), (5, witness.key.name)]
+
+
+def test_one_process_submits_and_another_takes_over(
+    ledger: Database, witness: Running, tmp_path: Path
+) -> None:
+    """Of two workers one holds the lock; when it is killed, somebody else goes on."""
+    setting = {"LEDGER_WITNESSES": f"{witness.url} {witness.key}"}
+    holders = """
+        SELECT application_name FROM pg_locks JOIN pg_stat_activity USING (pid)
+        WHERE locktype = 'advisory' AND granted AND datname = current_database()
+    """
+    with serving(ledger.service_url, tmp_path / "service.log", settings=setting) as service:
+        publish_checkpoint(ledger, 2)
+        _until(ledger, (2, witness.key.name))
+        ((name,),) = ledger.fetch(holders)
+        holder = int(name.rpartition(" ")[2])
+        assert holder in service.workers()
+        os.kill(holder, signal.SIGKILL)
+        publish_checkpoint(ledger, 5)
+        _until(ledger, (5, witness.key.name))
+
+
+def test_a_standby_submits_nothing() -> None:
+    """It may be behind, which a witness would take for a ledger that was set back."""
+    signed = SignedCheckpoint.sign(Checkpoint(LOG.name, 0, EMPTY_ROOT), LOG)
+    assert submittable(Published(in_recovery=True, size=0, checkpoint=signed)) is None
+    assert submittable(Published(in_recovery=False, size=0, checkpoint=signed)) is signed
 
 
 def test_the_service_tells_of_a_witness_that_disagrees(
