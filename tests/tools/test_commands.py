@@ -11,6 +11,7 @@ import psycopg
 import pytest
 
 from secrets_broker import SecretsManager
+from secrets_broker.ledger.note import COSIGNATURE, VerifierKey
 from secrets_broker.tools.cli import main
 from secrets_broker.tools.postgres.account import Account
 from tests.conftest import INTERNAL_KEY, KMS_KEY, Database
@@ -76,9 +77,7 @@ def test_a_database_without_the_schema_is_refused(
 ) -> None:
     """It says which command makes the schema."""
     urls = dict.fromkeys(["DATABASE_URL", "MIGRATION_DATABASE_URL"], empty_database)
-    needed = {
-        "LEDGER_WITNESSES": "http://w w+ebab6a1c+BAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
-    }
+    needed = {"LEDGER_WITNESSES": f"http://w {VerifierKey('w', COSIGNATURE, bytes(32))}"}
     done = run(command, cwd=tmp_path, env={**settings(database), **urls, **needed})
     assert done.returncode == 1
     assert "secrets-broker migrate" in done.stderr

@@ -33,7 +33,8 @@ from tests.ledger.checkpoints import LOG, publish_checkpoint
 from tests.ledger.helpers import lookup, record, run, upsert
 from tests.tools.test_commands import run as command
 from tests.tools.test_commands import settings
-from tests.tools.witness_process import Running, answering, dripping, free_port, started, witnessing
+from tests.tools.test_dev import free_port
+from tests.tools.witness_process import Running, answering, dripping, started, witnessing
 
 KEY = SigningKey("witness.example/w1", bytes(32), COSIGNATURE)
 FOREIGN = SigningKey("witness.example/w2", bytes(range(32)), COSIGNATURE)

@@ -20,6 +20,7 @@ from secrets_broker.ledger.note import VerifierKey
 from secrets_broker.ledger.witness import PATH, AddCheckpoint
 from tests.http.client import Answer
 from tests.tools.test_commands import ROOT
+from tests.tools.test_dev import free_port
 
 START_SECONDS = 30
 
@@ -63,13 +64,6 @@ class Running:
         """End it, workers and all, as a crash of the machine would."""
         os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait(timeout=20)
-
-
-def free_port() -> int:
-    """A port that nobody listens at."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
 
 
 @contextmanager
