@@ -6,6 +6,7 @@ import signal
 import stat
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -270,7 +271,7 @@ SIZE = {"Content-Type": "text/x.tlog.size"}
         (409, b"3\n", SIZE, "HTTP 409, without another size"),
         (409, b"three\n", SIZE, "HTTP 409, without another size"),
         (409, b"3", SIZE, "HTTP 409, without another size"),
-        (409, b"3\n", {"Content-Type": "text/plain"}, "HTTP 409, without another size"),
+        (409, b"9\n", {"Content-Type": "text/plain"}, "HTTP 409, without another size"),
     ],
 )
 def test_what_a_witness_may_answer_instead(
@@ -287,7 +288,9 @@ def test_what_a_witness_may_answer_instead(
 def test_only_the_configured_keys_cosignature_is_kept(ledger: Database) -> None:
     """Beside it there may be others, which nobody asked for."""
     text = publish_checkpoint(ledger).note.text
-    lines = "".join(str(key.cosign(text, 1_700_000_000)) for key in (FOREIGN, KEY))
+    good = KEY.cosign(text, 1_700_000_000)
+    misnamed = replace(good, name="witness.example/another")
+    lines = f"{misnamed}{FOREIGN.cosign(text, 1_700_000_000)}{good}"
     with answering(200, lines.encode()) as url:
         cosign_at(ledger, url)
     assert kept(ledger) == [(5, KEY.name)]
