@@ -13,6 +13,7 @@ from secrets_broker.tools.rebuild import rebuild
 from secrets_broker.tools.restored import restored
 from secrets_broker.tools.rotate_key import rotate_key
 from secrets_broker.tools.serve import serve
+from secrets_broker.tools.witness import witness
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -27,7 +28,7 @@ def main() -> None:
 
 COMMANDS = (
     *(dev, serve, keygen, migrate, rebuild, rotate_key, erase, due),
-    *(import_legacy_command, proof, restored),
+    *(import_legacy_command, proof, restored, witness),
 )
 for command in COMMANDS:
     main.add_command(command)

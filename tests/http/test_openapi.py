@@ -90,7 +90,7 @@ def test_the_query_is_described_as_the_code_takes_it(description: Any) -> None:
 def test_every_route_is_described_and_nothing_else(description: Any, keyring: Keyring) -> None:
     """Paths and methods are those of the application."""
     writer = Writer("postgresql://", keyring, HostCredentials())
-    app = create_app(writer, Reader("postgresql://"), Doors("key"))
+    app = create_app(writer, Reader(""), Doors("key"))
     routes = {
         (path.replace(":path}", "}"), method)
         for path in _templates(app._router._roots)
