@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
-from threading import Thread, Timer
+from threading import Event, Thread, Timer
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -132,20 +132,20 @@ def _ask(connection: HTTPConnection, path: str, body: bytes) -> Answer:
 @contextmanager
 def _cut_off(connection: HTTPConnection, seconds: float) -> Iterator[None]:
     """End the connection after that time: a server may send a byte now and then for ever."""
-    sock = connection.sock
-    timer = Timer(seconds, _shut, [sock])
+    late = Event()
+    timer = Timer(seconds, _shut, [connection.sock, late])
     timer.daemon = True
     timer.start()
     try:
         yield
     finally:
-        late = timer.finished.is_set()
         timer.cancel()
-        if late:  # whatever was made of what had come until then
+        if late.is_set():  # whatever was made of what had come until then
             raise UnreachableError(f"no whole answer within {seconds:g} s") from None
 
 
-def _shut(sock: socket.socket) -> None:
+def _shut(sock: socket.socket, late: Event) -> None:
+    late.set()  # first: whoever reads wakes up as soon as the connection ends
     # The base class's: TLS is not to be ended in order with a server that lets us wait.
     try:
         socket.socket.shutdown(sock, socket.SHUT_RDWR)
