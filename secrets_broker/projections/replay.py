@@ -26,8 +26,8 @@ from secrets_broker.ledger.errors import DecryptionError
 from secrets_broker.ledger.events import IS_CHANGE
 from secrets_broker.ledger.keyring import DataKey, Keyring
 from secrets_broker.projections.host_credentials import REPLAY, parameters
-from secrets_broker.projections.moment import Fetch
 from secrets_broker.projections.pattern import ANY, like
+from secrets_broker.projections.point import Fetch
 from secrets_broker.projections.rebuild import Unreadable
 
 PAGE_NAMES: Final = 4_000  # some milliseconds of work for each statement

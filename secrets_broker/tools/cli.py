@@ -9,6 +9,7 @@ from secrets_broker.tools.import_legacy import import_legacy_command
 from secrets_broker.tools.keygen import keygen
 from secrets_broker.tools.migrate import migrate
 from secrets_broker.tools.rebuild import rebuild
+from secrets_broker.tools.replay import replay
 from secrets_broker.tools.rotate_key import rotate_key
 from secrets_broker.tools.serve import serve
 
@@ -26,6 +27,7 @@ def main() -> None:
 COMMANDS = (
     *(dev, serve, keygen, migrate, rebuild, rotate_key, erase, due),
     import_legacy_command,
+    replay,
 )
 for command in COMMANDS:
     main.add_command(command)

@@ -14,7 +14,7 @@ from secrets_broker.ledger.connection import connect
 from secrets_broker.ledger.encoding import rfc3339
 from secrets_broker.ledger.errors import InvalidCommandError
 from secrets_broker.ledger.keyring import Keyring
-from secrets_broker.projections.moment import MAX_POSITION, Moment, asking
+from secrets_broker.projections.point import MAX_POSITION, Point, asking
 from secrets_broker.projections.reader import READ_SESSION
 from secrets_broker.projections.replay import FIRST, Credential, Page, Scope, page, state
 from secrets_broker.tools.postgres import Cluster
@@ -224,7 +224,7 @@ def test_an_auditors_login_is_enough_for_metadata(database: Database, keyring: K
         async with await connect(database.owner_url, READ_SESSION) as connection:
             await connection.execute("SET ROLE secrets_broker_auditor")
             fetch = asking(connection)
-            assert await Moment.parse("at", "0m").resolve(fetch) == 2
+            assert await Point.parse("at", "0m").resolve(fetch) == 2
             return [one async for one in state(fetch, None, Scope(1))]
 
     (result,) = run(found())
@@ -237,7 +237,7 @@ def resolved(database: Database, *texts: str) -> list[int | str]:
     async def one(text: str) -> int | str:
         async with await connect(database.service_url, READ_SESSION) as connection:
             try:
-                return await Moment.parse("at", text).resolve(asking(connection))
+                return await Point.parse("at", text).resolve(asking(connection))
             except InvalidCommandError as error:
                 return str(error)
 
@@ -283,6 +283,6 @@ def test_what_is_not_there_yet_has_no_state(database: Database, keyring: Keyring
 def test_what_is_no_point_in_the_ledger_is_refused(text: str) -> None:
     """Whatever it is, an error that names the field and does not repeat it."""
     with pytest.raises(InvalidCommandError, match=r"^at: ") as caught:
-        Moment.parse("at", text)
+        Point.parse("at", text)
     assert "m4rker" not in str(caught.value)
     assert "9" * 30 not in str(caught.value)

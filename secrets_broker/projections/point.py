@@ -58,7 +58,7 @@ _SEARCH: Final = """
 
 
 @dataclass(frozen=True, slots=True)
-class Moment:
+class Point:
     """What somebody wrote; `field` is where, for errors. One of the others is set."""
 
     field: str
@@ -67,7 +67,7 @@ class Moment:
     ago: timedelta | None = None
 
     @classmethod
-    def parse(cls, field: str, text: str) -> "Moment":
+    def parse(cls, field: str, text: str) -> "Point":
         """Read one; raises InvalidCommandError, which names the field and not the text."""
         if _DIGITS.fullmatch(text):
             # Before int(): it refuses very long ones in words of its own.
