@@ -38,6 +38,7 @@ _MAY_OPEN: Final = """
        AND has_table_privilege('ledger.data_keys', 'SELECT')
        AND has_column_privilege('ledger.keks', 'canary', 'SELECT')
 """
+_MAY_NOT: Final = "this login may not read what is encrypted"
 _LEFT_OUT: Final = "username, domain, additional_data and what else is encrypted are left out"
 
 
@@ -106,10 +107,14 @@ async def _keyring(settings: Settings, asked: Asked, fetch: Fetch, position: int
     if settings.get("SECRETS_KMS_KEY") is None and settings.kms_url is None:
         say(f"no SECRETS_KMS_KEY is set: {_LEFT_OUT}")
         return None
-    if await fetch(_MAY_OPEN, {}) != [(True,)]:
-        say(f"this login may not read what is encrypted: {_LEFT_OUT}")
+    if not await _may_open(fetch):
+        say(f"{_MAY_NOT}: {_LEFT_OUT}")
         return None
     return await loaded_keyring(settings, settings.database_url)
+
+
+async def _may_open(fetch: Fetch) -> bool:
+    return await fetch(_MAY_OPEN, {}) == [(True,)]
 
 
 async def _state(fetch: Fetch, keyring: Keyring | None, asked: Asked, position: int) -> bool:
@@ -135,6 +140,8 @@ async def _difference(
 
 
 async def _reveal(settings: Settings, asked: Asked, fetch: Fetch, position: int) -> bool:
+    if not await _may_open(fetch):
+        raise LedgerUnavailableError(f"{_MAY_NOT}: --reveal needs the service's, in DATABASE_URL")
     scope, complete = asked.scope(position), True
     if not asked.yes:
         _confirm(await _count(fetch, scope), position)

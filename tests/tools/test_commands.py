@@ -176,7 +176,7 @@ def test_settings_of_a_data_dir_win(database: Database, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "command",
     [
-        *("serve", "migrate", "rebuild", "import-legacy", "rotate-key", "due"),
+        *("serve", "migrate", "rebuild", "import-legacy", "rotate-key", "due", "replay --at 0"),
         *("rotate-key --data-keys", "erase * * --reason r --yes", "erase --list"),
     ],
 )
