@@ -14,6 +14,7 @@ from secrets_broker.http.credentials import CredentialDelete, CredentialLookup, 
 from secrets_broker.http.doors import Doors
 from secrets_broker.http.gate import Gate
 from secrets_broker.http.health import Live, Metrics, OpenApi, Ready
+from secrets_broker.http.replay import Replay, ReplayDiff
 from secrets_broker.keys import keyring, providers
 from secrets_broker.ledger.errors import LedgerUnavailableError
 from secrets_broker.ledger.writer import Writer
@@ -66,6 +67,8 @@ def create_app(writer: Writer, reader: Reader, doors: Doors) -> App:
     app.add_route("/internal/secrets/credential-lookup", CredentialLookup(writer))
     app.add_route("/internal/secrets/credential-delete", CredentialDelete(writer))
     app.add_route("/internal/audit/due", Due(reader))
+    app.add_route("/internal/audit/replay", Replay(reader))
+    app.add_route("/internal/audit/replay/diff", ReplayDiff(reader))
     app.add_route("/health/live", Live())
     app.add_route("/health/ready", Ready(writer))
     app.add_route("/metrics", Metrics())

@@ -69,4 +69,6 @@ OPERATIONS: Final = {
     "/internal/secrets/credential-lookup": "lookup",
     "/internal/secrets/credential-delete": "delete",
     "/internal/audit/due": "due",
+    "/internal/audit/replay": "replay",
+    "/internal/audit/replay/diff": "replay_diff",
 }
