@@ -23,7 +23,7 @@ from secrets_broker.ledger.body import Body, Place, open_body, open_content
 from secrets_broker.ledger.commands import Content, Name
 from secrets_broker.ledger.encoding import rfc3339
 from secrets_broker.ledger.errors import DecryptionError
-from secrets_broker.ledger.events import IS_CHANGE
+from secrets_broker.ledger.events import DELETED, ERASED, IS_CHANGE
 from secrets_broker.ledger.keyring import DataKey, Keyring
 from secrets_broker.projections.host_credentials import REPLAY, parameters
 from secrets_broker.projections.pattern import ANY, like
@@ -31,20 +31,19 @@ from secrets_broker.projections.point import Fetch
 from secrets_broker.projections.rebuild import Unreadable
 
 PAGE_NAMES: Final = 4_000  # some milliseconds of work for each statement
+GONE: Final = (DELETED, ERASED)
+"""After these there is no credential of the name."""
 FIRST: Final[Name] = ("", "")
 """Before every name."""
 
+# With the limit in the same SELECT as DISTINCT ON: else all is sorted before the first row comes.
 _CHANGES: Final = """
-    SELECT host, purpose, position, type, credential_id, version FROM (
-        SELECT DISTINCT ON (host, purpose) host, purpose, position, type, credential_id, version
-        FROM ledger.events
-        WHERE __is_change__
-          AND (host, purpose) > (%(after_host)s, %(after_purpose)s) AND position <= %(position)s
-          AND host LIKE %(host)s ESCAPE '\\' AND purpose LIKE %(purpose)s ESCAPE '\\'
-        ORDER BY host, purpose, position DESC
-    ) AS last
-    WHERE type NOT IN ('credential.deleted', 'credential.erased')
-    ORDER BY host, purpose LIMIT %(limit)s
+    SELECT DISTINCT ON (host, purpose) host, purpose, position, type, credential_id, version
+    FROM ledger.events
+    WHERE __is_change__
+      AND (host, purpose) > (%(after_host)s, %(after_purpose)s) AND position <= %(position)s
+      AND host LIKE %(host)s ESCAPE '\\' AND purpose LIKE %(purpose)s ESCAPE '\\'
+    ORDER BY host, purpose, position DESC LIMIT %(limit)s
 """.replace("__is_change__", IS_CHANGE)
 # By what the events say, which whoever may read no key can ask too. An erasure that left the
 # live credential belongs to no name; there are few events without a host, and an index on it.
@@ -210,8 +209,15 @@ async def page(
 
 
 async def changes(fetch: Fetch, scope: Scope, after: Name, limit: int) -> list[LastChange]:
-    """The credentials that the state has behind that name."""
-    return [LastChange(*record) for record in await fetch(_CHANGES, scope.values(after, limit))]
+    """The credentials that the state has behind that name, at most `limit`."""
+    found: list[LastChange] = []
+    wanted = limit
+    while True:
+        records = await fetch(_CHANGES, scope.values(after, wanted))
+        found += [LastChange(*record) for record in records if record[3] not in GONE]
+        if len(records) < wanted or len(found) >= limit:
+            return found[:limit]
+        after, wanted = records[-1][:2], PAGE_NAMES  # past those that were gone
 
 
 async def bodies(

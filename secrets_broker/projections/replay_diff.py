@@ -15,12 +15,13 @@ import msgspec
 from secrets_broker.ledger.commands import Content, Name
 from secrets_broker.ledger.encoding import rfc3339
 from secrets_broker.ledger.errors import DecryptionError
-from secrets_broker.ledger.events import DELETED, ERASED, IS_CHANGE
+from secrets_broker.ledger.events import IS_CHANGE
 from secrets_broker.ledger.keyring import Keyring
 from secrets_broker.projections.point import Fetch
 from secrets_broker.projections.rebuild import Unreadable
 from secrets_broker.projections.replay import (
     FIRST,
+    GONE,
     PAGE_NAMES,
     LastChange,
     Scope,
@@ -40,17 +41,15 @@ _DIFFERENCES: Final = """
           AND (host, purpose) > (%(after_host)s, %(after_purpose)s)
           AND position > %(since)s AND position <= %(position)s
           AND host LIKE %(host)s ESCAPE '\\' AND purpose LIKE %(purpose)s ESCAPE '\\'
-        ORDER BY host, purpose, position DESC
+        ORDER BY host, purpose, position DESC LIMIT %(limit)s
     ) AS after
     LEFT JOIN LATERAL (
         SELECT position, type, credential_id, version FROM ledger.events AS event
         WHERE event.host = after.host AND event.purpose = after.purpose
           AND __is_change__ AND event.position <= %(since)s
         ORDER BY position DESC LIMIT 1
-    ) AS before ON before.type NOT IN ('credential.deleted', 'credential.erased')
-    WHERE before.position IS NOT NULL
-       OR after.type NOT IN ('credential.deleted', 'credential.erased')
-    ORDER BY after.host, after.purpose LIMIT %(limit)s
+    ) AS before ON true
+    ORDER BY after.host, after.purpose
 """.replace("__is_change__", IS_CHANGE)
 
 
@@ -126,8 +125,7 @@ async def page(
     limit: int = PAGE_NAMES,
 ) -> DiffPage:
     """At most `limit` differences behind that name; without a keyring, none names its columns."""
-    values = scope.values(after, limit + 1) | {"since": since}
-    found = [_pair(*record) for record in await fetch(_DIFFERENCES, values)]
+    found = await _pairs(fetch, since, scope, after, limit + 1)  # one more: is there a next page
     shown = found[:limit]
     columns: dict[int, tuple[str, ...] | None] = {}
     unreadable: list[Unreadable] = []
@@ -143,12 +141,25 @@ async def page(
     )
 
 
+async def _pairs(fetch: Fetch, since: int, scope: Scope, after: Name, limit: int) -> list[_Pair]:
+    found: list[_Pair] = []
+    wanted = limit
+    while True:
+        values = scope.values(after, wanted) | {"since": since}
+        pairs = [_pair(*record) for record in await fetch(_DIFFERENCES, values)]
+        found += [pair for pair in pairs if pair.before or pair.after]
+        if len(pairs) < wanted or len(found) >= limit:
+            return found[:limit]
+        after, wanted = pairs[-1].last.name, PAGE_NAMES  # past those that came and went
+
+
 def _pair(host: str, purpose: str, *record: Any) -> _Pair:
-    after, (at, actor, reason), before = record[:4], record[4:7], record[7:]
-    last = LastChange(host, purpose, *after)
+    (at, actor, reason), before = record[4:7], record[7:]
+    last = LastChange(host, purpose, *record[:4])
+    there = before[0] is not None and before[1] not in GONE
     return _Pair(
-        LastChange(host, purpose, *before) if before[0] is not None else None,
-        None if last.type in (DELETED, ERASED) else last,
+        LastChange(host, purpose, *before) if there else None,
+        None if last.type in GONE else last,
         last,
         at,
         actor,
