@@ -1,6 +1,8 @@
 """What `replay` prints: a state or the differences of two, as a table, one JSON list, or CSV."""
 
 import json
+import os
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Final, Protocol
@@ -70,10 +72,12 @@ class _JsonList:
 
     def write(self, lines: Iterable[msgspec.Struct]) -> None:
         """Write these now."""
+        text = ""
         for line in lines:
             # All ASCII: what is in a name is escaped here too.
-            click.echo(self._before + json.dumps(msgspec.to_builtins(line)), nl=False)
+            text += self._before + json.dumps(msgspec.to_builtins(line))
             self._before = ",\n"
+        click.echo(text, nl=False)
 
     def close(self) -> None:
         """Write the end."""
@@ -106,10 +110,17 @@ def say_unreadable(unreadable: Sequence[Unreadable]) -> None:
 def _lines(
     form: Form, kind: type[msgspec.Struct], table: Sequence[str], empty: str
 ) -> Iterator[Lines]:
-    if form is Form.JSON:
-        items = _JsonList()
-        yield items
-        items.close()
-    else:
-        with Output(form, kind, table, empty) as output:
-            yield output
+    try:
+        if form is Form.JSON:
+            items = _JsonList()
+            yield items
+            items.close()
+        else:
+            with Output(form, kind, table, empty) as output:
+                yield output
+    except BrokenPipeError:
+        raise  # whoever reads has seen enough; click ends quietly
+    except OSError as error:
+        # What still waits cannot be written either; at its end Python would try, and complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise click.ClickException(f"the output could not be written: {error.strerror}") from None

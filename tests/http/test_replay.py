@@ -175,24 +175,24 @@ def cursor(question: str, *values: Any) -> str:
 
 
 @pytest.mark.parametrize(
-    "made_up",
+    ("at", "made_up"),
     [
-        cursor("replay", [10**15], "a", "ssh"),
-        cursor("replay", [2**64], "a", "ssh"),
-        cursor("replay", [-2], "a", "ssh"),
-        cursor("replay", [], "a", "ssh"),
-        cursor("replay", [0, 0], "a", "ssh"),
-        cursor("replay", [1], "a", "ssh"),
-        cursor("replay", [0], "a\0", "ssh"),
-        cursor("replay", [0], 5, "ssh"),
-        cursor("replay/diff", [0], "a", "ssh"),
-        cursor("due", [0], "a", "ssh"),
+        ("0m", cursor("replay", [10**15], "a", "ssh")),
+        ("0m", cursor("replay", [2**64], "a", "ssh")),
+        ("0m", cursor("replay", [-2], "a", "ssh")),
+        ("0m", cursor("replay", [], "a", "ssh")),
+        ("0m", cursor("replay", [0, 0], "a", "ssh")),
+        ("0", cursor("replay", [1], "a", "ssh")),
+        ("0m", cursor("replay", [0], "a\0", "ssh")),
+        ("0m", cursor("replay", [0], 5, "ssh")),
+        ("0m", cursor("replay/diff", [0], "a", "ssh")),
+        ("0m", cursor("due", [0], "a", "ssh")),
     ],
 )
-def test_a_made_up_cursor_is_refused(service: Service, made_up: str) -> None:
+def test_a_made_up_cursor_is_refused(service: Service, at: str, made_up: str) -> None:
     """Past the end, of another question or position, or of what no name can have."""
     stored(service, "cursor-1", "cursor-2")
-    answer = ask(service, STATE, at=0, cursor=made_up)
+    answer = ask(service, STATE, at=at, cursor=made_up)
     assert answer.status == 400
     assert [error["field"] for error in answer.json["errors"]] == ["cursor"]
 

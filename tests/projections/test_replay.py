@@ -14,6 +14,7 @@ from secrets_broker.ledger.connection import connect
 from secrets_broker.ledger.encoding import rfc3339
 from secrets_broker.ledger.errors import InvalidCommandError
 from secrets_broker.ledger.keyring import Keyring
+from secrets_broker.projections import replay_diff
 from secrets_broker.projections.point import MAX_POSITION, Point, asking
 from secrets_broker.projections.reader import READ_SESSION
 from secrets_broker.projections.replay import FIRST, Credential, Page, Scope, page, state
@@ -181,6 +182,38 @@ def test_pages_of_any_size_leave_out_nothing(
         found = run(pages(database.service_url, number + 1))
     assert [one.host for some in found for one in some.credentials] == hosts
     assert len(found) == max(1, -(-number // limit))
+
+
+@pytest.mark.parametrize("diff", [False, True])
+def test_a_page_of_a_large_ledger_is_read_by_the_index(database: Database, diff: bool) -> None:
+    """In the order of the names, and no more of them than the page has: nothing is sorted."""
+    database.execute(
+        "INSERT INTO ledger.events (position, at, credential_id, version, v, ok, leaf_hash, type,"
+        " authn, host, purpose, body)"
+        " SELECT n, '2026-01-01Z', n + 1, 1, 1, true, sha256('leaf'), 'credential.created',"
+        """ 'cli', 'h' || n, 'ssh', '{"key": "k", "sha256": "x"}'"""
+        " FROM generate_series(0, 19999) AS n"
+    )
+    database.execute("ANALYZE ledger.events")
+    plans: list[str] = []
+
+    async def explain() -> None:
+        async with await connect(database.service_url, READ_SESSION) as connection:
+            ask = asking(connection)
+
+            async def fetch(query: LiteralString, values: Mapping[str, Any]) -> list[Any]:
+                explained = await ask("EXPLAIN " + query, values)
+                plans.append("\n".join(line for (line,) in explained))
+                return await ask(query, values)
+
+            if diff:
+                await replay_diff.page(fetch, None, 5_000, Scope(15_000), limit=10)
+            else:
+                assert len((await page(fetch, None, Scope(15_000), limit=10)).credentials) == 10
+
+    run(explain())
+    assert "events_changes" in plans[0]
+    assert not any("Sort" in plan or "Seq Scan" in plan for plan in plans)
 
 
 def test_an_erasure_that_leaves_the_live_one(database: Database, keyring: Keyring) -> None:

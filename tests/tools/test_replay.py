@@ -255,6 +255,30 @@ def test_died_at_the_commit(history: Database, tmp_path: Path, action: str, reco
     assert history.fetch(READS) == [(2 * recorded,)]
 
 
+@pytest.mark.parametrize("form", ["--json", "--csv"])
+def test_an_output_that_cannot_be_written(history: Database, tmp_path: Path, form: str) -> None:
+    """One line and exit 1, with nothing of what was to be shown; it is on record all the same."""
+    command = [sys.executable, "-m", "secrets_broker", "replay", "--at", "2", *REVEAL, "--yes"]
+    env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), **settings(history)}
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [*command, form],
+            cwd=tmp_path,
+            env=env,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert "Error: the output could not be written: No space left on device" in done.stderr
+    for word in ("Traceback", *PASSWORDS, SECRET):
+        assert word not in done.stderr
+    # CSV fails at its first line, the names of the columns, before there is anything to record.
+    assert history.fetch(READS) == [(2 if form == "--json" else 0,)]
+
+
 def test_killed_while_it_waits_for_the_lock(history: Database, tmp_path: Path) -> None:
     """Nothing was shown and nothing recorded: the record comes first."""
     command = [sys.executable, "-m", "secrets_broker", "replay", "--at", "2", *REVEAL, "--yes"]
