@@ -16,6 +16,7 @@ from secrets_broker.http.evidence import Checkpoints, ProofOfConsistency, ProofO
 from secrets_broker.http.gate import Gate
 from secrets_broker.http.health import Live, Metrics, OpenApi, Ready
 from secrets_broker.http.log import LogCheckpoint, LogTile
+from secrets_broker.http.replay import Replay, ReplayDiff
 from secrets_broker.keys import continuity, keyring, providers, signing_key, witnesses
 from secrets_broker.ledger.checkpointer import Checkpointer
 from secrets_broker.ledger.continuity import Continuity
@@ -91,6 +92,8 @@ def create_app(writer: Writer, reader: Reader, doors: Doors, beside: Sequence[Be
     app.add_route("/internal/audit/checkpoints", Checkpoints(reader))
     app.add_route("/log/checkpoint", LogCheckpoint(reader))
     app.add_route("/log/tile/{path:path}", LogTile(reader))
+    app.add_route("/internal/audit/replay", Replay(reader))
+    app.add_route("/internal/audit/replay/diff", ReplayDiff(reader))
     app.add_route("/health/live", Live())
     app.add_route("/health/ready", Ready(writer))
     app.add_route("/metrics", Metrics())

@@ -210,7 +210,7 @@ def test_settings_of_a_data_dir_win(database: Database, tmp_path: Path) -> None:
     "command",
     [
         *("serve", "migrate", "rebuild", "import-legacy", "rotate-key", "due", "witness"),
-        "witness serve",
+        *("witness serve", "replay --at 0"),
         *("rotate-key --data-keys", "erase * * --reason r --yes", "erase --list"),
         *("proof 0", "restored --reason r"),
     ],
