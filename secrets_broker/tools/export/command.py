@@ -2,7 +2,6 @@
 
 import asyncio
 from dataclasses import asdict
-from importlib.util import find_spec
 from pathlib import Path
 
 import click
@@ -47,13 +46,20 @@ def export(
     """
     logs.configure(readable=True)
     with clear_errors():
-        if not no_parquet and find_spec("pyarrow") is None:
-            raise ExportError(
-                "Parquet needs pyarrow: pip install 'secrets-broker[parquet]', "
-                "or leave the tables out with --no-parquet"
-            )
+        if not no_parquet:
+            _require_pyarrow()
         done = _run(load_settings(data_dir), directory, with_bodies, not no_parquet)
     click.echo(msgspec.json.encode(asdict(done)) if as_json else _text(done))
+
+
+def _require_pyarrow() -> None:
+    try:
+        import pyarrow  # noqa: F401, PLC0415 - an extra, and slow to load
+    except ImportError:
+        raise ExportError(
+            "Parquet needs pyarrow: pip install 'secrets-broker[parquet]', "
+            "or leave the tables out with --no-parquet"
+        ) from None
 
 
 def _run(settings: Settings, directory: Path, bodies: bool, parquet: bool) -> Exported:
