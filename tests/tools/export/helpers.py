@@ -1,17 +1,17 @@
 """Steps that the tests of the export share, and a reader of its folder that shares no code."""
 
-import json
 import subprocess
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 from secrets_broker.ledger.commands import Lookup
 from secrets_broker.ledger.keyring import Keyring
+from secrets_broker.tools.export.run import Exported, Wanted
+from secrets_broker.tools.export.run import export as export_to
 from tests.conftest import Database
 from tests.ledger.checkpoints import KEY, publish_checkpoint
-from tests.ledger.helpers import lookup, record, upsert
-from tests.tools.test_commands import run
+from tests.ledger.helpers import lookup, record, run, upsert
+from tests.tools.test_commands import run as command
 
 AUDITOR_LOGIN = "export_auditor"
 
@@ -29,15 +29,19 @@ def export(
     database: Database, folder: Path, *options: str, **more: str
 ) -> "subprocess.CompletedProcess[str]":
     """Run the command, from a folder without a .env."""
-    return run("export", str(folder), *options, cwd=folder.parent, env=env(database, **more))
+    return command("export", str(folder), *options, cwd=folder.parent, env=env(database, **more))
 
 
-def exported(database: Database, folder: Path, *options: str, **more: str) -> dict[str, Any]:
-    """Run it to a good end; its report."""
-    done = export(database, folder, "--json", *options, **more)
-    assert (done.returncode, done.stderr) == (0, "")
-    report: dict[str, Any] = json.loads(done.stdout)
-    return report
+def exported(database: Database, folder: Path, *options: str, url: str | None = None) -> Exported:
+    """Do what the command does, in this process, which is quicker."""
+    wanted = Wanted(
+        path=folder,
+        parquet="--no-parquet" not in options,
+        bodies="--with-bodies" in options,
+        keys=[KEY.verifier],
+        erasures=None,
+    )
+    return run(export_to(url or database.service_url, wanted, lambda _done, _total: None))
 
 
 def grow(database: Database, keyring: Keyring, size: int, *, published: bool = True) -> None:

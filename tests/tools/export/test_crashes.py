@@ -16,20 +16,21 @@ from tests.tools.export.helpers import checkpoint_of, env, exported, files, grow
 from tests.tools.export.test_export import whole
 from tests.tools.test_commands import ROOT
 
-# Kills its own process, for good and at once: right before a rename, or right after it, which
-# is when the process asks for the next thing.
+# Kills its own process, for good and at once, right before or right after a rename.
 KILLED = """
 import os, signal, sys
-number, name, after = int(sys.argv[1]), sys.argv[2], sys.argv[3] == "after"
-renames = []
-def watch(event, arguments):
-    if after and len(renames) == number:
+from pathlib import Path
+number, name, when = int(sys.argv[1]), sys.argv[2], sys.argv[3]
+replace, renamed = Path.replace, []
+def replace_and_die(self, target):
+    if str(target).endswith(name):
+        renamed.append(target)
+    if len(renamed) == number and when == "before":
         os.kill(os.getpid(), signal.SIGKILL)
-    if event == "os.rename" and os.fspath(arguments[1]).endswith(name):
-        renames.append(arguments[1])
-        if not after and len(renames) == number:
-            os.kill(os.getpid(), signal.SIGKILL)
-sys.addaudithook(watch)
+    replace(self, target)
+    if len(renamed) == number:
+        os.kill(os.getpid(), signal.SIGKILL)
+Path.replace = replace_and_die
 from secrets_broker.tools.cli import main
 sys.argv = ["secrets-broker", *sys.argv[4:]]
 main()

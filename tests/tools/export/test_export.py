@@ -51,8 +51,7 @@ def test_a_folder_is_a_whole_log(
     """The tiles and entries that the specification names, and no more, up to the checkpoint."""
     grow(database, keyring, size)
     record(database, keyring, lookup("a"))  # past the checkpoint: not exported
-    report = exported(database, tmp_path / "out")
-    assert (report["size"], report["before"], report["origin"]) == (size, None, KEY.name)
+    exported(database, tmp_path / "out")
     assert whole(tmp_path / "out", size)
     last = f".p/{size % 256}" if size % 256 else ""
     number = (size - 1) // 256
@@ -184,10 +183,10 @@ def test_with_bodies(
     publish_checkpoint(database)
     if added_later:
         exported(database, out)
-    assert exported(database, out, "--with-bodies")["bodies"]
+    assert exported(database, out, "--with-bodies").bodies
     record(database, keyring, upsert("c"))
     publish_checkpoint(database)
-    assert exported(database, out)["bodies"]
+    assert exported(database, out).bodies
     query = "SELECT position, key, ciphertext FROM ledger.bodies"
     assert bodies_in(out) == {at: (key, bytes(body)) for at, key, body in database.fetch(query)}
     assert set(bodies_in(out)) == {0, 300, 301}
@@ -207,7 +206,8 @@ def test_an_erased_body_is_not_exported(
     listed = tmp_path / "list"
     listing = {"DATABASE_URL": database.owner_url}
     listed.write_text(command("erase", "--list", cwd=tmp_path, env=listing).stdout)
-    exported(database, tmp_path / "out", "--with-bodies", SECRETS_ERASURES=str(listed))
+    done = export(database, tmp_path / "out", "--with-bodies", SECRETS_ERASURES=str(listed))
+    assert done.returncode == 0
     assert set(bodies_in(tmp_path / "out")) == {1}
     assert (tmp_path / "out/erasures.jsonl").read_text() == listed.read_text() != ""
 
@@ -224,7 +224,7 @@ def test_an_auditors_login_is_enough(
 ) -> None:
     """It makes the same folder; with bodies it is refused before anything is written."""
     grow(database, keyring, 300)
-    exported(database, tmp_path / "out", DATABASE_URL=auditor)
+    exported(database, tmp_path / "out", url=auditor)
     exported(database, tmp_path / "same")
     assert files(tmp_path / "out") == files(tmp_path / "same")
     refused = export(database, tmp_path / "new", "--with-bodies", DATABASE_URL=auditor)
@@ -290,10 +290,8 @@ def tamper(database: Database, *changes: str) -> None:
     """Change the ledger as its owner could, who can take the guards away."""
     for table in ("events", "nodes"):
         database.execute(f"ALTER TABLE ledger.{table} DISABLE TRIGGER ALL")
-        for (name,) in database.fetch(
-            "SELECT conname FROM pg_constraint WHERE contype = 'c'"
-            f" AND conrelid = 'ledger.{table}'::regclass"
-        ):
+        query = "SELECT conname FROM pg_constraint WHERE contype = 'c' AND conrelid = %s::regclass"
+        for (name,) in database.fetch(query, f"ledger.{table}"):
             database.execute(f'ALTER TABLE ledger.{table} DROP CONSTRAINT "{name}"')
     for change in changes:
         database.execute(change)
@@ -403,8 +401,8 @@ def test_without_pyarrow_it_says_how(database: Database, keyring: Keyring, tmp_p
     assert "pip install 'secrets-broker[parquet]'" in done.stderr
     assert "--no-parquet" in done.stderr
     assert not (tmp_path / "out").exists()
-    report = exported(database, tmp_path / "out", "--no-parquet", PYTHONPATH=path)
-    assert report["parquet"] is False
+    done = export(database, tmp_path / "out", "--no-parquet", PYTHONPATH=path)
+    assert done.returncode == 0
     assert whole(tmp_path / "out", 3)
 
 
@@ -423,10 +421,23 @@ def test_what_cannot_be_written_is_a_clear_error(
     assert whole(tmp_path / "out", 300)
 
 
-def test_the_report_is_for_people_too(database: Database, keyring: Keyring, tmp_path: Path) -> None:
-    """One line: where, how many, of what log."""
+def test_it_reports(database: Database, keyring: Keyring, tmp_path: Path) -> None:
+    """One line for people, or JSON: where, how many, of what log, and what was there."""
     grow(database, keyring, 3)
     done = export(database, tmp_path / "out")
-    assert done.returncode == 0
+    assert (done.returncode, done.stderr) == (0, "")
     (line,) = done.stdout.splitlines()
     assert line.startswith(f"{tmp_path}/out: 3 events of log.example with Parquet")
+    grow(database, keyring, 5)
+    done = export(database, tmp_path / "out", "--json", "--no-parquet")
+    assert (done.returncode, done.stderr) == (0, "")
+    report = json.loads(done.stdout)
+    assert report.pop("files") > 0
+    assert report == {
+        "directory": f"{tmp_path}/out",
+        "origin": KEY.name,
+        "before": 3,
+        "size": 5,
+        "bodies": False,
+        "parquet": False,
+    }
