@@ -70,13 +70,13 @@ def test_serve_names_the_setting_that_is_missing(
     assert f"{missing} not set" in done.stderr
 
 
-@pytest.mark.parametrize("command", ["serve", "rebuild"])
+@pytest.mark.parametrize("command", ["serve", "rebuild", "export out"])
 def test_a_database_without_the_schema_is_refused(
     empty_database: str, database: Database, tmp_path: Path, command: str
 ) -> None:
     """It says which command makes the schema."""
     urls = dict.fromkeys(["DATABASE_URL", "MIGRATION_DATABASE_URL"], empty_database)
-    done = run(command, cwd=tmp_path, env={**settings(database), **urls})
+    done = run(*command.split(), cwd=tmp_path, env={**settings(database), **urls})
     assert done.returncode == 1
     assert "secrets-broker migrate" in done.stderr
 
@@ -169,6 +169,7 @@ def test_settings_of_a_data_dir_win(database: Database, tmp_path: Path) -> None:
     [
         *("serve", "migrate", "rebuild", "import-legacy", "rotate-key", "due"),
         *("rotate-key --data-keys", "erase * * --reason r --yes", "erase --list"),
+        "export out",
     ],
 )
 def test_a_data_dir_without_settings_is_refused(
@@ -180,11 +181,13 @@ def test_a_data_dir_without_settings_is_refused(
     assert "misspelt has no .env" in done.stderr
 
 
-@pytest.mark.parametrize("command", ["dev", "serve", "migrate", "rebuild", "import-legacy"])
+@pytest.mark.parametrize(
+    "command", ["dev", "serve", "migrate", "rebuild", "import-legacy", "export out"]
+)
 def test_settings_that_cannot_be_read_are_told(tmp_path: Path, command: str) -> None:
     """A file of settings that cannot be read is named in a line, without what is in it."""
     (tmp_path / ".env").write_bytes(b"SECRETS_KMS_KEY=mArKeR\xff\n")
-    done = run(command, cwd=tmp_path)
+    done = run(*command.split(), cwd=tmp_path)
     assert done.returncode in (1, 2)
     assert f"{tmp_path}/.env cannot be read (it is not UTF-8)" in done.stderr
     assert "mArKeR" not in done.stderr
