@@ -16,7 +16,7 @@ from typing import Final
 import psycopg
 
 from bench import dataset, machine, stack
-from bench.report import at_least, number, table
+from bench.report import number, table
 from secrets_broker.ledger.checkpoint import Checkpoint, SignedCheckpoint
 from secrets_broker.ledger.connection import connect
 from secrets_broker.ledger.hashes import root_at
@@ -26,7 +26,6 @@ from secrets_broker.tools.export.run import Exported, Wanted, export
 
 KEY: Final = SigningKey("bench.example", bytes(range(32)))
 CREDENTIALS: Final = 2_000
-GOAL: Final = at_least(20_000, " events/s")
 COPY: Final = "COPY ledger.events TO STDOUT"
 
 
@@ -76,14 +75,13 @@ def measure(work: Path, events: int, rounds: int) -> str:
         more, _ = _export(url, work / "out", parquet=True)
     rows = [
         _line("COPY to a client", copied, events, copied),
-        [*_line("export --no-parquet", plain, late, copied), ""],
-        [*_line("export", tables, late, copied), GOAL.judge(late / tables)],
-        [f"export of 1,000 events more: {number(more)} s", "", "", "", ""],
+        _line("export --no-parquet", plain, late, copied),
+        _line("export", tables, late, copied),
+        _line("the same folder, 1,000 events later", more, events - late, copied),
     ]
     head.append(f"{events:,} events, median of {rounds} runs each")
     lines = "\n".join(f"- {fact}" for fact in head)
-    columns = ["", "s", "events/s", "times COPY's", "goal"]
-    return f"{lines}\n\n{table(columns, [[*row, ''][:5] for row in rows])}"
+    return f"{lines}\n\n{table(['', 's', 'events/s', 'times COPY'], rows)}"
 
 
 def _line(name: str, took: float, events: int, copied: float) -> list[str]:
@@ -93,7 +91,7 @@ def _line(name: str, took: float, events: int, copied: float) -> list[str]:
 def main() -> None:
     """Run it on a PostgreSQL of its own."""
     parser = argparse.ArgumentParser(prog="python -m bench.export", description=__doc__)
-    parser.add_argument("--events", type=int, default=1_000_000)
+    parser.add_argument("--events", type=int, default=300_000)
     parser.add_argument("--rounds", type=int, default=3)
     chosen = parser.parse_args()
     with stack.folder(None) as work:
