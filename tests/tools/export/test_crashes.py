@@ -7,14 +7,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
+from bench import dataset
 from secrets_broker.ledger.keyring import Keyring
 from tests.conftest import Database
 from tests.ledger.checkpoints import publish_checkpoint
 from tests.tools.export.helpers import checkpoint_of, env, exported, files, grow, read_root
 from tests.tools.export.test_export import whole
 from tests.tools.test_commands import ROOT
+
+LARGE = 66_000  # more than a Parquet file has
 
 # Kills its own process, for good and at once, right before or right after a rename.
 KILLED = """
@@ -71,6 +75,24 @@ def test_killed_in_the_first_export(
     exported(database, tmp_path / "out")
     assert whole(tmp_path / "out", 3_000)
     same_as_in_one_go(database, tmp_path / "out")
+
+
+def test_killed_in_the_middle_of_a_large_export(database: Database, tmp_path: Path) -> None:
+    """Tables of a full range are kept; all in all it is what one export would have made."""
+    out, once = tmp_path / "out", tmp_path / "once"
+    dataset.prepare(database.service_url, database.owner_url, 20, LARGE)
+    publish_checkpoint(database)
+    killed(database, out, number=3, name=".parquet", when="before")  # of the second range
+    full = out / "parquet/events/part-000000000000.parquet"
+    before = full.stat().st_ino
+    exported(database, out)
+    assert full.stat().st_ino == before
+    assert whole(out, LARGE)
+    same_as_in_one_go(database, out)
+    for kind in ("events", "access_log"):
+        found, wanted = (pq.read_table(folder / "parquet" / kind) for folder in (out, once))
+        assert len(wanted) == LARGE
+        assert found.equals(wanted)
 
 
 @pytest.mark.parametrize(("when", "size"), [("before", 300), ("after", 900)])
