@@ -83,22 +83,25 @@ def test_an_empty_log_is_a_log(database: Database, tmp_path: Path) -> None:
     assert whole(tmp_path / "out", 0)
 
 
-def test_what_is_new_is_added(database: Database, keyring: Keyring, tmp_path: Path) -> None:
+@pytest.mark.parametrize("options", [[], ["--no-parquet"]])
+def test_what_is_new_is_added(
+    database: Database, keyring: Keyring, tmp_path: Path, options: list[str]
+) -> None:
     """Full files are not touched again; at the end it is what one export would have made."""
     out = tmp_path / "out"
-    for size in (100, 300, 1_025):
+    for size in (100, 300, 800, 1_025):
         grow(database, keyring, size)
         before = {name: (out / name).stat().st_ino for name in files(out)}
         for _ in range(2):  # again, with nothing new
-            exported(database, out)
+            exported(database, out, *options)
             assert whole(out, size)
         for name, inode in before.items():
             if name.startswith("tile/") and ".p/" not in name:
                 assert (out / name).stat().st_ino == inode
-    exported(database, tmp_path / "once")
+    exported(database, tmp_path / "once", *options)
     there, once = files(out), files(tmp_path / "once")
     # Partial tiles of an earlier checkpoint stay until their full tile is there.
-    assert set(there) - set(once) == {"tile/1/000.p/1"}
+    assert set(there) - set(once) == {"tile/1/000.p/1", "tile/1/000.p/3"}
     assert {name: there[name] for name in once} == once
 
 

@@ -1,11 +1,13 @@
 """The tables: what PostgreSQL would answer, in files that anybody can ask."""
 
 import json
+from collections.abc import Iterator
 from ipaddress import ip_interface
 from pathlib import Path
 from typing import Any
 
 import duckdb
+import psycopg
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -14,9 +16,10 @@ from hypothesis import strategies as st
 from secrets_broker.ledger.commands import Command, ImportAccess
 from secrets_broker.ledger.connection import connect
 from secrets_broker.ledger.entries import Row, read_rows
-from secrets_broker.ledger.events import Context
+from secrets_broker.ledger.events import ACCESS_IMPORTED, Context, Event
 from secrets_broker.ledger.keyring import Keyring
 from secrets_broker.ledger.merkle import Node
+from secrets_broker.tools.export.access_log import access_type
 from secrets_broker.tools.export.folder import Folder
 from secrets_broker.tools.export.parquet import RANGE, Parts, first_missing, part_name
 from tests.conftest import Database
@@ -116,6 +119,24 @@ def test_the_tables_are_the_view_and_the_events(
         for row in table(made, "events")
     ]
     assert events == [(*row[:19], bytes(row[19])) for row in database.fetch(EVENTS)]
+
+
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.dictionaries(details_keys, details_values, max_size=4))
+def test_a_value_of_details_is_the_text_that_postgresql_makes_of_it(
+    answers: "psycopg.Connection[Any]", value: dict[str, Any]
+) -> None:
+    """Objects too, whose keys jsonb keeps in an order of its own."""
+    event = Event(type=ACCESS_IMPORTED, at="", authn="none", details={"access_type": value})
+    row = answers.execute("SELECT %s::jsonb ->> 'access_type'", (json.dumps(event.details),))
+    assert row.fetchone() == (access_type(event),)
+
+
+@pytest.fixture
+def answers(owner_url: str) -> "Iterator[psycopg.Connection[Any]]":
+    """A PostgreSQL to ask."""
+    with psycopg.connect(owner_url) as connection:
+        yield connection
 
 
 @pytest.fixture
