@@ -30,7 +30,7 @@ class Folder:
     def __init__(self, path: Path, *, private: bool) -> None:
         self.path = path
         self.written = 0
-        self._file_mode, self._folder_mode = (0o600, 0o700) if private else (0o644, 0o755)
+        self._private = private
         self._changed: set[Path] = set()
 
     def put(self, name: str, content: bytes, *, covered: bool = False) -> None:
@@ -63,7 +63,8 @@ class Folder:
         path, temporary = self.path / name, self.temporary(name)
         descriptor = os.open(temporary, os.O_RDONLY)
         try:
-            os.fchmod(descriptor, self._file_mode)
+            if self._private:
+                os.fchmod(descriptor, 0o600)
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
@@ -92,7 +93,8 @@ class Folder:
             return
         self._make(folder.parent)
         folder.mkdir(exist_ok=True)
-        folder.chmod(self._folder_mode)
+        if self._private:
+            folder.chmod(0o700)
         self._changed |= {folder, folder.parent}
 
 
@@ -120,8 +122,6 @@ def locked(path: Path, *, private: bool) -> Iterator[Folder]:
             folder = Folder(path, private=private)
             if private:
                 folder.close_to_others()
-            else:
-                path.chmod(0o755)
             yield folder
     except OSError as error:
         raise ExportError(f"{error.filename or path}: {error.strerror}") from None

@@ -148,15 +148,19 @@ def test_a_cosignature_that_came_later_is_added(
 
 
 def test_it_holds_no_ciphertext(database: Database, keyring: Keyring, tmp_path: Path) -> None:
-    """Neither a secret nor a body; and everybody may read it."""
+    """Neither a secret nor a body; and who may read it is for the umask to say."""
+    before = os.umask(0o027)
     record(database, keyring, upsert("a", SECRET))
     grow(database, keyring, 5)
-    exported(database, tmp_path / "out")
+    try:
+        exported(database, tmp_path / "out")
+    finally:
+        os.umask(before)
     ((body,),) = database.fetch("SELECT ciphertext FROM ledger.bodies")
     everything = b"".join(files(tmp_path / "out", parquet=True).values())
     for hidden in (SECRET.encode(), body, b64encode(body)):
         assert hidden not in everything
-    assert modes(tmp_path / "out") == {0o755, 0o644}
+    assert modes(tmp_path / "out") == {0o750, 0o640}
 
 
 def modes(folder: Path) -> set[int]:
