@@ -116,7 +116,9 @@ def has_bodies(path: Path) -> bool:
 def locked(path: Path, *, private: bool) -> Iterator[Folder]:
     """Make the folder where it is not there, and have it to oneself; raises ExportError."""
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            path.mkdir(parents=True, exist_ok=True)
+            _sync(path.absolute().parent)
         with _lock(path):
             private |= has_bodies(path)  # again: another export may have ended since
             folder = Folder(path, private=private)

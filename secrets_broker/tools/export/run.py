@@ -12,15 +12,14 @@ from psycopg import AsyncConnection
 from secrets_broker.ledger.checkpoint import Checkpoint, SignedCheckpoint
 from secrets_broker.ledger.connection import TOOL_SESSION, connect
 from secrets_broker.ledger.errors import LedgerUnavailableError
-from secrets_broker.ledger.hashes import root_at
-from secrets_broker.ledger.note import NoteError, VerifierKey
-from secrets_broker.ledger.proof import ProofError
+from secrets_broker.ledger.note import VerifierKey
 from secrets_broker.ledger.published import read_published
 from secrets_broker.tools.export import folder as folders
 from secrets_broker.tools.export import kept
 from secrets_broker.tools.export.copy import Copy, chunks
 from secrets_broker.tools.export.folder import CHECKPOINT, README, ExportError, Folder
 from secrets_broker.tools.export.readme import readme
+from secrets_broker.tools.export.same_log import same_log
 from secrets_broker.tools.export.source import may_read_bodies
 from secrets_broker.tools.export.tidy import tidy
 
@@ -107,7 +106,7 @@ async def _fill(
     progress: Progress,
 ) -> Exported:
     new = signed.checkpoint
-    old = await _same_log(connection, folder, new)
+    old = await same_log(connection, folder, new)
     bodies = wanted.bodies or folders.has_bodies(folder.path)
     # First of all: what tells an export from any other folder.
     folder.put(README, readme(new.origin, bodies=bodies))
@@ -131,46 +130,6 @@ async def _fill(
         bodies=bodies,
         parquet=wanted.parquet,
     )
-
-
-async def _same_log(
-    connection: AsyncConnection[Any], folder: Folder, new: Checkpoint
-) -> Checkpoint | None:
-    """The folder's own checkpoint, if it has one; raises ExportError where it is another log's."""
-    old = _old_checkpoint(folder)
-    if old is None:
-        return None
-    if old.origin != new.origin:
-        raise ExportError(
-            f"{folder.path} is the export of {old.origin}, and this ledger is {new.origin}: "
-            "two logs are never mixed. Export to a new folder"
-        )
-    if old.size > new.size:
-        raise ExportError(
-            f"{folder.path} has {old.size} events, and the ledger's checkpoint only {new.size}: "
-            "it was restored from an older backup, or this is a standby that is behind"
-        )
-    try:
-        same = await root_at(connection, old.size) == old.root
-    except ProofError:
-        same = False
-    if not same:
-        raise ExportError(
-            f"the ledger's first {old.size} events are not those of {folder.path}: it is another "
-            "ledger, or one of the two was changed. Find out with: secrets-broker verify"
-        )
-    await kept.check_kept(connection, old)
-    return old
-
-
-def _old_checkpoint(folder: Folder) -> Checkpoint | None:
-    path = folder.path / CHECKPOINT
-    try:
-        return SignedCheckpoint.parse(path.read_text(encoding="utf-8")).checkpoint
-    except FileNotFoundError:
-        return None
-    except (NoteError, UnicodeDecodeError):
-        raise ExportError(f"{path} is not a checkpoint: export to a new folder") from None
 
 
 async def _copy(
