@@ -27,6 +27,7 @@ format: $(VENV)/dev
 bench: $(VENV)/dev
 	$(BIN)/python -m bench.run
 	$(BIN)/python -m bench.rotation
+	$(BIN)/python -m bench.export
 
 # After a change of dependencies in pyproject.toml.
 lock: $(VENV)/dev

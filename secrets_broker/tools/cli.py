@@ -5,6 +5,7 @@ import click
 from secrets_broker.tools.dev import dev
 from secrets_broker.tools.due import due
 from secrets_broker.tools.erase import erase
+from secrets_broker.tools.export.command import export
 from secrets_broker.tools.import_legacy import import_legacy_command
 from secrets_broker.tools.keygen import keygen
 from secrets_broker.tools.migrate import migrate
@@ -28,8 +29,8 @@ def main() -> None:
 
 
 COMMANDS = (
-    *(dev, serve, keygen, migrate, rebuild, rotate_key, erase, due),
-    *(import_legacy_command, proof, replay, restored, witness),
+    *(dev, serve, keygen, migrate, rebuild, rotate_key, erase, due, import_legacy_command),
+    *(export, proof, replay, restored, witness),
 )
 for command in COMMANDS:
     main.add_command(command)

@@ -21,7 +21,7 @@ from secrets_broker.ledger.witness import (
     RequestError,
     decide,
 )
-from tests.ledger.checkpoints import LOG
+from tests.ledger.checkpoints import KEY as LOG
 
 OTHER = SigningKey("other.example", bytes(reversed(range(32))))
 LOGS = {LOG.name: [LOG.verifier]}

@@ -18,7 +18,7 @@ from secrets_broker.ledger.witness_state import (
     WitnessState,
     WitnessStateError,
 )
-from tests.ledger.checkpoints import LOG
+from tests.ledger.checkpoints import KEY as LOG
 from tests.ledger.test_witness import HONEST, LOGS, fork, head, request
 from tests.tools.test_commands import ROOT
 

@@ -105,7 +105,8 @@ def test_serve_names_the_setting_that_is_missing(
 
 
 @pytest.mark.parametrize(
-    "command", ["serve", "rebuild", "proof 0", "restored --reason r", "witness"]
+    "command",
+    ["serve", "rebuild", "proof 0", "restored --reason r", "witness", "export out"],
 )
 def test_a_database_without_the_schema_is_refused(
     empty_database: str, database: Database, tmp_path: Path, command: str
@@ -212,7 +213,7 @@ def test_settings_of_a_data_dir_win(database: Database, tmp_path: Path) -> None:
         *("serve", "migrate", "rebuild", "import-legacy", "rotate-key", "due", "witness"),
         *("witness serve", "replay --at 0"),
         *("rotate-key --data-keys", "erase * * --reason r --yes", "erase --list"),
-        *("proof 0", "restored --reason r"),
+        *("proof 0", "restored --reason r", "export out"),
     ],
 )
 def test_a_data_dir_without_settings_is_refused(
@@ -225,12 +226,12 @@ def test_a_data_dir_without_settings_is_refused(
 
 
 @pytest.mark.parametrize(
-    "command", ["dev", "serve", "migrate", "rebuild", "import-legacy", "witness"]
+    "command", ["dev", "serve", "migrate", "rebuild", "import-legacy", "witness", "export out"]
 )
 def test_settings_that_cannot_be_read_are_told(tmp_path: Path, command: str) -> None:
     """A file of settings that cannot be read is named in a line, without what is in it."""
     (tmp_path / ".env").write_bytes(b"SECRETS_KMS_KEY=mArKeR\xff\n")
-    done = run(command, cwd=tmp_path)
+    done = run(*command.split(), cwd=tmp_path)
     assert done.returncode in (1, 2)
     assert f"{tmp_path}/.env cannot be read (it is not UTF-8)" in done.stderr
     assert "mArKeR" not in done.stderr

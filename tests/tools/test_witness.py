@@ -30,7 +30,8 @@ from secrets_broker.ledger.witnessing import (
 from secrets_broker.tools.postgres import Cluster
 from tests.conftest import TEMPLATE, Database, fresh_database
 from tests.http.conftest import serving
-from tests.ledger.checkpoints import LOG, publish_checkpoint
+from tests.ledger.checkpoints import KEY as LOG
+from tests.ledger.checkpoints import publish_checkpoint
 from tests.ledger.helpers import lookup, record, run, upsert
 from tests.tools.test_commands import run as command
 from tests.tools.test_commands import settings

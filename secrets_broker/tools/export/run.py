@@ -1,0 +1,169 @@
+"""One export: what to begin from, the copy, and the folder's checkpoint at its end."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import psycopg
+from psycopg import AsyncConnection
+
+from secrets_broker.ledger.checkpoint import Checkpoint, SignedCheckpoint
+from secrets_broker.ledger.connection import TOOL_SESSION, connect
+from secrets_broker.ledger.errors import LedgerUnavailableError
+from secrets_broker.ledger.note import VerifierKey
+from secrets_broker.ledger.published import read_published
+from secrets_broker.tools.export import folder as folders
+from secrets_broker.tools.export import kept
+from secrets_broker.tools.export.copy import Copy, chunks
+from secrets_broker.tools.export.folder import CHECKPOINT, README, ExportError, Folder
+from secrets_broker.tools.export.readme import readme
+from secrets_broker.tools.export.same_log import same_log
+from secrets_broker.tools.export.source import may_read_bodies
+from secrets_broker.tools.export.tidy import tidy
+
+Progress = Callable[[int, int], None]
+"""Takes how many of how many events are done."""
+
+_SESSION: Final = {
+    **TOOL_SESSION,
+    "default_transaction_read_only": "on",
+    "statement_timeout": "60s",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is to be in the folder besides the log itself."""
+
+    path: Path
+    parquet: bool
+    bodies: bool
+    keys: Sequence[VerifierKey]
+    erasures: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What an export did."""
+
+    directory: str
+    origin: str
+    before: int | None
+    """The size that the folder had; None where it had no checkpoint."""
+    size: int
+    files: int
+    """How many were written."""
+    bodies: bool
+    parquet: bool
+
+
+async def export(database_url: str, wanted: Wanted, progress: Progress) -> Exported:
+    """Bring a folder up to the published checkpoint; raises LedgerError and its kinds."""
+    connection = await connect(database_url, _SESSION)
+    try:
+        signed = await _published(connection, wanted.keys)
+        bodies = wanted.bodies or folders.has_bodies(wanted.path)
+        if bodies and not await may_read_bodies(connection):
+            raise ExportError(
+                "this login may not read ledger.bodies: export them as the service or the owner"
+                if wanted.bodies
+                else f"{wanted.path} has bodies, which this login may not read: "
+                "export as the service or the owner, or to another folder"
+            )
+        with folders.locked(wanted.path, private=bodies) as folder:
+            return await _fill(connection, folder, signed, wanted, progress)
+    except psycopg.Error as error:
+        raise LedgerUnavailableError(
+            f"the database refused a question (SQLSTATE {error.sqlstate}); "
+            "where its schema is behind, run: secrets-broker migrate"
+        ) from None
+    finally:
+        await connection.close()
+
+
+async def _published(
+    connection: AsyncConnection[Any], keys: Sequence[VerifierKey]
+) -> SignedCheckpoint:
+    signed = (await read_published(connection)).checkpoint
+    if signed is None:
+        raise ExportError(
+            "the ledger has no checkpoint yet, and only what is under one is exported: set "
+            "LEDGER_SIGNING_KEY (secrets-broker keygen prints one) and run the service, which "
+            "signs one soon after the first event"
+        )
+    if keys:
+        signed.verify(keys)
+    return signed
+
+
+async def _fill(
+    connection: AsyncConnection[Any],
+    folder: Folder,
+    signed: SignedCheckpoint,
+    wanted: Wanted,
+    progress: Progress,
+) -> Exported:
+    new = signed.checkpoint
+    old = await same_log(connection, folder, new)
+    bodies = wanted.bodies or folders.has_bodies(folder.path)
+    # First of all: what tells an export from any other folder.
+    folder.put(README, readme(new.origin, bodies=bodies))
+    copy = await Copy.begin(
+        connection, folder, old.size if old else 0, new.size, bodies=bodies, parquet=wanted.parquet
+    )
+    try:
+        await _copy(connection, copy, new.size, progress)
+    finally:
+        copy.close()
+    _check_root(copy, new)
+    await kept.append(connection, folder, old, signed)
+    _put_beside(folder, wanted)
+    _finish(folder, signed)
+    return Exported(
+        directory=str(folder.path),
+        origin=new.origin,
+        before=old.size if old else None,
+        size=new.size,
+        files=folder.written,
+        bodies=bodies,
+        parquet=wanted.parquet,
+    )
+
+
+async def _copy(
+    connection: AsyncConnection[Any], copy: Copy, size: int, progress: Progress
+) -> None:
+    async for chunk in chunks(connection, copy.start, size, bodies=copy.bodies):
+        # In a thread: meanwhile the next chunk is read.
+        await asyncio.to_thread(copy.take, chunk)
+        progress(copy.size, size)
+    await asyncio.to_thread(copy.finish)
+
+
+def _check_root(copy: Copy, new: Checkpoint) -> None:
+    if copy.root != new.root:
+        raise ExportError(
+            f"the events up to position {new.size - 1} do not have the root hash of the "
+            f"checkpoint of size {new.size}, though each has its own leaf hash: rows or nodes "
+            "were changed together with their hashes. Find out with: secrets-broker verify"
+        )
+
+
+def _put_beside(folder: Folder, wanted: Wanted) -> None:
+    if wanted.keys:
+        folder.put("verifier.key", "".join(f"{key}\n" for key in wanted.keys).encode())
+    if wanted.erasures is not None:
+        folder.put("erasures.jsonl", wanted.erasures)
+
+
+def _finish(folder: Folder, signed: SignedCheckpoint) -> None:
+    # All that the new checkpoint covers is on disk, names included, before it is there itself.
+    folder.sync()
+    # Died before this line: the folder has its old checkpoint, or none, and all that is under
+    # it; what is past it is compared and replaced by the next export. Died after it: it has the
+    # new one, and all that is under that; only what is superfluous may still be there.
+    folder.put(CHECKPOINT, str(signed).encode())
+    folder.sync()
+    tidy(folder, signed.checkpoint.size)

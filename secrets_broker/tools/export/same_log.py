@@ -1,0 +1,52 @@
+"""Whether a folder and a ledger are the same log: asked before anything is added to it."""
+
+from typing import Any
+
+from psycopg import AsyncConnection
+
+from secrets_broker.ledger.checkpoint import Checkpoint, SignedCheckpoint
+from secrets_broker.ledger.hashes import root_at
+from secrets_broker.ledger.note import NoteError
+from secrets_broker.ledger.proof import ProofError
+from secrets_broker.tools.export import kept
+from secrets_broker.tools.export.folder import CHECKPOINT, ExportError, Folder
+
+
+async def same_log(
+    connection: AsyncConnection[Any], folder: Folder, new: Checkpoint
+) -> Checkpoint | None:
+    """The folder's own checkpoint, if it has one; raises ExportError where it is another log's."""
+    old = _old_checkpoint(folder)
+    if old is None:
+        return None
+    if old.origin != new.origin:
+        raise ExportError(
+            f"{folder.path} is the export of {old.origin}, and this ledger is {new.origin}: "
+            "two logs are never mixed. Export to a new folder"
+        )
+    if old.size > new.size:
+        raise ExportError(
+            f"{folder.path} has {old.size} events, and the ledger's checkpoint only {new.size}: "
+            "it was restored from an older backup, or this is a standby that is behind"
+        )
+    try:
+        same = await root_at(connection, old.size) == old.root
+    except ProofError:
+        same = False
+    if not same:
+        raise ExportError(
+            f"the ledger's first {old.size} events are not those of {folder.path}: it is another "
+            "ledger, or one of the two was changed. Find out with: secrets-broker verify"
+        )
+    await kept.check_kept(connection, old)
+    return old
+
+
+def _old_checkpoint(folder: Folder) -> Checkpoint | None:
+    path = folder.path / CHECKPOINT
+    try:
+        return SignedCheckpoint.parse(path.read_text(encoding="utf-8")).checkpoint
+    except FileNotFoundError:
+        return None
+    except (NoteError, UnicodeDecodeError):
+        raise ExportError(f"{path} is not a checkpoint: export to a new folder") from None
