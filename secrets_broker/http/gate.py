@@ -69,4 +69,8 @@ OPERATIONS: Final = {
     "/internal/secrets/credential-lookup": "lookup",
     "/internal/secrets/credential-delete": "delete",
     "/internal/audit/due": "due",
+    "/internal/audit/history": "history",
+    "/internal/audit/exposure": "exposure",
+    "/internal/audit/events": "events",
+    "/internal/audit/unused": "unused",
 }

@@ -8,6 +8,7 @@ from secrets_broker.tools.erase import erase
 from secrets_broker.tools.import_legacy import import_legacy_command
 from secrets_broker.tools.keygen import keygen
 from secrets_broker.tools.migrate import migrate
+from secrets_broker.tools.questions import QUESTIONS
 from secrets_broker.tools.rebuild import rebuild
 from secrets_broker.tools.rotate_key import rotate_key
 from secrets_broker.tools.serve import serve
@@ -25,6 +26,7 @@ def main() -> None:
 
 COMMANDS = (
     *(dev, serve, keygen, migrate, rebuild, rotate_key, erase, due),
+    *QUESTIONS,
     import_legacy_command,
 )
 for command in COMMANDS:
