@@ -120,8 +120,11 @@ class Which:
         return Which(after.credential_id, after.version)
 
 
+LATEST: Final = Which()
+
+
 async def find(
-    connection: "AsyncConnection[Any]", name: Named, which: Which = Which()
+    connection: "AsyncConnection[Any]", name: Named, which: Which = LATEST
 ) -> Exposed | None:
     """The version that is asked for; None where there never was one."""
     values = {

@@ -87,7 +87,7 @@ async def _exposure(
     which = question.Which.parse(credential_id, version)
     exposed = await question.find(connection, name, which)
     if exposed is None:
-        never = f"{NEVER}, or no such version of it" if which != question.Which() else NEVER
+        never = f"{NEVER}, or no such version of it" if which != question.LATEST else NEVER
         raise InvalidCommandError(FieldError("", never))
     say(_told(exposed))
 
