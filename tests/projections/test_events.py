@@ -150,21 +150,15 @@ def test_what_is_appended_meanwhile_comes_last(
     """Oldest first, a later page has it; newest first, none has."""
     record(database, keyring, upsert("a"), lookup("a"), lookup("a"))
     url = auditor(cluster, database)
-    for order, rest in ("oldest", [2, 3]), ("newest", [0]):
-        wanted = Wanted.parse({"order": order})
-
-        async def begin(
-            connection: Connection, wanted: Wanted = wanted
-        ) -> tuple[list[Line], Cursor | None]:
-            return await page(connection, wanted, 2)
-
-        _, cursor = answer(url, begin)
-        if order == "oldest":
-            record(database, keyring, lookup("a"))
-        else:
-            cursor = Cursor(0)
-        lines, _ = answer(url, lambda connection, w=wanted, c=cursor: page(connection, w, 9, c))
-        assert [line.position for line in lines] == rest
+    _, cursor = begun = answer(url, lambda connection: page(connection, Wanted(), 2))
+    assert [line.position for line in begun[0]] == [0, 1]
+    newest = Wanted.parse({"order": "newest"})
+    _, downwards = answer(url, lambda connection: page(connection, newest, 2))
+    record(database, keyring, lookup("a"))
+    lines, end = answer(url, lambda connection: page(connection, Wanted(), 9, cursor))
+    assert ([line.position for line in lines], end) == ([2, 3], None)
+    lines, end = answer(url, lambda connection: page(connection, newest, 9, downwards))
+    assert ([line.position for line in lines], end) == ([0], None)
 
 
 def test_a_line_is_the_whole_event_and_verifies(

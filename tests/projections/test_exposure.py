@@ -113,7 +113,7 @@ def test_which_version_is_meant(cluster: Cluster, database: Database, keyring: K
 
     def meant(which: Which) -> tuple[int, int, bool] | None:
         exposed = asked(url, "a", which)
-        return exposed and (exposed.credential_id, exposed.version, exposed.live)
+        return (exposed.credential_id, exposed.version, exposed.live) if exposed else None
 
     assert meant(LATEST) == (4, 1, True)
     assert meant(Which(credential_id=1)) == (1, 2, False)
