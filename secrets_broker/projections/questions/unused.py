@@ -17,8 +17,8 @@ from secrets_broker.ledger.events import IS_CHANGE
 from secrets_broker.projections import cursor as cursors
 from secrets_broker.projections.questions.walk import PACE, Pace, first_at, size
 
-NAMES: Final = 500
-"""Looked at by one statement."""
+NAMES: Final = 200
+"""Looked at by one statement, which reads all reads of those that are not in use."""
 RECENT: Final = 50_000
 """So many of the last events tell at once what is in use, and spare looking at each credential's
 reads, of which those in use have many."""
@@ -115,13 +115,14 @@ async def page(
     limit: int,
     after: Cursor | None = None,
     pace: Pace = PACE,
-    names: int = NAMES,
+    names: int | None = None,
 ) -> tuple[list[Line], Cursor | None]:
     """At most `limit` lines by name; a short or empty page may have a next one."""
     give_up = time.monotonic() + pace.seconds
     events = await size(connection)
     recent = max(await first_at(connection, since, events), events - RECENT)
-    values = {"since": since, "recent": recent, "names": names}
+    names = names or min(NAMES, max(limit, NAMES // 4))
+    values: dict[str, Any] = {"since": since, "recent": recent, "names": names}
     lines: list[Line] = []
     following: Cursor | None = after or BEGINNING
     while following:
