@@ -197,6 +197,7 @@ def test_a_line_is_the_whole_event_and_verifies(
         ({"after": "-1"}, [], "after"),
         ({"after": "1" * 19}, [], "after"),
         ({}, [""], "type"),
+        ({}, ["m4rker"] * 17, "type"),
         ({}, ["m4rker" * 11], "type"),
     ],
 )

@@ -178,6 +178,7 @@ def test_settings_of_a_data_dir_win(database: Database, tmp_path: Path) -> None:
     [
         *("serve", "migrate", "rebuild", "import-legacy", "rotate-key", "due"),
         *("rotate-key --data-keys", "erase * * --reason r --yes", "erase --list"),
+        *("history h p", "exposure h p", "events", "unused --since 1d"),
     ],
 )
 def test_a_data_dir_without_settings_is_refused(

@@ -26,6 +26,7 @@ from secrets_broker.projections.questions.walk import (
 
 OLDEST, NEWEST = "oldest", "newest"
 MAX_WORD: Final = 64  # as long as a type or an error may be
+MAX_TYPES: Final = 16
 
 _OUTCOMES: Final = {"ok": True, "failed": False}
 _FIELDS: Final = (
@@ -86,6 +87,8 @@ class Wanted:
         after, order; `types` are patterns, of which one has to match.
         """
         conditions, values = _patterns(texts)
+        if len(types) > MAX_TYPES:
+            raise InvalidCommandError(FieldError("type", f"must be at most {MAX_TYPES}"))
         if types:
             values["types"] = [like("type", word("type", text, MAX_WORD)) for text in types]
             conditions.append("type LIKE ANY (%(types)s)")
