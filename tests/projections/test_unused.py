@@ -12,7 +12,7 @@ from secrets_broker.ledger.commands import Content, ImportAccess, ImportCredenti
 from secrets_broker.ledger.errors import InvalidCommandError
 from secrets_broker.ledger.keyring import Keyring
 from secrets_broker.projections.moment import parse_moment
-from secrets_broker.projections.questions.unused import Cursor, Line, page
+from secrets_broker.projections.questions.unused import RECENT, Cursor, Line, page
 from secrets_broker.projections.questions.walk import PACE, Pace
 from secrets_broker.tools.postgres import Cluster
 from tests.conftest import TEMPLATE, Database, fresh_database
@@ -32,12 +32,17 @@ def shared(cluster: Cluster) -> Iterator[Database]:
 
 
 def unused(
-    url: str, since: datetime, limit: int = 1_000, names: int | None = None, pace: Pace = PACE
+    url: str,
+    since: datetime,
+    limit: int = 1_000,
+    names: int | None = None,
+    pace: Pace = PACE,
+    recent: int = RECENT,
 ) -> list[Line]:
     """All of them, page by page."""
 
     async def one(connection: Connection, after: Cursor | None) -> tuple[list[Line], Cursor | None]:
-        return await page(connection, since, limit, after, pace, names)
+        return await page(connection, since, limit, after, pace, names, recent)
 
     found = pages(url, one)
     assert all(len(lines) <= limit for lines in found)
@@ -54,20 +59,20 @@ def time_of(database: Database, position: int) -> datetime:
 @settings(max_examples=25)
 @given(
     done=steps,
-    limit=st.integers(1, 3),
-    names=st.integers(1, 5),
+    sizes=st.tuples(st.integers(1, 3), st.integers(1, 5)),
     pace=st.sampled_from([PACE, Pace(seconds=0)]),
     back=st.integers(0, 11),
+    recent=st.sampled_from([0, 3, RECENT]),
 )
 def test_just_what_nobody_read(
     shared: Database,
     cluster: Cluster,
     keyring: Keyring,
     done: list[tuple[int, str]],
-    limit: int,
-    names: int,
+    sizes: tuple[int, int],
     pace: Pace,
     back: int,
+    recent: int,
 ) -> None:
     """A read of the same credential counts, whatever the version; one of its predecessor not."""
     lives = lived(shared, keyring, done)
@@ -86,7 +91,7 @@ def test_just_what_nobody_read(
         last = max(reads, default=None)
         if last is None or time_of(shared, last) < since:
             expected.append((life.host, life.live.credential_id, life.live.version, last))
-    lines = unused(auditor(cluster, shared), since, limit, names, pace)
+    lines = unused(auditor(cluster, shared), since, *sizes, pace, recent)
     hosts = [life.host for life in lives]
     assert [
         (line.host, line.credential_id, line.version, line.last_read_position)
@@ -168,6 +173,30 @@ def test_imported_reads_count_from_when_they_happened(
     assert (line.updated_at, line.updated_by) == (updated["updated_at"], "deploy")
     record(database, keyring, lookup("old"))
     assert unused(url, THEN + day) == []
+
+
+@pytest.mark.parametrize("recent", range(6))
+def test_the_last_read_is_the_last_in_time(
+    cluster: Cluster, database: Database, keyring: Keyring, recent: int
+) -> None:
+    """However many of the last events are looked at first, and whenever it was imported."""
+    credential = ImportCredential(
+        host="old",
+        purpose="ssh",
+        content=Content(password="p"),
+        occurred_at=None,
+        details={"legacy_id": 1},
+    )
+    ahead = datetime.now(UTC) + timedelta(days=900)
+    # The clock of the earlier installation was ahead: it happened no later than it was recorded.
+    record(database, keyring, credential, imported(1, ahead))
+    record(database, keyring, lookup("old"))
+    between = datetime.now(UTC)
+    record(database, keyring, imported(1, between), imported(1, THEN), upsert("new"))
+    first, second = unused(auditor(cluster, database), ahead + timedelta(days=1), recent=recent)
+    assert (first.host, second.host) == ("new", "old")
+    assert second.last_read_position == 3
+    assert datetime.fromisoformat(second.last_read_at or "") == between
 
 
 def test_a_read_without_a_time_is_one_but_not_since(

@@ -25,7 +25,8 @@ _VERSION: Final = f"""
         ORDER BY position DESC LIMIT 1
     ), made AS (
         SELECT * FROM ledger.events WHERE {OF_NAME} AND {MAKES}
-          AND credential_id = coalesce(%(credential_id)s, (SELECT credential_id FROM newest))
+          -- "+ 0": the name's changes are few, the credential's events may be millions.
+          AND credential_id + 0 = coalesce(%(credential_id)s, (SELECT credential_id FROM newest))
           AND version = coalesce(%(version)s, version)
         ORDER BY position DESC LIMIT 1
     )

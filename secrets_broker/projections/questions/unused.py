@@ -15,13 +15,20 @@ from psycopg import AsyncConnection
 from secrets_broker.ledger.encoding import rfc3339
 from secrets_broker.ledger.events import IS_CHANGE
 from secrets_broker.projections import cursor as cursors
-from secrets_broker.projections.questions.walk import PACE, Pace, first_at, size
+from secrets_broker.projections.questions.walk import PACE, Pace, size
 
 NAMES: Final = 200
 """Looked at by one statement, which reads all reads of those that are not in use."""
 RECENT: Final = 50_000
-"""So many of the last events tell at once what is in use, and spare looking at each credential's
-reads, of which those in use have many."""
+"""So many of the last events tell the last read of what is in use, and spare looking at all reads
+of a credential that has many."""
+
+_READ: Final = """ok AND (type = 'credential.read'
+                        OR type = 'access.imported' AND details ->> 'access_type' = 'read')"""
+# Nothing happens after it was recorded: so a lookup that was recorded among the last events is
+# later than whatever was recorded before them.
+_HAPPENED: Final = """CASE type WHEN 'access.imported' THEN
+                      CASE WHEN occurred_at > at THEN at ELSE occurred_at END ELSE at END"""
 
 # Names one after another, each by one look into events_changes, however often it changed.
 _UNUSED: Final = f"""
@@ -36,30 +43,36 @@ _UNUSED: Final = f"""
             ORDER BY host, purpose, position DESC LIMIT 1
         ) AS following
         WHERE name.number < %(names)s
-    ), recent AS MATERIALIZED (
-        SELECT DISTINCT credential_id FROM ledger.events
-        WHERE position >= %(recent)s AND ok AND type = 'credential.read'
-          AND at >= %(since)s AND credential_id IS NOT NULL
     ), live AS MATERIALIZED (
         SELECT name.number, last.credential_id, last.version,
                CASE last.type WHEN 'credential.rekeyed' THEN (last.details ->> 'content')::bigint
                               ELSE last.position END AS content
         FROM name JOIN ledger.events AS last USING (position)
         WHERE last.type NOT IN ('credential.deleted', 'credential.erased')
-          AND last.credential_id NOT IN (SELECT credential_id FROM recent)
+    ), recent AS MATERIALIZED (
+        SELECT DISTINCT ON (credential_id) credential_id, position, actor, happened
+        FROM (
+            SELECT credential_id, position, actor, {_HAPPENED} AS happened,
+                   bool_or(type = 'credential.read') OVER (PARTITION BY credential_id) AS looked_up
+            FROM ledger.events
+            WHERE position >= %(recent)s AND {_READ}
+              AND credential_id IN (SELECT credential_id FROM live)
+        ) AS read
+        WHERE looked_up
+        ORDER BY credential_id, happened DESC NULLS LAST, position DESC
     ), line AS (
         SELECT live.number, live.credential_id, live.version, live.content,
-               read.position, read.happened, read.actor
-        FROM live LEFT JOIN LATERAL (
-            SELECT position, actor,
-                   CASE type WHEN 'access.imported' THEN occurred_at ELSE at END AS happened
+               coalesce(recent.position, older.position) AS position,
+               coalesce(recent.happened, older.happened) AS happened,
+               CASE WHEN recent.position IS NULL THEN older.actor ELSE recent.actor END AS actor
+        FROM live
+        LEFT JOIN recent USING (credential_id)
+        LEFT JOIN LATERAL (
+            SELECT position, actor, {_HAPPENED} AS happened
             FROM ledger.events
-            WHERE credential_id = live.credential_id AND ok
-              AND (type = 'credential.read'
-                   OR type = 'access.imported' AND details ->> 'access_type' = 'read')
+            WHERE recent.position IS NULL AND credential_id = live.credential_id AND {_READ}
             ORDER BY happened DESC NULLS LAST, position DESC LIMIT 1
-        ) AS read ON true
-        WHERE read.happened IS NULL OR read.happened < %(since)s
+        ) AS older ON true
     )
     SELECT name.host, name.purpose, line.credential_id, line.version,
            coalesce((first.details ->> 'created_at')::timestamptz, first.at),
@@ -70,7 +83,8 @@ _UNUSED: Final = f"""
                              ELSE content.actor END,
            line.happened, line.actor, line.position
     FROM name
-    LEFT JOIN line USING (number)
+    LEFT JOIN line ON line.number = name.number
+        AND (line.happened IS NULL OR line.happened < %(since)s)
     LEFT JOIN ledger.events AS first ON first.position = line.credential_id - 1
     LEFT JOIN ledger.events AS content ON content.position = line.content
     ORDER BY name.number
@@ -116,13 +130,13 @@ async def page(
     after: Cursor | None = None,
     pace: Pace = PACE,
     names: int | None = None,
+    recent: int = RECENT,
 ) -> tuple[list[Line], Cursor | None]:
     """At most `limit` lines by name; a short or empty page may have a next one."""
     give_up = time.monotonic() + pace.seconds
     events = await size(connection)
-    recent = max(await first_at(connection, since, events), events - RECENT)
     names = names or min(NAMES, max(limit, NAMES // 4))
-    values: dict[str, Any] = {"since": since, "recent": recent, "names": names}
+    values: dict[str, Any] = {"since": since, "recent": events - recent, "names": names}
     lines: list[Line] = []
     following: Cursor | None = after or BEGINNING
     while following:
