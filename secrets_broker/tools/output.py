@@ -4,7 +4,8 @@ All three are written while lines come, in memory that does not grow with their 
 in a line are others' texts (names, reasons): none of them can steer a terminal.
 
 - A table shows a text as it is where it is one plain word, else quoted and escaped as Python
-  would. Its headings come again after 500 lines.
+  would; times to the second. Its headings come again after 500 lines. On a terminal that is too
+  narrow for it, each line becomes a block of its fields.
 - JSON lines: one object a line, all ASCII. The exact form, for programs.
 - CSV: RFC 4180, UTF-8, a line of names first, every field of a line. A spreadsheet takes a cell
   that begins with = + - or @ for a formula, and whoever may ask for a credential may choose such
@@ -34,6 +35,7 @@ FILE_COLUMNS: Final = 8_000  # more than the longest names have, every character
 
 # No space: what is shown without quotes cannot look like two cells.
 _PLAIN: Final = re.compile(r"[A-Za-z0-9._:/@+*-]+")
+_FRACTION: Final = re.compile(r"\.[0-9]{6}Z\Z")
 # OWASP, "CSV Injection"; the last four are full-width forms of the first four.
 _GUARDED: Final = ("=", "+", "-", "@", "\t", "\r", "\n", "'", "＝", "＋", "－", "＠")  # noqa: RUF001
 
@@ -69,7 +71,8 @@ def form_options(command: F) -> F:
 class Output(Generic[L]):
     """Writes lines of one struct: with it as a context, `write` as they come.
 
-    `table` names the fields that a table shows; JSON and CSV have all. `empty` is what a table
+    `table` names the fields that a table shows, `at` and those that end in `_at` being times; JSON
+    and CSV have all. `empty` is what a table
     says where there was no line. A field's value may be a text, a number, a truth value, None,
     or a list or dict of these, which a table and CSV show as JSON.
     """
@@ -117,16 +120,17 @@ class Output(Generic[L]):
             return
         print_table(
             [name.replace("_", " ") for name in self._table],
-            [[shown(getattr(line, name)) for name in self._table] for line in self._waiting],
+            [[_shown(name, getattr(line, name)) for name in self._table] for line in self._waiting],
         )
         self._written += len(self._waiting)
         self._waiting.clear()
 
 
-def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print one table of cells that `shown` made harmless."""
     from rich.box import SIMPLE  # noqa: PLC0415 - slow to load
     from rich.console import Console  # noqa: PLC0415
+    from rich.measure import Measurement  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
@@ -134,7 +138,24 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     for row in rows:
         table.add_row(*(Text(cell, overflow="fold") for cell in row))
     # In a file or a mail a line is a line, however long.
-    Console(width=None if sys.stdout.isatty() else FILE_COLUMNS).print(table)
+    console = Console(width=None if sys.stdout.isatty() else FILE_COLUMNS)
+    wide = console.options.update(max_width=FILE_COLUMNS)
+    if Measurement.get(console, wide, table).maximum > console.width:
+        _put("\n".join(_block(headings, row) for row in rows) + "\n")
+    else:
+        console.print(table)
+
+
+def _block(headings: Sequence[str], row: Sequence[str]) -> str:
+    width = max(map(len, headings))
+    pairs = zip(headings, row, strict=True)
+    return "".join(f"{heading:<{width}}  {cell}\n" for heading, cell in pairs if cell)
+
+
+def _shown(name: str, value: Any) -> str:
+    if (name == "at" or name.endswith("_at")) and isinstance(value, str):
+        value = _FRACTION.sub("Z", value)
+    return shown(value)
 
 
 def shown(value: Any) -> str:

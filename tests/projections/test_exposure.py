@@ -103,7 +103,7 @@ def test_a_receipt_says_who_and_why(cluster: Cluster, database: Database, keyrin
     assert (line.actor, line.authn, line.ip) == ("deploy", "internal_key", "192.0.2.8")
     assert (line.request_id, line.reason, line.type) == ("r-8", "CHG-1", "credential.read")
     ((at,),) = database.fetch("SELECT at FROM ledger.events WHERE position = 1")
-    assert (datetime.fromisoformat(line.when), line.occurred_at) == (at, None)
+    assert (datetime.fromisoformat(line.received_at), line.occurred_at) == (at, None)
 
 
 def test_which_version_is_meant(cluster: Cluster, database: Database, keyring: Keyring) -> None:

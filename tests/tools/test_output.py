@@ -27,6 +27,7 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
     number: int = 7
     ok: bool = True
     details: dict[str, Any] | None = None
+    at: str | None = None
 
 
 NASTY = "a\x1b[2J\n\u202e[red]\x9b31m"
@@ -60,7 +61,7 @@ def test_json_lines_are_exact_and_ascii(names: list[str | None]) -> None:
 def test_csv_gives_every_text_back(names: list[str]) -> None:
     """RFC 4180 with a line of names; one apostrophe from a cell's beginning, and it is exact."""
     text = written(Form.CSV, [Line(name=name) for name in names])
-    assert text.startswith("name,number,ok,details\r\n")
+    assert text.startswith("name,number,ok,details,at\r\n")
     records = list(csv.DictReader(io.StringIO(text, newline="")))
     assert [record["name"].removeprefix("'") for record in records] == names
     assert {(record["number"], record["ok"], record["details"]) for record in records} <= {
@@ -98,7 +99,7 @@ def test_nothing_is_said_in_each_form() -> None:
     """A sentence in a table, no line of JSON, and the names of the columns in CSV."""
     assert written(Form.TABLE, []) == "nothing is there\n"
     assert written(Form.JSON, []) == ""
-    assert written(Form.CSV, []) == "name,number,ok,details\r\n"
+    assert written(Form.CSV, []) == "name,number,ok,details,at\r\n"
 
 
 def test_a_table_comes_in_blocks() -> None:
@@ -121,17 +122,28 @@ def test_the_options_choose() -> None:
         assert f"Form.{form}" in CliRunner().invoke(command, arguments).output
 
 
+def test_times_in_a_table_are_to_the_second() -> None:
+    """By the field's name: a name that looks like a time is shown whole."""
+
+    time = "2026-01-02T03:04:05.000006Z"
+    line = Line(name=time, at=time)
+    text = written(Form.TABLE, [line], ("name", "at")).splitlines()[3]
+    assert text.split() == [time, "2026-01-02T03:04:05Z"]
+    assert json.loads(written(Form.JSON, [line]))["at"] == time
+
+
+@pytest.mark.parametrize("columns", ["60", "200"])
 @pytest.mark.parametrize("form", [*Form])
-def test_a_terminal_gets_no_control_character(form: Form) -> None:
-    """Not even from CSV, which is exact in a file."""
+def test_a_terminal_gets_no_control_character(form: Form, columns: str) -> None:
+    """Not even from CSV, which is exact in a file; nor from a table that has no room."""
     code = f"""
 from secrets_broker.tools.output import Form, Output
 from tests.tools.test_output import NASTY, Line
-with Output(Form({form.value!r}), Line, ("name",), "") as output:
-    output.write([Line(name=NASTY)])
+with Output(Form({form.value!r}), Line, ("name", "details"), "") as output:
+    output.write([Line(name=NASTY, details={{"n": "long " * 9}})])
 """
     ours, theirs = pty.openpty()
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200", "NO_COLOR": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": columns, "NO_COLOR": "1"}
     done = subprocess.run([sys.executable, "-c", code], stdout=theirs, env=environment, check=False)
     os.close(theirs)
     text = os.read(ours, 65_536).decode()
@@ -140,5 +152,7 @@ with Output(Form({form.value!r}), Line, ("name",), "") as output:
     assert "31m" in text
     assert not set("\x9b\u202e") & set(text)
     assert "\x1b[2J" not in text
+    if form is Form.TABLE:
+        assert ("name  " in text.splitlines()[0]) == (columns == "60")
     if form is Form.JSON:
         assert json.loads(text)["name"] == NASTY

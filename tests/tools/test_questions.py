@@ -113,7 +113,7 @@ def test_exposure_of_an_earlier_version(env: dict[str, str], tmp_path: Path) -> 
     assert "until it was updated at 2" in done.stderr
     assert "'CHG 42'" in done.stdout
     summary = as_json(env, tmp_path, *one, "--summary")
-    assert [(line["actor"], line["count"], line["first"]) for line in summary] == [
+    assert [(line["actor"], line["count"], line["first_at"]) for line in summary] == [
         ("deploy", 1, lines[0]["at"]),
         (None, 1, lines[1]["at"]),
     ]

@@ -82,7 +82,7 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
     reason: str | None
 
     @property
-    def when(self) -> str:
+    def received_at(self) -> str:
         """When it was received, as far as is known."""
         return self.occurred_at or self.at
 
@@ -149,11 +149,10 @@ async def page(
     """At most `limit` lines in the order of the record; short or empty ones may have a next."""
     stop = await size(connection) - 1
     # Lines of an earlier installation are imported at any time after their credential.
-    may_be_imported = exposed.imported and exposed.version == 1
-    if exposed.ended_position is not None and not may_be_imported:
+    if exposed.ended_position is not None and not exposed.imported:
         stop = exposed.ended_position
     start = after.position if after else exposed.made_position
-    condition = _DISCLOSES_OR_DID if may_be_imported else _DISCLOSES
+    condition = _DISCLOSES_OR_DID if exposed.imported else _DISCLOSES
     values = {"credential_id": exposed.credential_id, "version": exposed.version}
     wanted = Filter(_COLUMNS, condition, values, narrow=_OF_CREDENTIAL)
     records, following = await walk(connection, wanted, Stretch(start, stop), limit, pace)

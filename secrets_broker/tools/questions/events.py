@@ -10,8 +10,8 @@ from secrets_broker.tools.output import Form, Output, form_options
 from secrets_broker.tools.questions.asking import Connection, ask, write_all
 
 TABLE = (
-    *("position", "at", "occurred_at", "type", "ok", "error", "host", "purpose"),
-    *("credential_id", "version", "actor", "authn", "ip", "reason", "request_id"),
+    *("position", "at", "occurred_at", "type", "error", "host", "purpose", "version"),
+    *("actor", "ip", "reason"),
 )
 
 

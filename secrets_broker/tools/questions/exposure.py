@@ -15,11 +15,8 @@ from secrets_broker.tools.output import Form, Output, form_options
 from secrets_broker.tools.questions.asking import Connection, ask, write_all
 from secrets_broker.tools.questions.history import NEVER
 
-TABLE = (
-    *("position", "at", "occurred_at", "version", "actor", "authn", "ip", "reason"),
-    *("request_id",),
-)
-SUMMARY = ("actor", "authn", "version", "first", "last", "count")
+TABLE = ("position", "received_at", "version", "actor", "authn", "ip", "reason", "request_id")
+SUMMARY = ("actor", "authn", "version", "first_at", "last_at", "count")
 NOBODY = "nobody received it, as far as the record goes"
 
 
@@ -31,8 +28,8 @@ class Receiver(msgspec.Struct, frozen=True, kw_only=True):
     credential_id: int
     version: int | None
     live: bool
-    first: str
-    last: str
+    first_at: str
+    last_at: str
     count: int
 
 
@@ -133,8 +130,9 @@ class _Tally:
         """Count these."""
         for line in lines:
             who = line.actor, line.authn, line.version
-            first, last, count = self.receivers.get(who, (line.when, line.when, 0))
-            self.receivers[who] = min(first, line.when), max(last, line.when), count + 1
+            when = line.received_at
+            first, last, count = self.receivers.get(who, (when, when, 0))
+            self.receivers[who] = min(first, when), max(last, when), count + 1
 
     def lines(self, exposed: question.Exposed) -> Iterator[Receiver]:
         """Who received it, the first one first."""
@@ -146,7 +144,7 @@ class _Tally:
                 credential_id=exposed.credential_id,
                 version=version,
                 live=exposed.live,
-                first=first,
-                last=last,
+                first_at=first,
+                last_at=last,
                 count=count,
             )

@@ -12,8 +12,8 @@ from secrets_broker.tools.output import Form, Output, form_options
 from secrets_broker.tools.questions.asking import Connection, ask, write_all
 
 TABLE = (
-    *("host", "purpose", "credential_id", "last_read_at", "last_read_by", "last_read_position"),
-    *("updated_at", "updated_by", "created_at", "created_by"),
+    *("host", "purpose", "last_read_at", "last_read_by", "last_read_position"),
+    *("updated_at", "updated_by", "created_at"),
 )
 
 
