@@ -161,6 +161,18 @@ def test_what_is_appended_meanwhile_comes_last(
     assert ([line.position for line in lines], end) == ([0], None)
 
 
+def test_a_ledger_with_a_gap_is_read_all_the_same(
+    cluster: Cluster, database: Database, keyring: Keyring
+) -> None:
+    """Whoever took an event away, the others still answer."""
+    record(database, keyring, upsert("a"), *[lookup("a")] * 4)
+    database.execute("ALTER TABLE ledger.events DISABLE TRIGGER append_only")
+    database.execute("DELETE FROM ledger.events WHERE position IN (1, 2)")
+    for texts in {"since": "1d"}, {"order": "newest"}, {"host": "a"}:
+        lines, _ = found(auditor(cluster, database), Wanted.parse(texts))
+        assert sorted(line.position for line in lines) == [0, 3, 4]
+
+
 def test_a_line_is_the_whole_event_and_verifies(
     cluster: Cluster, database: Database, keyring: Keyring
 ) -> None:

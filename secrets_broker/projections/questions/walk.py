@@ -108,8 +108,9 @@ async def size(connection: "AsyncConnection[Any]") -> int:
 
 async def first_at(connection: "AsyncConnection[Any]", moment: Any, events: int) -> int:
     """The first position that was recorded then or later, of that many events."""
-    ((position,),) = await _fetch(connection, _FIRST_AT, {"moment": moment, "size": events})
-    return int(position)
+    found = await _fetch(connection, _FIRST_AT, {"moment": moment, "size": events})
+    # No answer: an event is missing, so somebody took it away. Then all of them are looked at.
+    return int(found[0][0]) if found else 0
 
 
 async def _are_few(connection: "AsyncConnection[Any]", wanted: Filter, pace: Pace) -> bool:
