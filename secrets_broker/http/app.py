@@ -9,7 +9,7 @@ import structlog
 
 from secrets_broker import logs
 from secrets_broker.http import errors
-from secrets_broker.http.audit import Due
+from secrets_broker.http.audit import Due, Events, Exposure, History, Unused
 from secrets_broker.http.credentials import CredentialDelete, CredentialLookup, CredentialUpsert
 from secrets_broker.http.doors import Doors
 from secrets_broker.http.evidence import Checkpoints, ProofOfConsistency, ProofOfInclusion
@@ -94,6 +94,10 @@ def create_app(writer: Writer, reader: Reader, doors: Doors, beside: Sequence[Be
     app.add_route("/log/tile/{path:path}", LogTile(reader))
     app.add_route("/internal/audit/replay", Replay(reader))
     app.add_route("/internal/audit/replay/diff", ReplayDiff(reader))
+    app.add_route("/internal/audit/history", History(reader))
+    app.add_route("/internal/audit/exposure", Exposure(reader))
+    app.add_route("/internal/audit/events", Events(reader))
+    app.add_route("/internal/audit/unused", Unused(reader))
     app.add_route("/health/live", Live())
     app.add_route("/health/ready", Ready(writer))
     app.add_route("/metrics", Metrics())

@@ -1,7 +1,13 @@
-"""What auditors and schedulers ask: it reads, beside the writer, and is no event."""
+"""What auditors and schedulers ask: it reads, beside the writer, and is no event.
 
-import re
-from typing import Any, Final
+Every question takes its parameters from the query, each once and no other, and is answered with
+`{"items": [...], "next": cursor or null}`.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Final
 
 import falcon
 import falcon.asgi
@@ -11,54 +17,157 @@ from psycopg import AsyncConnection
 from secrets_broker.http.errors import InvalidRequestError
 from secrets_broker.http.query import read_query
 from secrets_broker.ledger.errors import FieldError
+from secrets_broker.projections import cursor as cursors
 from secrets_broker.projections import due
-from secrets_broker.projections.reader import Reader
+from secrets_broker.projections.moment import parse_moment
+from secrets_broker.projections.questions import events, exposure, history, unused
+from secrets_broker.projections.questions.named import Named, number
+from secrets_broker.projections.reader import Question, Reader
 
 DEFAULT_LIMIT: Final = 100
 MAX_LIMIT: Final = 1_000
 
-_WANTED: Final = ("within", "unchanged_for", "host", "purpose")
-_KNOWN: Final = (*_WANTED, "limit", "cursor")
-_NUMBER: Final = re.compile("[0-9]{1,4}")
+Fields = dict[str, str]
+Connection = AsyncConnection[Any]
 
 
-class Due:
-    """GET /internal/audit/due."""
+@dataclass(frozen=True, slots=True)
+class _Page:
+    items: Sequence[msgspec.Struct]
+    following: cursors.Cursor | None
+    about: tuple[str, msgspec.Struct | None] | None = None
+    """One more member of the answer: its name, and what it says of all items."""
+
+    def encode(self) -> bytes:
+        members: dict[str, Any] = dict([self.about] if self.about else [])
+        members["items"] = self.items
+        members["next"] = self.following.encode() if self.following else None
+        return msgspec.json.encode(members)
+
+
+class _Audit(ABC):
+    """A question: subclasses say which parameters it has and how it is put."""
+
+    parameters: ClassVar[tuple[str, ...]]
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
 
+    @abstractmethod
+    def question(self, fields: Fields, limit: int, cursor: str | None) -> Question[_Page]:
+        """Read the parameters, before the database is asked; raises InvalidCommandError."""
+
     async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
-        """Give a page of the credentials that want attention; no secret is in it."""
-        fields = _fields(req.query_string)
-        wanted = due.Wanted.parse(**{name: fields.get(name) for name in _WANTED})
-        limit = _limit(fields.get("limit"))
-        after = due.Cursor.decode(fields["cursor"]) if "cursor" in fields else due.BEGINNING
-
-        async def question(
-            connection: "AsyncConnection[Any]",
-        ) -> tuple[list[due.Line], due.Cursor | None]:
-            return await due.page(connection, wanted, limit, after)
-
-        lines, following = await self._reader.ask(question)
+        """Give a page; no secret is in it."""
+        fields = _fields(req.query_string, (*self.parameters, "limit", "cursor"))
+        limit, cursor = _limit(fields.pop("limit", None)), fields.pop("cursor", None)
+        page = await self._reader.ask(self.question(fields, limit, cursor))
         resp.content_type = falcon.MEDIA_JSON
-        resp.data = msgspec.json.encode(
-            {"items": lines, "next": following.encode() if following else None}
-        )
+        resp.data = page.encode()
 
 
-def _fields(query: str) -> dict[str, str]:
+class Due(_Audit):
+    """GET /internal/audit/due."""
+
+    parameters = ("within", "unchanged_for", "host", "purpose")
+
+    def question(self, fields: Fields, limit: int, cursor: str | None) -> Question[_Page]:
+        """Which live credentials want attention."""
+        wanted = due.Wanted.parse(**fields)
+        after = due.BEGINNING if cursor is None else due.Cursor.decode(cursor)
+
+        async def ask(connection: Connection) -> _Page:
+            return _Page(*await due.page(connection, wanted, limit, after))
+
+        return ask
+
+
+class History(_Audit):
+    """GET /internal/audit/history."""
+
+    parameters = ("host", "purpose")
+
+    def question(self, fields: Fields, limit: int, cursor: str | None) -> Question[_Page]:
+        """Every version that a name ever had."""
+        name = Named.parse(fields.get("host"), fields.get("purpose"))
+        after = None if cursor is None else history.Cursor.decode(cursor)
+
+        async def ask(connection: Connection) -> _Page:
+            return _Page(*await history.page(connection, name, limit, after))
+
+        return ask
+
+
+class Exposure(_Audit):
+    """GET /internal/audit/exposure."""
+
+    parameters = ("host", "purpose", "credential_id", "version")
+
+    def question(self, fields: Fields, limit: int, cursor: str | None) -> Question[_Page]:
+        """Who received a version."""
+        name = Named.parse(fields.get("host"), fields.get("purpose"))
+        wanted = exposure.Which.parse(fields.get("credential_id"), fields.get("version"))
+        after = None if cursor is None else exposure.Cursor.decode(cursor)
+        if after is not None:
+            wanted = wanted.continued(after)
+
+        async def ask(connection: Connection) -> _Page:
+            exposed = await exposure.find(connection, name, wanted)
+            if exposed is None and after is not None:
+                raise cursors.refused()
+            if exposed is None:
+                return _Page([], None, ("exposed", None))
+            found = await exposure.page(connection, exposed, limit, after)
+            return _Page(*found, ("exposed", exposed))
+
+        return ask
+
+
+class Events(_Audit):
+    """GET /internal/audit/events."""
+
+    parameters = (
+        *("host", "purpose", "actor", "reason", "type", "outcome", "error"),
+        *("since", "until", "after", "order"),
+    )
+
+    def question(self, fields: Fields, limit: int, cursor: str | None) -> Question[_Page]:
+        """The record itself; several types are separated by commas."""
+        types = fields.pop("type").split(",") if "type" in fields else ()
+        wanted = events.Wanted.parse(fields, types)
+        after = None if cursor is None else events.Cursor.decode(cursor)
+
+        async def ask(connection: Connection) -> _Page:
+            return _Page(*await events.page(connection, wanted, limit, after))
+
+        return ask
+
+
+class Unused(_Audit):
+    """GET /internal/audit/unused."""
+
+    parameters = ("since",)
+
+    def question(self, fields: Fields, limit: int, cursor: str | None) -> Question[_Page]:
+        """Live credentials that nobody has read since a time."""
+        if "since" not in fields:
+            raise InvalidRequestError(FieldError("since", "is required"))
+        since = parse_moment("since", fields["since"])
+        after = None if cursor is None else unused.Cursor.decode(cursor)
+
+        async def ask(connection: Connection) -> _Page:
+            return _Page(*await unused.page(connection, since, limit, after))
+
+        return ask
+
+
+def _fields(query: str, known: tuple[str, ...]) -> Fields:
     fields = read_query(query)
-    if not fields.keys() <= set(_KNOWN):
-        message = f"has a parameter that is not known; known are {', '.join(_KNOWN)}"
+    if not fields.keys() <= set(known):
+        message = f"has a parameter that is not known; known are {', '.join(known)}"
         raise InvalidRequestError(FieldError("", message))
     return fields
 
 
 def _limit(text: str | None) -> int:
-    if text is None:
-        return DEFAULT_LIMIT
-    limit = int(text) if _NUMBER.fullmatch(text) else 0
-    if not 1 <= limit <= MAX_LIMIT:
-        raise InvalidRequestError(FieldError("limit", f"must be a number from 1 to {MAX_LIMIT}"))
-    return limit
+    return DEFAULT_LIMIT if text is None else number("limit", text, 1, MAX_LIMIT)

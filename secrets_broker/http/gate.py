@@ -74,4 +74,8 @@ OPERATIONS: Final = {
     "/internal/audit/checkpoints": "checkpoints",
     "/internal/audit/replay": "replay",
     "/internal/audit/replay/diff": "replay_diff",
+    "/internal/audit/history": "history",
+    "/internal/audit/exposure": "exposure",
+    "/internal/audit/events": "events",
+    "/internal/audit/unused": "unused",
 }

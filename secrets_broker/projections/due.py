@@ -7,17 +7,16 @@ Lines are ordered by kind (expiry, rotation, unchanged), then by time, then by t
 id. None of these changes while the clock goes on, so a page can begin where another one ended.
 """
 
-from base64 import urlsafe_b64decode, urlsafe_b64encode
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal
 
 import msgspec
 from msgspec import Meta
 from psycopg import AsyncConnection
 
 from secrets_broker.ledger.encoding import rfc3339
-from secrets_broker.ledger.errors import FieldError, InvalidCommandError
+from secrets_broker.projections import cursor as cursors
 from secrets_broker.projections.duration import parse_duration
 from secrets_broker.projections.pattern import ANY, like
 
@@ -91,27 +90,18 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
     changed_by: str | None
 
 
-class Cursor(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+class Cursor(cursors.Cursor, frozen=True):
     """The line that a page ended with."""
+
+    question: ClassVar[str] = "due"
 
     kind: Annotated[int, Meta(ge=-1, le=2)]
     moment: Annotated[datetime, Meta(tz=True)]
-    id: Annotated[int, Meta(ge=0, le=2**63 - 1)]
+    id: cursors.Position
 
-    def encode(self) -> str:
-        """An opaque text that fits into a URL."""
-        return urlsafe_b64encode(msgspec.json.encode(self)).rstrip(b"=").decode("ascii")
-
-    @classmethod
-    def decode(cls, text: str) -> "Cursor":
-        """Read such a text; raises InvalidCommandError."""
-        try:
-            joined = urlsafe_b64decode(text + "=" * (-len(text) % 4))
-            cursor = msgspec.json.decode(joined, type=cls)
-            cursor.moment.astimezone(UTC)
-        except (ValueError, OverflowError, msgspec.MsgspecError):
-            raise InvalidCommandError(FieldError("cursor", "must be that of a page")) from None
-        return cursor
+    def __post_init__(self) -> None:
+        """Raise OverflowError for a time that is none in UTC."""
+        self.moment.astimezone(UTC)
 
 
 BEGINNING: Final = Cursor(-1, datetime(1, 1, 1, tzinfo=UTC), 0)

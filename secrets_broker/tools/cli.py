@@ -10,6 +10,7 @@ from secrets_broker.tools.import_legacy import import_legacy_command
 from secrets_broker.tools.keygen import keygen
 from secrets_broker.tools.migrate import migrate
 from secrets_broker.tools.proof import proof
+from secrets_broker.tools.questions import QUESTIONS
 from secrets_broker.tools.rebuild import rebuild
 from secrets_broker.tools.replay import replay
 from secrets_broker.tools.restored import restored
@@ -30,7 +31,7 @@ def main() -> None:
 
 COMMANDS = (
     *(dev, serve, keygen, migrate, rebuild, rotate_key, erase, due, import_legacy_command),
-    *(export, proof, replay, restored, witness),
+    *(*QUESTIONS, export, proof, replay, restored, witness),
 )
 for command in COMMANDS:
     main.add_command(command)

@@ -19,7 +19,9 @@ from secrets_broker.http.health import DETAILS
 from secrets_broker.ledger.commands import Delete, Lookup, Upsert
 from secrets_broker.ledger.keyring import Keyring
 from secrets_broker.ledger.writer import Writer
+from secrets_broker.projections import due
 from secrets_broker.projections.host_credentials import HostCredentials
+from secrets_broker.projections.questions import events, exposure, history, unused
 from secrets_broker.projections.reader import Reader
 from tests.conftest import AUDITOR_KEY
 from tests.http.client import JSON, LOOKUP, UPSERT, Service
@@ -85,6 +87,26 @@ def test_the_query_is_described_as_the_code_takes_it(description: Any) -> None:
     assert {one["name"]: limits(resolved(description, one["schema"])) for one in query} == {
         field: limits(schema) for field, schema in code["properties"].items()
     }
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("DueLine", due.Line),
+        ("Version", history.Version),
+        ("Exposed", exposure.Exposed),
+        ("Receipt", exposure.Receipt),
+        ("EventLine", events.Line),
+        ("UnusedLine", unused.Line),
+    ],
+)
+def test_lines_are_described_as_they_are_given(
+    description: Any, name: str, kind: type[msgspec.Struct]
+) -> None:
+    """Every field of an auditor's line, each always there, and no other."""
+    text = description["components"]["schemas"][name]
+    assert text["required"] == list(text["properties"]) == list(kind.__struct_fields__)
+    assert text["additionalProperties"] is False
 
 
 def test_every_route_is_described_and_nothing_else(description: Any, keyring: Keyring) -> None:

@@ -214,6 +214,7 @@ def test_settings_of_a_data_dir_win(database: Database, tmp_path: Path) -> None:
         *("witness serve", "replay --at 0"),
         *("rotate-key --data-keys", "erase * * --reason r --yes", "erase --list"),
         *("proof 0", "restored --reason r", "export out"),
+        *("history h p", "exposure h p", "events", "unused --since 1d"),
     ],
 )
 def test_a_data_dir_without_settings_is_refused(

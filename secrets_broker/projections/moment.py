@@ -1,0 +1,28 @@
+"""Times as people write them: RFC 3339, or how long ago."""
+
+from datetime import UTC, datetime
+from typing import Annotated, Final
+
+import msgspec
+from msgspec import Meta
+
+from secrets_broker.ledger.errors import FieldError, InvalidCommandError
+from secrets_broker.projections.duration import parse_duration
+
+_RULE: Final = (
+    "must be a time with an offset, as 2026-01-31T00:00:00Z, or how long ago, as 30d "
+    "(a whole number of at most four digits and m, h, d or w)"
+)
+
+
+def parse_moment(field: str, text: str) -> datetime:
+    """Read one, in UTC; raises InvalidCommandError, which names the field."""
+    try:
+        return datetime.now(UTC) - parse_duration(field, text)
+    except InvalidCommandError:
+        pass
+    try:
+        moment: datetime = msgspec.convert(text, Annotated[datetime, Meta(tz=True)])
+        return moment.astimezone(UTC)
+    except (msgspec.ValidationError, ValueError, OverflowError):
+        raise InvalidCommandError(FieldError(field, _RULE)) from None

@@ -1,0 +1,21 @@
+"""The SQL of a version's life, which several questions share; in terms of ledger.events alone."""
+
+from typing import Final
+
+from secrets_broker.ledger.events import IS_CHANGE
+
+OF_NAME: Final = f"{IS_CHANGE} AND host = %(host)s AND purpose = %(purpose)s"
+"""The changes of one name; events_changes has them, and reads are not in it."""
+
+MAKES: Final = "type IN ('credential.created', 'credential.updated', 'credential.imported')"
+"""Whether a change makes a version. A new data key does not: it keeps the version."""
+
+# A name's next change, whatever it is, ends the version before it: an update makes the next one,
+# a delete or an erasure leaves none, and nothing is created where something is live.
+ENDED: Final = f"""
+    LEFT JOIN LATERAL (
+        SELECT position, at, type, actor FROM ledger.events
+        WHERE {OF_NAME} AND type <> 'credential.rekeyed' AND position > made.position
+        ORDER BY position LIMIT 1
+    ) AS ended ON true
+"""  # noqa: S608 - our own words

@@ -1,0 +1,77 @@
+"""`secrets-broker events`: the record itself, filtered."""
+
+from pathlib import Path
+
+import click
+
+from secrets_broker.projections.questions import events as question
+from secrets_broker.tools.common import data_dir_option
+from secrets_broker.tools.output import Form, Output, form_options
+from secrets_broker.tools.questions.asking import Connection, ask, write_all
+
+TABLE = (
+    *("position", "at", "occurred_at", "type", "error", "host", "purpose", "version"),
+    *("actor", "ip", "reason"),
+)
+
+
+@click.command()
+@data_dir_option
+@click.option("--host", help="Only hosts of that pattern; * is any run of characters.")
+@click.option("--purpose", help="Only purposes of that pattern.")
+@click.option("--actor", help="Only actors of that pattern.")
+@click.option("--reason", help="Only reasons of that pattern.")
+@click.option("--type", "types", multiple=True, help="Only types of that pattern; repeatable.")
+@click.option("--ok/--failed", default=None, help="Only what succeeded, or only what did not.")
+@click.option("--error", help="Only failures for that: not_found, expired, decrypt_failed …")
+@click.option("--since", help="Only what happened then or later: RFC 3339, or as 30d ago.")
+@click.option("--until", help="Only what happened before then.")
+@click.option("--after", help="Only behind that position.")
+@click.option("--newest-first", is_flag=True, help="From the end of the record backwards.")
+@click.option("--limit", type=click.IntRange(1), help="So many at most.")
+@form_options
+def events(
+    data_dir: Path | None,
+    types: tuple[str, ...],
+    ok: bool | None,
+    newest_first: bool,
+    limit: int | None,
+    form: Form,
+    **texts: str | None,
+) -> None:
+    """List the ledger's events, in the order of the record.
+
+    All filters have to match. What happened when is `occurred_at` where it was imported, else
+    `at`. A table leaves out details, body and leaf hash; --json and --csv have every column of an
+    event. The content of a body is never shown.
+
+    No secret is read, and nothing is recorded. An auditor's login is enough. Exit status 0 also
+    where there is none.
+
+    \b
+    Example:
+      secrets-broker events --type 'credential.*' --failed --since 7d --host '*.example'
+    """
+    given = {name: text for name, text in texts.items() if text is not None}
+    if ok is not None:
+        given["outcome"] = "ok" if ok else "failed"
+    given["order"] = question.NEWEST if newest_first else question.OLDEST
+    ask(data_dir, lambda connection: _events(connection, given, types, limit, form))
+
+
+async def _events(
+    connection: Connection,
+    texts: dict[str, str],
+    types: tuple[str, ...],
+    limit: int | None,
+    form: Form,
+) -> None:
+    wanted = question.Wanted.parse(texts, types)
+
+    async def page(
+        connection: Connection, count: int, after: question.Cursor | None
+    ) -> tuple[list[question.Line], question.Cursor | None]:
+        return await question.page(connection, wanted, count, after)
+
+    with Output(form, question.Line, TABLE, "there are no such events") as output:
+        await write_all(connection, page, output.write, limit)
