@@ -11,6 +11,7 @@ from secrets_broker.tools.migrate import migrate
 from secrets_broker.tools.rebuild import rebuild
 from secrets_broker.tools.rotate_key import rotate_key
 from secrets_broker.tools.serve import serve
+from secrets_broker.tools.verify.command import verify
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -24,7 +25,7 @@ def main() -> None:
 
 
 COMMANDS = (
-    *(dev, serve, keygen, migrate, rebuild, rotate_key, erase, due),
+    *(dev, serve, keygen, migrate, rebuild, rotate_key, erase, due, verify),
     import_legacy_command,
 )
 for command in COMMANDS:

@@ -1,0 +1,252 @@
+"""One range of the ledger, looked at alone: entries, leaf hashes, tiles, bodies, signatures.
+
+What depends on other ranges is handed on to the Checker. Everything here is picklable, so that
+a range can be examined by any process.
+"""
+
+import marshal
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import msgspec
+
+from secrets_broker.ledger.audit.facts import (
+    RESTORED,
+    Entry,
+    Fact,
+    decode,
+    digest,
+    encode,
+    fact,
+    problem_of,
+)
+from secrets_broker.ledger.audit.findings import MAX_PROBLEMS, Problem
+from secrets_broker.ledger.audit.heads import Head, Kept, judge
+from secrets_broker.ledger.audit.subtree import Edge, Hash, Subtree
+from secrets_broker.ledger.events import CHANGES, READ
+from secrets_broker.ledger.merkle import TILE_WIDTH, leaf_hash
+from secrets_broker.ledger.note import VerifierKey
+
+_FOLLOWED: Final = CHANGES | {READ, RESTORED}
+
+
+@dataclass(frozen=True, slots=True)
+class StoredBody:
+    """A body as it is kept: its data key's id, and the SHA-256 of its ciphertext."""
+
+    key: str
+    digest: bytes
+
+
+@dataclass(slots=True)
+class Loaded:
+    """A range as a source gives it."""
+
+    first: int
+    entries: list[bytes | None]
+    """None where there is none, or none that can be read."""
+    leaves: list[Hash] | None
+    """The leaf hashes that are stored beside the entries; None where the source keeps none."""
+    nodes: list[Hash]
+    """The stored roots of the range's full tiles."""
+    bodies: Mapping[int, StoredBody] | None
+    """By position; None where bodies cannot be read."""
+    canonical: bool
+    """Whether the entries are bytes that were kept (else JSON that was made from columns)."""
+    partial: bool = False
+    """Whether entries may be missing without anything being wrong."""
+    problems: list[Problem] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Examined:
+    """What a range turned out to be."""
+
+    first: int
+    count: int
+    edge: Edge
+    wrong_tiles: list[int]
+    """Full tiles, by index, whose stored root is not that of their leaves, or is not there."""
+    heads: list[Head]
+    facts: bytes
+    """A marshalled list of facts."""
+    bodies_missing: list[tuple[str, int]]
+    """Data key and position of bodies that entries name and that are not there."""
+    bodies_there: list[tuple[str, int]]
+    first_at: str | None
+    last_at: str | None
+    first_missing: int | None
+    """The first position without an entry that could be read."""
+    checked: Counter[str]
+    problems: list[Problem]
+    problem_count: int
+
+
+def unmarshal(facts: bytes) -> Iterator[Fact]:
+    """The facts of a range, in order."""
+    return map(Fact._make, marshal.loads(facts))  # noqa: S302 - from our own process
+
+
+class _Range:
+    """The state of one examination."""
+
+    def __init__(self, loaded: Loaded) -> None:
+        self.loaded = loaded
+        self.problems = list(loaded.problems)
+        self.problem_count = len(self.problems)
+        self.computed: list[Hash] = []
+        self.facts: list[Fact] = []
+        self.missing: list[tuple[str, int]] = []
+        self.there: list[tuple[str, int]] = []
+        self.first_at: str | None = None
+        self.last_at: str | None = None
+        self.first_missing: int | None = None
+        self._last_read: dict[tuple[str | None, str | None], tuple[int | None, ...]] = {}
+
+    def wrong(self, position: int, check: str, detail: str) -> None:
+        self.problem_count += 1
+        if len(self.problems) < MAX_PROBLEMS:
+            self.problems.append(Problem(position, check, detail))
+
+    def entries(self) -> None:
+        """Every entry: its bytes, its leaf hash, its time, its body."""
+        leaves, canonical = self.loaded.leaves, self.loaded.canonical
+        for position, raw in enumerate(self.loaded.entries, self.loaded.first):
+            if raw is None:
+                self._unreadable(position)
+                self.computed.append(None)
+                continue
+            try:
+                entry = decode(raw)
+                bytes_ = encode(entry)
+            except (msgspec.DecodeError, UnicodeError):
+                self._unreadable(position)
+                self.wrong(position, "entry", "the entry is not one of this format")
+                self.computed.append(leaf_hash(raw) if canonical else None)
+                continue
+            if canonical and bytes_ != raw:
+                self.wrong(position, "entry", "the entry is not written in its canonical form")
+                bytes_ = raw
+            leaf = leaf_hash(bytes_)
+            self.computed.append(leaf)
+            stored = None if leaves is None else leaves[position - self.loaded.first]
+            if stored is not None and stored != leaf:
+                self.wrong(position, "leaf", "the entry does not have the leaf hash that is stored")
+            self._entry(position, entry, bytes_)
+
+    def _unreadable(self, position: int) -> None:
+        if self.first_missing is None:
+            self.first_missing = position
+
+    def _entry(self, position: int, entry: Entry, raw: bytes) -> None:
+        if (at := entry.at) != self.last_at:
+            if self.last_at is None:
+                self.first_at = at
+            elif at < self.last_at:
+                self.wrong(position, "time", "the event is earlier than the one before it")
+            self.last_at = at
+        # Most entries have none of what is then looked at more closely.
+        problem = problem_of(entry, raw)
+        if problem is not None:
+            self.wrong(position, "entry", problem)
+            return
+        if entry.body is not None or self.loaded.bodies:
+            self._body(position, entry)
+        if entry.type in _FOLLOWED:
+            self._follow(position, entry)
+
+    def _follow(self, position: int, entry: Entry) -> None:
+        # Of two disclosures in a row of one name and version, one tells all.
+        name = entry.host, entry.purpose
+        if entry.type != READ:
+            self._last_read.pop(name, None)
+        elif entry.ok:
+            told = (entry.credential_id, entry.version)
+            if self._last_read.get(name) == told:
+                return
+            self._last_read[name] = told
+        self.facts.append(fact(position, entry))
+
+    def _body(self, position: int, entry: Entry) -> None:
+        bodies = self.loaded.bodies
+        if bodies is None:
+            return
+        body, stored = entry.body, bodies.get(position)
+        if body is None:
+            if stored is not None:
+                self.wrong(position, "body", "there is a body for an event that has none")
+        elif stored is None:
+            self.missing.append((body.key, position))
+        elif stored.key != body.key:
+            self.wrong(position, "body", "the body is filed under another data key")
+        elif stored.digest != digest(body):
+            self.wrong(position, "body", "the body is not the one that the event names")
+        else:
+            self.there.append((body.key, position))
+
+    def tree(self) -> tuple[Subtree, list[int]]:
+        """The levels over the leaves as they are stored, and the tiles that are wrong."""
+        first = self.loaded.first
+        stored = self.loaded.leaves or self.computed
+        leaves = [s or c for s, c in zip(stored, self.computed, strict=True)]
+        subtree = Subtree(leaves)
+        if leaves != self.computed and _misfits(subtree.tiles, self.loaded.nodes):
+            # Where only leaf hashes were changed, the entries still lead to the nodes.
+            by_entries = Subtree([c or s for s, c in zip(stored, self.computed, strict=True)])
+            if not _misfits(by_entries.tiles, self.loaded.nodes):
+                subtree = by_entries
+        wrong = [
+            first // TILE_WIDTH + index
+            for index in _misfits(subtree.tiles, self.loaded.nodes)
+            if not (self.loaded.partial and self.loaded.nodes[index] is None)
+        ]
+        pairs = zip(subtree.tiles, self.loaded.nodes, strict=True)
+        subtree.settle([node if tile is None else tile for tile, node in pairs])
+        for position, (leaf, raw) in enumerate(
+            zip(leaves, self.loaded.entries, strict=True), first
+        ):
+            if raw is None and leaf is None and not self.loaded.partial:
+                self.wrong(position, "missing", "there is no event at this position")
+        return subtree, wrong
+
+
+def _misfits(tiles: Sequence[Hash], nodes: Sequence[Hash]) -> list[int]:
+    pairs = enumerate(zip(tiles, nodes, strict=True))
+    return [index for index, (tile, node) in pairs if tile is not None and tile != node]
+
+
+def examine(loaded: Loaded, kept: Sequence[Kept], keys: Sequence[VerifierKey]) -> Examined:
+    """Look at one range, and at the checkpoints whose size ends within it."""
+    work = _Range(loaded)
+    work.entries()
+    subtree, wrong_tiles = work.tree()
+    heads = []
+    for one in kept:
+        head, problems = judge(one, keys, subtree.edge(max(one.size - loaded.first, 0)))
+        heads.append(head)
+        for problem in problems:
+            work.wrong(problem.position or 0, problem.check, problem.detail)
+    checked = Counter(
+        events=sum(raw is not None for raw in loaded.entries),
+        leaves=sum(leaf is not None for leaf in loaded.leaves or ()),
+        nodes=sum(node is not None for node in loaded.nodes),
+        bodies=len(loaded.bodies or ()),
+    )
+    return Examined(
+        first=loaded.first,
+        count=len(loaded.entries),
+        edge=subtree.edge(len(loaded.entries)),
+        wrong_tiles=wrong_tiles,
+        heads=heads,
+        facts=marshal.dumps([tuple(one) for one in work.facts]),
+        bodies_missing=work.missing,
+        bodies_there=work.there,
+        first_at=work.first_at,
+        last_at=work.last_at,
+        first_missing=work.first_missing,
+        checked=checked,
+        problems=work.problems,
+        problem_count=work.problem_count,
+    )

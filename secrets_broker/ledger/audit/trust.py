@@ -1,0 +1,209 @@
+"""Up to where signed checkpoints vouch for the entries, and from where on something is wrong.
+
+Where the tree is not what it should be, the leaf hashes alone cannot tell which of them is wrong.
+A signed checkpoint that fits vouches for all positions below its size; a stored node that does
+not fit names the positions that it covers. The position that is told is the first that can be
+wrong. A checkpoint that does not fit is told once for each time that one fitted before it.
+
+After a restore of an old backup, the ledger goes on under another origin, from a `ledger.restored`
+event on: checkpoints of the old origin must fit up to that event's position; larger ones are of
+what was lost, as far as the event names them.
+"""
+
+from base64 import b64encode
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from secrets_broker.ledger.audit.facts import Fact
+from secrets_broker.ledger.audit.findings import MAX_PROBLEMS, Findings
+from secrets_broker.ledger.audit.heads import Head, covered
+from secrets_broker.ledger.merkle import TILE_HEIGHT
+
+MAX_ORIGINS = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class WrongNode:
+    """A stored node that is not the root of the leaves below it, or is not there."""
+
+    level: int
+    index: int
+
+    @property
+    def start(self) -> int:
+        """The first position below it."""
+        return self.index << TILE_HEIGHT * self.level
+
+    @property
+    def end(self) -> int:
+        """The position after the last below it."""
+        return self.index + 1 << TILE_HEIGHT * self.level
+
+
+@dataclass(frozen=True, slots=True)
+class _Restoration:
+    position: int
+    origin: str
+    size: int
+    new_origin: str
+
+
+@dataclass(slots=True)
+class _Origin:
+    first: int
+    largest: int
+
+
+class Trust:
+    """Takes nodes and heads in the order of what they cover."""
+
+    def __init__(self, findings: Findings) -> None:
+        self._findings = findings
+        self._waiting: list[WrongNode] = []
+        self._restorations: list[_Restoration] = []
+        self._origins: dict[str, _Origin] = {}
+        self._misfit = False
+        self.size = 0
+        """The size of the largest signed checkpoint that fits."""
+
+    def wrong_nodes(self, nodes: Iterable[WrongNode]) -> None:
+        """Nodes that do not fit; the next checkpoint says whether they or the entries are wrong."""
+        for node in nodes:
+            if len(self._waiting) < MAX_PROBLEMS:
+                self._waiting.append(node)
+            else:
+                self._blame(node)
+
+    def restored(self, fact: Fact) -> None:
+        """Take in a `ledger.restored` event."""
+        details = fact.details or {}
+        origin, size, new = (details.get(k) for k in ("origin", "size", "new_origin"))
+        if isinstance(origin, str) and isinstance(new, str) and type(size) is int:
+            self._restorations.append(_Restoration(fact.position, origin, size, new))
+        else:
+            self._findings.wrong(
+                fact.position, "entry", "ledger.restored does not name what was restored"
+            )
+
+    def head(self, head: Head, root: bytes | None) -> None:
+        """A checkpoint, and the root that was computed at its size (None: not known)."""
+        checked = self._findings.checked
+        checked["checkpoints"] += 1
+        checked["signatures"] += head.signatures
+        checked["cosignatures"] += head.cosignatures
+        if head.source is None:
+            self._count_origin(head)
+        if not head.trusted:
+            return
+        if root is None:
+            self._findings.left_out("checkpoints above a position whose leaf hash is not there")
+        elif head.root == root:
+            self._fits(head.size)
+        elif self._left_behind(head) is None or head.source is not None:
+            self._does_not_fit(head, root)
+
+    def finish(self, published: tuple[str, int] | None) -> None:
+        """Say of nodes and origins what could not be said before."""
+        for node in self._waiting:
+            self._blame(node)
+        self._waiting.clear()
+        allowed = {restoration.new_origin for restoration in self._restorations}
+        allowed |= {r.origin for r in self._restorations[:1]}
+        if not self._restorations:
+            allowed |= {published[0]} if published else set(list(self._origins)[:1])
+        for name, origin in self._origins.items():
+            if name not in allowed:
+                detail = f"checkpoint of size {origin.first}: its origin is not this ledger's"
+                self._findings.wrong(covered(origin.first), "checkpoint", detail)
+        self._published(published)
+
+    def _published(self, published: tuple[str, int] | None) -> None:
+        if published is None:
+            if self._origins:
+                first = min(origin.first for origin in self._origins.values())
+                self._findings.wrong(
+                    covered(first), "checkpoint", "there are checkpoints, and none is published"
+                )
+            return
+        name, size = published
+        known = self._origins.get(name)
+        if known is None or known.largest != size:
+            detail = f"the published checkpoint (size {size}) is not the largest of its origin"
+            self._findings.wrong(covered(size), "checkpoint", detail)
+        if self._restorations and self._restorations[-1].new_origin != name:
+            detail = "the published checkpoint is not of the origin that the ledger went on under"
+            self._findings.wrong(covered(size), "checkpoint", detail)
+
+    def _count_origin(self, head: Head) -> None:
+        known = self._origins.get(head.origin)
+        if known is not None:
+            known.largest = max(known.largest, head.size)
+        elif len(self._origins) < MAX_ORIGINS:
+            self._origins[head.origin] = _Origin(head.size, head.size)
+        for restoration in self._restorations:
+            if head.origin == restoration.origin and head.size > restoration.position:
+                if head.size > restoration.size:
+                    detail = (
+                        f"checkpoint of size {head.size}: after position {restoration.position}, "
+                        "where the ledger was restored, its origin has no checkpoints"
+                    )
+                    self._findings.wrong(covered(head.size), "checkpoint", detail)
+                else:
+                    self._findings.remark(
+                        f"checkpoints of {head.origin!r} above position {restoration.position} are "
+                        "of what a restore lost, as ledger.restored says there"
+                    )
+
+    def _left_behind(self, head: Head) -> _Restoration | None:
+        for restoration in self._restorations:
+            if head.origin == restoration.origin and head.size > restoration.position:
+                return restoration
+        return None
+
+    def _fits(self, size: int) -> None:
+        self._misfit = False
+        self.size = max(self.size, size)
+        for node in [node for node in self._waiting if node.end <= size]:
+            self._waiting.remove(node)
+            self._findings.wrong(
+                node.start,
+                "node",
+                f"the stored node ({node.level}, {node.index}) is wrong or missing; the entries "
+                f"below it are those of the signed checkpoint of size {size}",
+            )
+
+    def _does_not_fit(self, head: Head, root: bytes) -> None:
+        if self._misfit and head.source is None:
+            self._findings.checked["checkpoints that do not fit either"] += 1
+            return
+        self._misfit = True
+        for node in self._waiting:
+            self._blame(node)
+        self._waiting.clear()
+        start = min(self.size, covered(head.size))
+        known = self._findings.first_within(start, head.size)
+        at = start if known is None else known
+        lost = self._left_behind(head)
+        if lost is not None:
+            at = max(at, lost.position)
+        whose = f", kept in {head.source}," if head.source else ""
+        self._findings.wrong(
+            at,
+            "since" if head.source else "checkpoint",
+            f"the signed checkpoint of size {head.size}{whose} has the root "
+            f"{b64encode(head.root).decode()}, and the entries lead to {b64encode(root).decode()}: "
+            f"what is wrong is from position {at} to {head.size - 1}"
+            + (f"; ledger.restored at {lost.position} says what was lost" if lost else ""),
+        )
+
+    def _blame(self, node: WrongNode) -> None:
+        # Not this one's first entries, if a checkpoint vouches for them.
+        start = max(node.start, min(self.size, node.end - 1))
+        known = self._findings.first_within(start, node.end)
+        at = start if known is None else known
+        self._findings.wrong(
+            at,
+            "node",
+            f"the entries from position {start} to {node.end - 1} do not lead to the stored node "
+            f"({node.level}, {node.index}): one of them, or the node, was changed",
+        )

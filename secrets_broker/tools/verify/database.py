@@ -1,0 +1,244 @@
+"""A ledger in PostgreSQL, read a range at a time, in statements of some milliseconds.
+
+Entries are made from the rows' columns and from nothing else. What a login may not read is said
+not to be checked.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import Any, Final, TypeVar
+
+import psycopg
+from psycopg import AsyncConnection
+
+from secrets_broker.ledger.audit.examine import Loaded, StoredBody
+from secrets_broker.ledger.audit.findings import Problem
+from secrets_broker.ledger.audit.heads import Kept, beyond
+from secrets_broker.ledger.audit.subtree import Hash
+from secrets_broker.ledger.connection import TOOL_SESSION, connect
+from secrets_broker.ledger.merkle import TILE_WIDTH
+from secrets_broker.tools.verify.sources import Overview, SourceError
+
+T = TypeVar("T")
+
+SESSION: Final = {**TOOL_SESSION, "default_transaction_read_only": "on"}
+
+# One row for a whole range: a row for each event would cost more to send than to make. The JSON
+# has no raw line feed in it. A time before the year 1 would else be written like one after it.
+_EVENTS: Final = """
+    SELECT array_agg(event.position ORDER BY event.position),
+           array_agg(event.leaf_hash ORDER BY event.position),
+           string_agg(row_to_json(entry)::text, E'\n' ORDER BY event.position)
+    FROM ledger.events AS event
+    CROSS JOIN LATERAL (SELECT
+        event.v, event.type,
+        to_char(event.at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
+            || CASE WHEN event.at < '0001-01-01Z' THEN ' BC' ELSE '' END AS at,
+        to_char(event.occurred_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
+            || CASE WHEN event.occurred_at < '0001-01-01Z' THEN ' BC' ELSE '' END AS occurred_at,
+        event.actor, event.authn, event.ip, event.request_id, event.reason, event.host,
+        event.purpose, event.credential_id, event.version, event.ok, event.error, event.details,
+        event.body) AS entry
+    WHERE event.position >= %s AND event.position < %s
+"""
+_NODES: Final = """
+    SELECT index, hash FROM ledger.nodes WHERE level = %s AND index >= %s AND index < %s
+"""
+_BODIES: Final = """
+    SELECT position, key, ciphertext FROM ledger.bodies WHERE position >= %s AND position < %s
+"""
+_READABLE: Final = """
+    SELECT has_table_privilege('ledger.bodies', 'SELECT'),
+           has_table_privilege('ledger.data_keys', 'SELECT'),
+           has_table_privilege('secrets.host_credentials', 'SELECT')
+"""
+_SIZE: Final = """
+    SELECT coalesce(max(position) + 1, 0), coalesce(min(position), 0), pg_is_in_recovery()
+    FROM ledger.events
+"""
+_PUBLISHED: Final = "SELECT origin, size FROM ledger.published"
+_ORIGINS: Final = """
+    WITH RECURSIVE known AS (
+        (SELECT origin FROM ledger.checkpoints ORDER BY origin LIMIT 1)
+        UNION ALL
+        SELECT (SELECT origin FROM ledger.checkpoints WHERE origin > known.origin
+                ORDER BY origin LIMIT 1) FROM known WHERE known.origin IS NOT NULL
+    ) SELECT origin FROM known WHERE origin IS NOT NULL
+"""
+_CHECKPOINTS: Final = """
+    SELECT origin, size, root, note,
+           (SELECT coalesce(string_agg(line, '' ORDER BY received_at, name), '')
+            FROM ledger.cosignatures AS c
+            WHERE c.origin = checkpoint.origin AND c.size = checkpoint.size)
+    FROM ledger.checkpoints AS checkpoint
+    WHERE origin = ANY (%s) AND size > %s AND size <= %s ORDER BY size, origin
+"""
+_CHECKPOINTS_BEYOND: Final = """
+    SELECT origin, max(size) FROM ledger.checkpoints WHERE size > %s GROUP BY origin
+"""
+_NODES_BEYOND: Final = """
+    SELECT level, min(index) FROM ledger.nodes
+    WHERE index >= %s >> (8 * level) GROUP BY level ORDER BY level
+"""
+_BODIES_BEYOND: Final = "SELECT count(*) FROM ledger.bodies WHERE position >= %s OR position < 0"
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseAddress:
+    """A PostgreSQL, by its URL."""
+
+    url: str = field(repr=False)
+    bodies: bool = True
+
+    def open(self) -> "DatabaseReader":
+        """A connection of its own."""
+        return DatabaseReader(self.url, bodies=self.bodies)
+
+
+class DatabaseReader:
+    """Reads ranges of events."""
+
+    def __init__(self, url: str, *, bodies: bool) -> None:
+        self._runner = asyncio.Runner()
+        self._connection: AsyncConnection[Any] = self._runner.run(connect(url, SESSION))
+        self._with_bodies = bodies
+
+    def load(self, first: int, count: int) -> Loaded:
+        """The range as its rows are; see Reader."""
+        return self._run(self._load(first, count))
+
+    def fetch(self, query: str, *values: Any) -> list[Any]:
+        """The rows of one statement."""
+        return self._run(self._fetch(query, *values))
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._runner.run(self._connection.close())
+        self._runner.close()
+
+    async def _load(self, first: int, count: int) -> Loaded:
+        ((positions, leaves, joined),) = await self._fetch(_EVENTS, first, first + count)
+        tiles = range(first // TILE_WIDTH, (first + count) // TILE_WIDTH)
+        nodes = dict(await self._fetch(_NODES, 1, tiles.start, tiles.stop))
+        bodies = None
+        if self._with_bodies:
+            rows = await self._fetch(_BODIES, first, first + count)
+            bodies = {at: StoredBody(key, sha256(text).digest()) for at, key, text in rows}
+        texts = (joined or "").encode().split(b"\n")
+        loaded = Loaded(
+            first=first,
+            entries=list(texts),
+            leaves=leaves or [],
+            nodes=[nodes.get(index) for index in tiles],
+            bodies=bodies,
+            canonical=False,
+        )
+        if (positions or []) != list(range(first, first + count)):
+            _align(loaded, count, positions or [])
+        return loaded
+
+    async def _fetch(self, query: str, *values: Any) -> list[Any]:
+        cursor = await self._connection.execute(query.encode(), values or None, binary=True)
+        return await cursor.fetchall()
+
+    def _run(self, work: Coroutine[Any, Any, T]) -> T:
+        try:
+            return self._runner.run(work)
+        except psycopg.Error as error:
+            # Only the message: PostgreSQL's detail line may quote values of a row.
+            why = error.diag.message_primary or type(error).__name__
+            raise SourceError(f"the database could not be read: {why}") from None
+
+
+def _align(loaded: Loaded, count: int, positions: Sequence[int]) -> None:
+    """Put rows to their positions, where some are missing or there twice."""
+    rows = list(zip(positions, loaded.entries, loaded.leaves or [], strict=False))
+    loaded.entries, loaded.leaves = [None] * count, [None] * count
+    for position, entry, leaf in rows:
+        at = position - loaded.first
+        if loaded.entries[at] is not None:
+            loaded.problems.append(Problem(position, "position", "two events have this position"))
+        loaded.entries[at], loaded.leaves[at] = entry, leaf
+
+
+class DatabaseSource(DatabaseReader):
+    """Gives all that the login may read."""
+
+    name = "database"
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url, bodies=True)
+        self.may_read_keys = self.may_read_rows = False
+        self._origins: list[str] = []
+        try:
+            self._check_rights()
+        except BaseException:
+            self.close()
+            raise
+        self.address = DatabaseAddress(url, self._with_bodies)
+
+    def _check_rights(self) -> None:
+        ((bodies, keys, rows),) = self.fetch(_READABLE)
+        self._with_bodies, self.may_read_keys, self.may_read_rows = bodies, keys, rows
+
+    @property
+    def may_read_bodies(self) -> bool:
+        """Whether this login may."""
+        return self._with_bodies
+
+    def overview(self) -> Overview:
+        """The size at this moment, and what lies beyond it; see Source."""
+        return self._run(self._overview())
+
+    def checkpoints(self, low: int, high: int) -> Sequence[Kept]:
+        """See Source."""
+        rows = self.fetch(_CHECKPOINTS, self._origins, low, high) if self._origins else []
+        return [
+            Kept(origin, size, note, root, cosignatures)
+            for origin, size, root, note, cosignatures in rows
+        ]
+
+    def node(self, level: int, index: int) -> Hash:
+        """See Source."""
+        rows = self.fetch(_NODES, level, index, index + 1)
+        return rows[0][1] if rows else None
+
+    async def _overview(self) -> Overview:
+        async with self._connection.transaction():
+            # One snapshot, so that size, checkpoints and nodes are of the same moment.
+            await self._connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+            ((size, first, in_recovery),) = await self._fetch(_SIZE)
+            published = await self._fetch(_PUBLISHED)
+            self._origins = [origin for (origin,) in await self._fetch(_ORIGINS)]
+            problems = [problem async for problem in self._beyond(size)]
+        if first < 0:
+            problems.append(Problem(0, "position", "there are events before position 0"))
+        if len(published) != 1:
+            problems.append(Problem(None, "checkpoint", "ledger.published has not one row"))
+        found = Overview(size, None, problems, list(self._not_readable()))
+        if published and published[0][0] is not None:
+            found.published = published[0]
+        if in_recovery:
+            found.remarks.append("this is a standby: the primary may have more")
+        return found
+
+    def _not_readable(self) -> Iterable[str]:
+        if not self._with_bodies:
+            yield "bodies: this login may not read ledger.bodies"
+        if not self.may_read_keys:
+            yield "whether erased data keys are gone: this login may not read ledger.data_keys"
+        if not self.may_read_rows:
+            yield "host_credentials: this login may not read it"
+
+    async def _beyond(self, size: int) -> AsyncIterator[Problem]:
+        for origin, largest in await self._fetch(_CHECKPOINTS_BEYOND, size):
+            yield beyond(size, Kept(origin, largest, ""))
+        for level, index in await self._fetch(_NODES_BEYOND, size):
+            detail = f"node ({level}, {index}) covers events that are not there"
+            yield Problem(size, "node", detail)
+        if self._with_bodies:
+            ((count,),) = await self._fetch(_BODIES_BEYOND, size)
+            if count:
+                yield Problem(size, "body", f"{count} bodies are of events that are not there")
