@@ -81,7 +81,7 @@ class Checker:
         for key, value in self._bodies_missing.items():
             if self.lives.erased_at(key) is None and key not in erased_later:
                 detail = "the body is not there, and no erasure says that it was destroyed"
-                self.findings.wrong(value[0], "body", detail)
+                self.findings.follows(value[0], "body", detail)
         for key, position in self.lives.erased():
             if self.has_body(key):
                 detail = "a body is there whose data key this erasure says was destroyed"
@@ -103,6 +103,8 @@ class Checker:
                 self._trust.restored(fact)
             elif self._readable:
                 self.findings.add(*self.lives.take(fact))
+            else:
+                self.lives.note_erased(fact)
 
     def _ordered(self, examined: Examined) -> Iterator[Fact]:
         missing = examined.first_missing

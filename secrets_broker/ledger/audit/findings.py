@@ -40,11 +40,22 @@ class Findings:
             if len(self.problems) < MAX_PROBLEMS:
                 self.problems.append(problem)
             if problem.position is not None:
-                self.first_bad = min(problem.position, self.first_bad or problem.position)
+                known = problem.position if self.first_bad is None else self.first_bad
+                self.first_bad = min(problem.position, known)
 
     def wrong(self, position: int | None, check: str, detail: str) -> None:
         """Take one problem in."""
         self.add(Problem(position, check, detail))
+
+    def follows(self, position: int | None, check: str, detail: str) -> None:
+        """Take in what is derived from the entries, and is no surer than they are.
+
+        Where one of those is wrong further on, it may be due to that: so it is told there.
+        """
+        if position is not None and self.first_bad is not None and position < self.first_bad:
+            detail = f"{detail} (event {position}; it may follow from what is wrong here)"
+            position = self.first_bad
+        self.wrong(position, check, detail)
 
     def first_within(self, start: int, end: int) -> int | None:
         """The first position from start to before end that a problem names, of those kept."""

@@ -67,6 +67,12 @@ class Lives:
             yield from _told(fact, *self._use(fact, life))
         self._names.put(name, _after(fact, life))
 
+    def note_erased(self, fact: Fact) -> None:
+        """Take in which data keys an erasure names, and judge nothing."""
+        if fact.type == ERASED and fact.ok:
+            for _ in self._erase(fact):
+                pass
+
     def erased_at(self, key: str) -> int | None:
         """Where the ledger says that a data key was erased; None where it says no such thing."""
         found = self._keys.get(key)

@@ -14,7 +14,7 @@ from secrets_broker.ledger.audit.checker import Checker
 from secrets_broker.ledger.audit.findings import MAX_PROBLEMS, Findings
 from secrets_broker.ledger.errors import LedgerError
 from secrets_broker.ledger.events import IS_CHANGE
-from secrets_broker.projections.rebuild import rebuild
+from secrets_broker.projections.rebuild import Comparison, rebuild
 from secrets_broker.settings import Settings
 from secrets_broker.tools.common import operator
 from secrets_broker.tools.verify.database import DatabaseSource
@@ -87,27 +87,28 @@ def check_rows(source: DatabaseSource, findings: Findings, url: str, settings: S
     findings.checked["rows of host_credentials"] += count
     for position, claimed, what in source.fetch(_MISMATCHES, MAX_PROBLEMS):
         at = claimed if position is None else position
-        findings.wrong(at, "projection", f"host_credentials: a name {what}")
+        findings.follows(at, "projection", f"host_credentials: a name {what}")
 
 
 def _byte_for_byte(
     source: DatabaseSource, findings: Findings, url: str, settings: Settings
 ) -> None:
-    async def compare() -> None:
+    async def compare() -> Comparison:
         keys = await loaded_keyring(settings, url)
-        found = await rebuild(url, keys, operator(), check_only=True)
-        findings.checked["rows of host_credentials, byte for byte"] += found.rows
-        for one in found.differences:
-            columns = f" ({', '.join(one.columns)})" if one.columns else ""
-            detail = f"host_credentials: a row is {one.kind}{columns}"
-            findings.wrong(_last_change(source, one.host, one.purpose), "projection", detail)
-        for bad in found.unreadable:
-            findings.wrong(bad.position, "projection", f"host_credentials: {bad.why}")
+        return await rebuild(url, keys, operator(), check_only=True)
 
     try:
-        asyncio.run(compare())
+        found = asyncio.run(compare())
     except LedgerError as error:
         findings.wrong(None, "projection", f"host_credentials could not be compared: {error}")
+        return
+    findings.checked["rows of host_credentials, byte for byte"] += found.rows
+    for one in found.differences:
+        columns = f" ({', '.join(one.columns)})" if one.columns else ""
+        at = _last_change(source, one.host, one.purpose)
+        findings.follows(at, "projection", f"host_credentials: a row is {one.kind}{columns}")
+    for bad in found.unreadable:
+        findings.follows(bad.position, "projection", f"host_credentials: {bad.why}")
 
 
 def _last_change(source: DatabaseSource, host: str, purpose: str) -> int | None:

@@ -132,7 +132,7 @@ class Job:
             "problem_count": findings.problem_count,
             "root": self._root,
             "source": self._name,
-            "checked": dict(findings.checked),
+            "checked": {what: count for what, count in findings.checked.items() if count},
             "not_checked": findings.not_checked,
             "remarks": findings.remarks,
         }

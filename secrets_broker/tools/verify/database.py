@@ -26,7 +26,8 @@ T = TypeVar("T")
 SESSION: Final = {**TOOL_SESSION, "default_transaction_read_only": "on"}
 
 # One row for a whole range: a row for each event would cost more to send than to make. The JSON
-# has no raw line feed in it. A time before the year 1 would else be written like one after it.
+# has no raw line feed in it. to_char writes a time before the year 1 like one after it, and
+# infinity like no time at all.
 _EVENTS: Final = """
     SELECT array_agg(event.position ORDER BY event.position),
            array_agg(event.leaf_hash ORDER BY event.position),
@@ -34,10 +35,12 @@ _EVENTS: Final = """
     FROM ledger.events AS event
     CROSS JOIN LATERAL (SELECT
         event.v, event.type,
-        to_char(event.at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
-            || CASE WHEN event.at < '0001-01-01Z' THEN ' BC' ELSE '' END AS at,
-        to_char(event.occurred_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
-            || CASE WHEN event.occurred_at < '0001-01-01Z' THEN ' BC' ELSE '' END AS occurred_at,
+        CASE WHEN event.at >= '0001-01-01Z' AND event.at < 'infinity'
+            THEN to_char(event.at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
+            ELSE event.at::text END AS at,
+        CASE WHEN event.occurred_at >= '0001-01-01Z' AND event.occurred_at < 'infinity'
+            THEN to_char(event.occurred_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
+            ELSE event.occurred_at::text END AS occurred_at,
         event.actor, event.authn, event.ip, event.request_id, event.reason, event.host,
         event.purpose, event.credential_id, event.version, event.ok, event.error, event.details,
         event.body) AS entry
@@ -126,7 +129,7 @@ class DatabaseReader:
         if self._with_bodies:
             rows = await self._fetch(_BODIES, first, first + count)
             bodies = {at: StoredBody(key, sha256(text).digest()) for at, key, text in rows}
-        texts = (joined or "").encode().split(b"\n")
+        texts = joined.encode().split(b"\n") if joined else []
         loaded = Loaded(
             first=first,
             entries=list(texts),
