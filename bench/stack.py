@@ -26,6 +26,7 @@ from secrets_broker.tools.serve import default_workers
 
 REPOSITORY: Final = Path(__file__).parents[1]
 INTERNAL_KEY: Final = "bench-internal-key"
+AUDITOR_KEY: Final = "bench-auditor-key"
 KMS_KEY: Final = "a-bench-key-that-opens-nothing-else"
 SERVICE_LOGIN: Final = "bench_service"
 REFERENCE_LOGIN: Final = "bench_reference"
@@ -92,8 +93,12 @@ def broker(
     worker_class: str = UVICORN_WORKER,
     workers: int = SHIPPED,
     previous: str = "",
+    signing_key: str = "",
 ) -> Iterator[Service]:
-    """Our service, with the configuration that is shipped; `previous` are more of its keys."""
+    """Our service, with the configuration that is shipped; `previous` are more of its keys.
+
+    Without a signing key it makes no checkpoints.
+    """
     arguments = [
         *("-c", str(REPOSITORY / "secrets_broker/http/gunicorn_conf.py")),
         *("--worker-class", worker_class, "--asgi-lifespan", "on", "--workers", str(workers)),
@@ -102,6 +107,8 @@ def broker(
         "DATABASE_URL": database_url,
         "SECRETS_KMS_KEY": KMS_KEY,
         "SECRETS_KMS_KEY_PREVIOUS": previous,
+        "LEDGER_SIGNING_KEY": signing_key,
+        "AUDITOR_KEY": AUDITOR_KEY,
     }
     with _serve(work, "broker", arguments, settings) as service:
         _wait(service, "/health/ready")

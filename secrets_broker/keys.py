@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from secrets_broker.ledger.connection import connect
+from secrets_broker.ledger.continuity import CheckpointFile, Continuity
 from secrets_broker.ledger.keks import check_keys
 from secrets_broker.ledger.keyring import Keyring
 from secrets_broker.ledger.kms import Provider, open_provider
@@ -86,3 +87,9 @@ def verifier_keys(settings: Settings) -> list[VerifierKey]:
     if own is not None and own.verifier not in keys:
         keys.append(own.verifier)
     return keys
+
+
+def continuity(settings: Settings) -> Continuity:
+    """What the ledger has to go on from; raises SettingsError."""
+    path = settings.checkpoint_file
+    return Continuity(tuple(verifier_keys(settings)), CheckpointFile(path) if path else None)

@@ -22,6 +22,9 @@ from secrets_broker.tools.postgres import Cluster
 KMS_KEY = "a-test-key-that-opens-nothing-else"
 INTERNAL_KEY = "an-internal-key-of-the-tests"
 AUDITOR_KEY = "an-auditors-key-of-the-tests"
+# Both of the published example of Go's note package, which is nobody's.
+SIGNING_KEY = "PRIVATE+KEY+PeterNeumann+c74f20a3+AYEKFALVFGyNhPJEMzD1QIDr+Y7hfZx09iUvxdXHKDFz"
+VERIFIER_KEY = "PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW"
 SERVICE_LOGIN = "service_login"
 TEMPLATE = "migrated"
 

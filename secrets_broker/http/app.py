@@ -12,9 +12,13 @@ from secrets_broker.http import errors
 from secrets_broker.http.audit import Due
 from secrets_broker.http.credentials import CredentialDelete, CredentialLookup, CredentialUpsert
 from secrets_broker.http.doors import Doors
+from secrets_broker.http.evidence import Checkpoints, ProofOfConsistency, ProofOfInclusion
 from secrets_broker.http.gate import Gate
 from secrets_broker.http.health import Live, Metrics, OpenApi, Ready
-from secrets_broker.keys import keyring, providers
+from secrets_broker.http.log import LogCheckpoint, LogTile
+from secrets_broker.keys import continuity, keyring, providers, signing_key
+from secrets_broker.ledger.checkpointer import Checkpointer
+from secrets_broker.ledger.continuity import Continuity
 from secrets_broker.ledger.errors import LedgerUnavailableError
 from secrets_broker.ledger.writer import Writer
 from secrets_broker.projections.host_credentials import HostCredentials
@@ -31,9 +35,10 @@ App = falcon.asgi.App[Any, Any]
 class _Lifespan:
     """Starts the writer with the server and lets it finish before the server ends."""
 
-    def __init__(self, writer: Writer, reader: Reader) -> None:
+    def __init__(self, writer: Writer, reader: Reader, checkpointer: Checkpointer | None) -> None:
         self._writer = writer
         self._reader = reader
+        self._checkpointer = checkpointer
 
     async def process_startup(self, scope: Mapping[str, Any], event: Mapping[str, Any]) -> None:
         try:
@@ -41,11 +46,15 @@ class _Lifespan:
         except LedgerUnavailableError as error:
             # Not fatal: requests get 503 until the writer, which tries again, succeeds.
             _log.error("not_ready", why=str(error))
+        if self._checkpointer:
+            await self._checkpointer.start()
         _settle_garbage_collector()
 
     async def process_shutdown(self, scope: Mapping[str, Any], event: Mapping[str, Any]) -> None:
         await self._reader.close()
         await self._writer.close()
+        if self._checkpointer:  # after the writer: what it recorded last is signed, too
+            await self._checkpointer.close()
 
 
 def _settle_garbage_collector() -> None:
@@ -56,16 +65,23 @@ def _settle_garbage_collector() -> None:
     gc.set_threshold(_GARBAGE_THRESHOLD)
 
 
-def create_app(writer: Writer, reader: Reader, doors: Doors) -> App:
+def create_app(
+    writer: Writer, reader: Reader, doors: Doors, checkpointer: Checkpointer | None = None
+) -> App:
     """Put the application together."""
     app: App = falcon.asgi.App()
     app.add_middleware(Gate(doors))
-    app.add_middleware(_Lifespan(writer, reader))
+    app.add_middleware(_Lifespan(writer, reader, checkpointer))
     errors.install(app)
     app.add_route("/internal/secrets/credential-upsert", CredentialUpsert(writer))
     app.add_route("/internal/secrets/credential-lookup", CredentialLookup(writer))
     app.add_route("/internal/secrets/credential-delete", CredentialDelete(writer))
     app.add_route("/internal/audit/due", Due(reader))
+    app.add_route("/internal/audit/proof", ProofOfInclusion(reader))
+    app.add_route("/internal/audit/consistency", ProofOfConsistency(reader))
+    app.add_route("/internal/audit/checkpoints", Checkpoints(reader))
+    app.add_route("/log/checkpoint", LogCheckpoint(reader))
+    app.add_route("/log/tile/{path:path}", LogTile(reader))
     app.add_route("/health/live", Live())
     app.add_route("/health/ready", Ready(writer))
     app.add_route("/metrics", Metrics())
@@ -78,6 +94,17 @@ def from_settings() -> App:
     settings = Settings.load()
     logs.configure(readable=settings.readable_logs)
     keys, asked = keyring(settings), providers(settings)
-    writer = Writer(settings.database_url, keys, HostCredentials(), asked)
+    known = continuity(settings)
+    writer = Writer(settings.database_url, keys, HostCredentials(), asked, known)
     doors = Doors(settings.internal_key, settings.auditor_key)
-    return create_app(writer, Reader(settings.database_url), doors)
+    checkpointer = _checkpointer(settings, known, writer)
+    return create_app(writer, Reader(settings.database_url), doors, checkpointer)
+
+
+def _checkpointer(settings: Settings, known: Continuity, writer: Writer) -> Checkpointer | None:
+    key = signing_key(settings)
+    if key is None:
+        _log.warning("no_checkpoints", why="LEDGER_SIGNING_KEY is not set")
+        return None
+    url, seconds = settings.database_url, settings.checkpoint_seconds
+    return Checkpointer(url, key, seconds, known.file, writer.stop)

@@ -18,6 +18,7 @@ from secrets_broker.ledger.errors import (
     LedgerUnavailableError,
     OutcomeUnknownError,
 )
+from secrets_broker.ledger.evidence import NotPublishedError
 
 _log = structlog.get_logger(__name__)
 
@@ -84,6 +85,7 @@ def install(app: "falcon.asgi.App[Any, Any]") -> None:
     app.add_error_handler(InvalidRequestError, _invalid)
     app.add_error_handler(InvalidCommandError, _invalid)
     app.add_error_handler(LedgerUnavailableError, _unavailable)
+    app.add_error_handler(NotPublishedError, _not_published)
 
 
 async def _invalid(
@@ -108,6 +110,17 @@ async def _unavailable(
     else:
         detail = "The ledger cannot be used at the moment; nothing was recorded or disclosed."
         write(resp, 503, "ledger_unavailable", detail)
+
+
+async def _not_published(
+    _req: falcon.asgi.Request,
+    resp: falcon.asgi.Response,
+    error: NotPublishedError,
+    _params: dict[str, Any],
+) -> None:
+    # Soon it may be: a checkpoint follows the ledger's growth.
+    resp.set_header("Retry-After", RETRY_AFTER_SECONDS)
+    write(resp, 404, "not_found", f"It is not published: {error}.")
 
 
 async def _http_error(

@@ -69,4 +69,7 @@ OPERATIONS: Final = {
     "/internal/secrets/credential-lookup": "lookup",
     "/internal/secrets/credential-delete": "delete",
     "/internal/audit/due": "due",
+    "/internal/audit/proof": "proof",
+    "/internal/audit/consistency": "consistency",
+    "/internal/audit/checkpoints": "checkpoints",
 }

@@ -29,6 +29,7 @@ ACCESS_IMPORTED = "access.imported"
 KEY_ROTATION_STARTED = "key.rotation_started"
 KEY_ROTATED = "key.rotated"
 PROJECTION_REBUILT = "projection.rebuilt"
+LEDGER_RESTORED = "ledger.restored"
 
 CHANGES = frozenset({CREATED, UPDATED, DELETED, ERASED, REKEYED, IMPORTED})
 """The types that, where ok, change what a lookup finds."""

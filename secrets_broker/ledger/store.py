@@ -21,8 +21,9 @@ from psycopg import AsyncConnection
 from secrets_broker.ledger.append import Append
 from secrets_broker.ledger.commands import Name
 from secrets_broker.ledger.connection import SESSION, connect
+from secrets_broker.ledger.continuity import PUBLISHED, Continuity
 from secrets_broker.ledger.credential import Live
-from secrets_broker.ledger.errors import OutcomeUnknownError
+from secrets_broker.ledger.errors import LedgerUnavailableError, OutcomeUnknownError
 from secrets_broker.ledger.events import IS_CHANGE
 from secrets_broker.ledger.fold import Snapshot
 from secrets_broker.ledger.keyring import DataKey
@@ -119,10 +120,29 @@ class Store:
 
     @classmethod
     async def connect(
-        cls, database_url: str, projection: Projection, session: Mapping[str, str] = SESSION
+        cls,
+        database_url: str,
+        projection: Projection,
+        session: Mapping[str, str] = SESSION,
+        continuity: Continuity | None = PUBLISHED,
     ) -> "Store":
-        """Connect and check what the ledger relies on; raises LedgerUnavailableError."""
-        return cls(await connect(database_url, session), projection)
+        """Connect and check what the ledger relies on; raises LedgerUnavailableError.
+
+        LedgerMismatchError among them, where the ledger does not go on from a checkpoint that
+        was made of it; `continuity` None does not look.
+        """
+        connection = await connect(database_url, session)
+        try:
+            if continuity:
+                await continuity.check(connection)
+        except psycopg.Error as error:
+            await connection.close()
+            why = error.diag.message_primary or type(error).__name__
+            raise LedgerUnavailableError(f"the database refused: {why}") from None
+        except BaseException:
+            await connection.close()
+            raise
+        return cls(connection, projection)
 
     async def close(self) -> None:
         """Close the connection; what is not committed is rolled back by the server."""

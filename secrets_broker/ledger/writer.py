@@ -17,6 +17,7 @@ import psycopg
 import structlog
 
 from secrets_broker.ledger.commands import Command
+from secrets_broker.ledger.continuity import PUBLISHED, Continuity
 from secrets_broker.ledger.errors import (
     FieldError,
     InvalidCommandError,
@@ -67,11 +68,13 @@ class Writer:
         keyring: Keyring,
         projection: Projection,
         providers: Sequence[Provider] = (),
+        continuity: Continuity = PUBLISHED,
     ) -> None:
         self._database_url = database_url
         self._keyring = keyring
         self._loader = KekLoader(database_url, keyring, providers) if providers else None
         self._projection = projection
+        self._continuity = continuity
         self._waiting: deque[_Waiting] = deque()
         self._wake = asyncio.Event()
         self._store: Store | None = None
@@ -107,6 +110,11 @@ class Writer:
         if self._loader:
             await self._loader.close()
         await self._disconnect()
+
+    def stop(self, why: LedgerMismatchError) -> None:
+        """Record nothing any more: the ledger is not what this process, or an auditor, knows."""
+        _log.critical("ledger_mismatch", why=str(why))
+        self._stopped = why
 
     async def submit(self, command: Command, context: Context) -> Outcome:
         """Record a command; its outcome comes once its event is committed.
@@ -151,8 +159,7 @@ class Writer:
             async with asyncio.timeout(BATCH_SECONDS):
                 return await self._commit(batch)
         except LedgerMismatchError as error:
-            _log.critical("ledger_mismatch", why=str(error))
-            self._stopped = error
+            self.stop(error)
             failure: LedgerError = error
         except LedgerError as error:
             failure = error
@@ -227,7 +234,9 @@ class Writer:
 
     async def _connected(self) -> Store:
         if self._store is None:
-            store = await Store.connect(self._database_url, self._projection)
+            store = await Store.connect(
+                self._database_url, self._projection, continuity=self._continuity
+            )
             self._store = store  # from here on a failure closes it
             await self._check_keys(store)
             if not self._seen.size:

@@ -11,6 +11,9 @@ CREATE TABLE ledger.checkpoints (
     PRIMARY KEY (origin, size)
 );
 
+-- Oldest first, whatever they are called.
+CREATE INDEX checkpoints_in_time ON ledger.checkpoints (signed_at, origin, size);
+
 CREATE TRIGGER append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON ledger.checkpoints
     FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_change();
 ALTER TABLE ledger.checkpoints ENABLE ALWAYS TRIGGER append_only;

@@ -8,7 +8,9 @@ from secrets_broker.tools.erase import erase
 from secrets_broker.tools.import_legacy import import_legacy_command
 from secrets_broker.tools.keygen import keygen
 from secrets_broker.tools.migrate import migrate
+from secrets_broker.tools.proof import proof
 from secrets_broker.tools.rebuild import rebuild
+from secrets_broker.tools.restored import restored
 from secrets_broker.tools.rotate_key import rotate_key
 from secrets_broker.tools.serve import serve
 from secrets_broker.tools.verify.command import verify
@@ -25,8 +27,8 @@ def main() -> None:
 
 
 COMMANDS = (
-    *(dev, serve, keygen, migrate, rebuild, rotate_key, erase, due, verify),
-    import_legacy_command,
+    *(dev, serve, keygen, migrate, rebuild, rotate_key, erase, due),
+    *(import_legacy_command, proof, restored, verify),
 )
 for command in COMMANDS:
     main.add_command(command)

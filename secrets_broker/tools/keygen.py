@@ -5,7 +5,7 @@ from base64 import b64encode
 
 import click
 
-from secrets_broker.ledger.note import SigningKey
+from secrets_broker.ledger.note import SigningKey, is_name
 from secrets_broker.tools.common import data_dir_option
 
 
@@ -19,9 +19,9 @@ def signing_key(name: str) -> SigningKey:
     return SigningKey(name, secrets.token_bytes(32))
 
 
-def fresh_settings() -> dict[str, str]:
-    """Every setting that is a key, and the log's origin."""
-    origin = f"secrets-broker.invalid/{secrets.token_hex(8)}"
+def fresh_settings(origin: str | None = None) -> dict[str, str]:
+    """Every setting that is a key, and the log's origin: a random one where none is given."""
+    origin = origin or f"secrets-broker.invalid/{secrets.token_hex(8)}"
     signer = signing_key(origin)
     return {
         "SECRETS_KMS_KEY": new_key(),
@@ -42,6 +42,15 @@ def env_lines(values: dict[str, str]) -> str:
 
 @click.command()
 @data_dir_option
-def keygen(data_dir: object) -> None:
-    """Print fresh settings lines for a .env file; nothing is stored."""
-    click.echo(env_lines(fresh_settings()), nl=False)
+@click.option(
+    "--origin",
+    help="The log's name, for a new signing key of the same name; else a random one.",
+)
+def keygen(data_dir: object, origin: str | None) -> None:
+    """Print fresh settings lines for a .env file; nothing is stored.
+
+    LEDGER_VERIFIER_KEY is what auditors verify checkpoints with: it is no secret, hand it out.
+    """
+    if origin is not None and not is_name(origin):
+        raise click.UsageError("--origin must not be empty, nor have a space or a plus")
+    click.echo(env_lines(fresh_settings(origin)), nl=False)

@@ -10,8 +10,9 @@ from typing import Final, NoReturn
 import click
 
 from secrets_broker import logs
-from secrets_broker.keys import close, keyring, providers
+from secrets_broker.keys import close, continuity, keyring, providers, signing_key
 from secrets_broker.ledger.connection import connect
+from secrets_broker.ledger.continuity import Continuity
 from secrets_broker.ledger.errors import KmsError, LedgerUnavailableError, WrongKeyError
 from secrets_broker.ledger.keks import check_keys
 from secrets_broker.ledger.keyring import Keyring
@@ -76,7 +77,9 @@ def _become(command: list[str]) -> NoReturn:
 def _check(settings: Settings) -> None:
     """Name what is missing now, rather than request by request."""
     keys, asked = keyring(settings), providers(settings)
-    _ = settings.internal_key, settings.auditor_key
+    _ = settings.internal_key, settings.auditor_key, settings.checkpoint_seconds
+    signing_key(settings)
+    check_checkpoint_file(continuity(settings))
     try:
         require_schema(settings.database_url)
     except CannotConnectError as error:
@@ -84,6 +87,17 @@ def _check(settings: Settings) -> None:
         say(f"warning: {error}")
         return
     asyncio.run(_check_keys(settings.database_url, keys, asked))
+
+
+def check_checkpoint_file(known: Continuity) -> None:
+    """Refuse to start where the file cannot be read, or could never be written."""
+    if known.file is None:
+        return
+    try:
+        known.file.read()
+        known.file.check_writable()
+    except (LedgerUnavailableError, OSError) as error:
+        raise click.ClickException(f"LEDGER_CHECKPOINT_FILE: {error}") from None
 
 
 async def _check_keys(database_url: str, keys: Keyring, asked: Sequence[Provider]) -> None:

@@ -16,7 +16,7 @@ import pytest
 
 import secrets_broker.http
 from secrets_broker.tools.postgres import Cluster
-from tests.conftest import AUDITOR_KEY, INTERNAL_KEY, KMS_KEY, TEMPLATE, fresh_database
+from tests.conftest import AUDITOR_KEY, INTERNAL_KEY, KMS_KEY, SIGNING_KEY, TEMPLATE, fresh_database
 from tests.http.client import Service
 
 CONFIGURATION = Path(secrets_broker.http.__file__).parent / "gunicorn_conf.py"
@@ -62,6 +62,8 @@ def serving(
         "SECRETS_KMS_KEY": kms_key,
         "INTERNAL_KEY": internal_key,
         "AUDITOR_KEY": AUDITOR_KEY,
+        "LEDGER_SIGNING_KEY": SIGNING_KEY,
+        "LEDGER_CHECKPOINT_SECONDS": "0.1",
         "DATABASE_URL": database_url,
         "PYTHONPATH": str(CONFIGURATION.parents[2]),
         **(settings or {}),

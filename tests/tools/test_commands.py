@@ -11,9 +11,10 @@ import psycopg
 import pytest
 
 from secrets_broker import SecretsManager
+from secrets_broker.ledger.note import SigningKey, VerifierKey
 from secrets_broker.tools.cli import main
 from secrets_broker.tools.postgres.account import Account
-from tests.conftest import INTERNAL_KEY, KMS_KEY, Database
+from tests.conftest import INTERNAL_KEY, KMS_KEY, SIGNING_KEY, Database
 from tests.tools.postgres.helpers import python_of, root_only, run_as
 
 ROOT = Path(__file__).parents[2]
@@ -60,6 +61,39 @@ def test_keygen_prints_lines_for_an_env_file(tmp_path: Path) -> None:
     }
 
 
+def test_a_signing_key_can_be_renewed_under_its_name(tmp_path: Path) -> None:
+    """--origin names the log; the verifier key is the signing key's, and both are of that name."""
+    lines = run("keygen", "--origin", "log.example", cwd=tmp_path).stdout.splitlines()
+    made = dict(line.split("=", 1) for line in lines)
+    key = SigningKey.parse(made["LEDGER_SIGNING_KEY"])
+    assert (key.name, made["LEDGER_ORIGIN"]) == ("log.example", "log.example")
+    assert VerifierKey.parse(made["LEDGER_VERIFIER_KEY"]) == key.verifier
+    assert run("keygen", "--origin", "a b", cwd=tmp_path).returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"LEDGER_SIGNING_KEY": SIGNING_KEY[:-3] + "abc"}, "LEDGER_SIGNING_KEY: "),
+        ({"LEDGER_SIGNING_KEY": SIGNING_KEY, "LEDGER_ORIGIN": "other"}, "LEDGER_ORIGIN"),
+        ({"LEDGER_VERIFIER_KEY": "rubbish"}, "LEDGER_VERIFIER_KEY: "),
+        ({"LEDGER_CHECKPOINT_SECONDS": "soon"}, "LEDGER_CHECKPOINT_SECONDS"),
+        ({"LEDGER_CHECKPOINT_SECONDS": "nan"}, "LEDGER_CHECKPOINT_SECONDS"),
+        ({"LEDGER_CHECKPOINT_FILE": "/nonexistent/checkpoint"}, "LEDGER_CHECKPOINT_FILE"),
+        ({"AUDITOR_KEY": INTERNAL_KEY}, "AUDITOR_KEY"),
+    ],
+)
+def test_serve_refuses_settings_of_checkpoints_that_are_wrong(
+    database: Database, tmp_path: Path, changed: dict[str, str], message: str
+) -> None:
+    """At the start, by name, and without the value, which may be nearly a key."""
+    done = run("serve", cwd=tmp_path, env={**settings(database), **changed})
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "AYEK" not in done.stderr
+
+
 @pytest.mark.parametrize("missing", ["SECRETS_KMS_KEY", "INTERNAL_KEY", "DATABASE_URL"])
 def test_serve_names_the_setting_that_is_missing(
     database: Database, tmp_path: Path, missing: str
@@ -70,13 +104,14 @@ def test_serve_names_the_setting_that_is_missing(
     assert f"{missing} not set" in done.stderr
 
 
-@pytest.mark.parametrize("command", ["serve", "rebuild"])
+@pytest.mark.parametrize("command", ["serve", "rebuild", "proof 0", "restored --reason r"])
 def test_a_database_without_the_schema_is_refused(
     empty_database: str, database: Database, tmp_path: Path, command: str
 ) -> None:
     """It says which command makes the schema."""
     urls = dict.fromkeys(["DATABASE_URL", "MIGRATION_DATABASE_URL"], empty_database)
-    done = run(command, cwd=tmp_path, env={**settings(database), **urls})
+    env = {**settings(database), **urls, "LEDGER_SIGNING_KEY": SIGNING_KEY}
+    done = run(*command.split(), cwd=tmp_path, env=env)
     assert done.returncode == 1
     assert "secrets-broker migrate" in done.stderr
 
@@ -169,6 +204,7 @@ def test_settings_of_a_data_dir_win(database: Database, tmp_path: Path) -> None:
     [
         *("serve", "migrate", "rebuild", "import-legacy", "rotate-key", "due"),
         *("rotate-key --data-keys", "erase * * --reason r --yes", "erase --list"),
+        *("proof 0", "restored --reason r"),
     ],
 )
 def test_a_data_dir_without_settings_is_refused(

@@ -5,15 +5,17 @@ of names and data keys, which goes on in temporary files past a limit. Nothing i
 the number of events or of checkpoints.
 """
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from secrets_broker.ledger.audit.examine import Examined, unmarshal
-from secrets_broker.ledger.audit.facts import RESTORED, Fact
+from secrets_broker.ledger.audit.facts import Fact
 from secrets_broker.ledger.audit.findings import Findings
+from secrets_broker.ledger.audit.heads import Kept
 from secrets_broker.ledger.audit.lives import Lives
 from secrets_broker.ledger.audit.spill import LIMIT, Spill
 from secrets_broker.ledger.audit.subtree import Spine, Stored
 from secrets_broker.ledger.audit.trust import Trust, WrongNode
+from secrets_broker.ledger.events import LEDGER_RESTORED
 
 
 class Checker:
@@ -70,14 +72,20 @@ class Checker:
         self._grow(examined)
 
     def finish(
-        self, published: tuple[str, int] | None, erased_later: Collection[str] = frozenset()
+        self,
+        published: tuple[str, int] | None,
+        beyond: Sequence[Kept] = (),
+        erased_later: Collection[str] = frozenset(),
     ) -> None:
         """Say what could only be said at the end.
 
-        `published` is where the ledger says it is; `erased_later` are data keys that were erased
+        `published` is where the ledger says it is; `beyond` are kept checkpoints of more events
+        than there are, the largest of each origin; `erased_later` are data keys that were erased
         by events after the last one that was taken in.
         """
-        self._trust.finish(published)
+        self._trust.finish(self.size, published, beyond)
+        if left_out := self.size - self.findings.checked["events"]:
+            self.findings.left_out(f"{left_out} entries that are not there, or cannot be read")
         for key, value in self._bodies_missing.items():
             if self.lives.erased_at(key) is None and key not in erased_later:
                 detail = "the body is not there, and no erasure says that it was destroyed"
@@ -99,7 +107,7 @@ class Checker:
 
     def _facts(self, examined: Examined) -> None:
         for fact in self._ordered(examined):
-            if fact.type == RESTORED:
+            if fact.type == LEDGER_RESTORED:
                 self._trust.restored(fact)
             elif self._readable:
                 self.findings.add(*self.lives.take(fact))

@@ -13,7 +13,6 @@ from typing import Final
 import msgspec
 
 from secrets_broker.ledger.audit.facts import (
-    RESTORED,
     Entry,
     Fact,
     decode,
@@ -25,11 +24,11 @@ from secrets_broker.ledger.audit.facts import (
 from secrets_broker.ledger.audit.findings import MAX_PROBLEMS, Problem
 from secrets_broker.ledger.audit.heads import Head, Kept, judge
 from secrets_broker.ledger.audit.subtree import Edge, Hash, Subtree
-from secrets_broker.ledger.events import CHANGES, READ
+from secrets_broker.ledger.events import CHANGES, LEDGER_RESTORED, READ
 from secrets_broker.ledger.merkle import TILE_WIDTH, leaf_hash
 from secrets_broker.ledger.note import VerifierKey
 
-_FOLLOWED: Final = CHANGES | {READ, RESTORED}
+_FOLLOWED: Final = CHANGES | {READ, LEDGER_RESTORED}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +54,8 @@ class Loaded:
     """By position; None where bodies cannot be read."""
     canonical: bool
     """Whether the entries are bytes that were kept (else JSON that was made from columns)."""
-    partial: bool = False
-    """Whether entries may be missing without anything being wrong."""
+    told: bool = False
+    """Whether what is missing has been told by who loaded it."""
     problems: list[Problem] = field(default_factory=list)
 
 
@@ -162,7 +161,7 @@ class _Range:
         name = entry.host, entry.purpose
         if entry.type != READ:
             self._last_read.pop(name, None)
-        elif entry.ok:
+        elif entry.ok and entry.body is None:
             told = (entry.credential_id, entry.version)
             if self._last_read.get(name) == told:
                 return
@@ -200,14 +199,14 @@ class _Range:
         wrong = [
             first // TILE_WIDTH + index
             for index in _misfits(subtree.tiles, self.loaded.nodes)
-            if not (self.loaded.partial and self.loaded.nodes[index] is None)
+            if not (self.loaded.told and self.loaded.nodes[index] is None)
         ]
         pairs = zip(subtree.tiles, self.loaded.nodes, strict=True)
         subtree.settle([node if tile is None else tile for tile, node in pairs])
         for position, (leaf, raw) in enumerate(
             zip(leaves, self.loaded.entries, strict=True), first
         ):
-            if raw is None and leaf is None and not self.loaded.partial:
+            if raw is None and leaf is None and not self.loaded.told:
                 self.wrong(position, "missing", "there is no event at this position")
         return subtree, wrong
 

@@ -14,6 +14,7 @@ from secrets_broker.ledger.errors import InvalidCommandError
 from secrets_broker.ledger.events import (
     ERASED,
     FORMAT_VERSION,
+    LEDGER_RESTORED,
     MAX_ENTRY_BYTES,
     REKEYED,
     check_details,
@@ -26,8 +27,7 @@ _TIME: Final = re.compile(
 _NUL: Final = b"\\u0000"
 
 
-RESTORED: Final = "ledger.restored"
-_WITH_DETAILS: Final = frozenset({ERASED, REKEYED, RESTORED})
+_WITH_DETAILS: Final = frozenset({ERASED, REKEYED, LEDGER_RESTORED})
 
 
 class Reference(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -11,12 +11,13 @@ what was lost, as far as the event names them.
 """
 
 from base64 import b64encode
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from secrets_broker.ledger.audit.facts import Fact
 from secrets_broker.ledger.audit.findings import MAX_PROBLEMS, Findings
-from secrets_broker.ledger.audit.heads import Head, covered
+from secrets_broker.ledger.audit.heads import Head, Kept, covered
+from secrets_broker.ledger.audit.heads import beyond as told_beyond
 from secrets_broker.ledger.merkle import TILE_HEIGHT
 
 MAX_ORIGINS = 1_000
@@ -102,8 +103,8 @@ class Trust:
         elif self._left_behind(head) is None or head.source is not None:
             self._does_not_fit(head, root)
 
-    def finish(self, published: tuple[str, int] | None) -> None:
-        """Say of nodes and origins what could not be said before."""
+    def finish(self, size: int, published: tuple[str, int] | None, beyond: Sequence[Kept]) -> None:
+        """Say of nodes, origins and checkpoints of more events what could not be said before."""
         for node in self._waiting:
             self._blame(node)
         self._waiting.clear()
@@ -115,9 +116,12 @@ class Trust:
             if name not in allowed:
                 detail = f"checkpoint of size {origin.first}: its origin is not this ledger's"
                 self._findings.wrong(covered(origin.first), "checkpoint", detail)
-        self._published(published)
+        for kept in beyond:
+            if not self._excused(kept.origin, kept.size):
+                self._findings.add(told_beyond(size, kept))
+        self._published(size, published)
 
-    def _published(self, published: tuple[str, int] | None) -> None:
+    def _published(self, ledger: int, published: tuple[str, int] | None) -> None:
         if published is None:
             if self._origins:
                 first = min(origin.first for origin in self._origins.values())
@@ -129,7 +133,7 @@ class Trust:
         known = self._origins.get(name)
         if known is None or known.largest != size:
             detail = f"the published checkpoint (size {size}) is not the largest of its origin"
-            self._findings.wrong(covered(size), "checkpoint", detail)
+            self._findings.wrong(min(covered(size), ledger), "checkpoint", detail)
         if self._restorations and self._restorations[-1].new_origin != name:
             detail = "the published checkpoint is not of the origin that the ledger went on under"
             self._findings.wrong(covered(size), "checkpoint", detail)
@@ -140,19 +144,23 @@ class Trust:
             known.largest = max(known.largest, head.size)
         elif len(self._origins) < MAX_ORIGINS:
             self._origins[head.origin] = _Origin(head.size, head.size)
-        for restoration in self._restorations:
-            if head.origin == restoration.origin and head.size > restoration.position:
-                if head.size > restoration.size:
-                    detail = (
-                        f"checkpoint of size {head.size}: after position {restoration.position}, "
-                        "where the ledger was restored, its origin has no checkpoints"
-                    )
-                    self._findings.wrong(covered(head.size), "checkpoint", detail)
-                else:
-                    self._findings.remark(
-                        f"checkpoints of {head.origin!r} above position {restoration.position} are "
-                        "of what a restore lost, as ledger.restored says there"
-                    )
+        lost = self._left_behind(head)
+        if lost is not None and not self._excused(head.origin, head.size):
+            detail = (
+                f"checkpoint of size {head.size}: after position {lost.position}, where the ledger "
+                "was restored, its origin has no checkpoints"
+            )
+            self._findings.wrong(covered(head.size), "checkpoint", detail)
+
+    def _excused(self, origin: str, size: int) -> bool:
+        for one in self._restorations:
+            if origin == one.origin and one.position < size <= one.size:
+                self._findings.remark(
+                    f"checkpoints of {origin!r} above position {one.position} are of what a "
+                    "restore lost, as ledger.restored says there"
+                )
+                return True
+        return False
 
     def _left_behind(self, head: Head) -> _Restoration | None:
         for restoration in self._restorations:
@@ -185,7 +193,7 @@ class Trust:
         at = start if known is None else known
         lost = self._left_behind(head)
         if lost is not None:
-            at = max(at, lost.position)
+            at = lost.position
         whose = f", kept in {head.source}," if head.source else ""
         self._findings.wrong(
             at,

@@ -15,7 +15,7 @@ from psycopg import AsyncConnection
 
 from secrets_broker.ledger.audit.examine import Loaded, StoredBody
 from secrets_broker.ledger.audit.findings import Problem
-from secrets_broker.ledger.audit.heads import Kept, beyond
+from secrets_broker.ledger.audit.heads import Kept
 from secrets_broker.ledger.audit.subtree import Hash
 from secrets_broker.ledger.connection import TOOL_SESSION, connect
 from secrets_broker.ledger.merkle import TILE_WIDTH
@@ -173,6 +173,7 @@ class DatabaseSource(DatabaseReader):
 
     def __init__(self, url: str) -> None:
         super().__init__(url, bodies=True)
+        self._url = url
         self.may_read_keys = self.may_read_rows = False
         self._origins: list[str] = []
         try:
@@ -180,7 +181,11 @@ class DatabaseSource(DatabaseReader):
         except BaseException:
             self.close()
             raise
-        self.address = DatabaseAddress(url, self._with_bodies)
+
+    @property
+    def address(self) -> DatabaseAddress:
+        """See Source."""
+        return DatabaseAddress(self._url, self._with_bodies)
 
     def _check_rights(self) -> None:
         ((bodies, keys, rows),) = self.fetch(_READABLE)
@@ -215,12 +220,15 @@ class DatabaseSource(DatabaseReader):
             ((size, first, in_recovery),) = await self._fetch(_SIZE)
             published = await self._fetch(_PUBLISHED)
             self._origins = [origin for (origin,) in await self._fetch(_ORIGINS)]
+            beyond = await self._fetch(_CHECKPOINTS_BEYOND, size)
             problems = [problem async for problem in self._beyond(size)]
         if first < 0:
             problems.append(Problem(0, "position", "there are events before position 0"))
         if len(published) != 1:
             problems.append(Problem(None, "checkpoint", "ledger.published has not one row"))
-        found = Overview(size, None, problems, list(self._not_readable()))
+        found = Overview(size, None, problems=problems)
+        found.not_checked += self._not_readable()
+        found.beyond = [Kept(origin, largest, "") for origin, largest in beyond]
         if published and published[0][0] is not None:
             found.published = published[0]
         if in_recovery:
@@ -236,8 +244,6 @@ class DatabaseSource(DatabaseReader):
             yield "host_credentials: this login may not read it"
 
     async def _beyond(self, size: int) -> AsyncIterator[Problem]:
-        for origin, largest in await self._fetch(_CHECKPOINTS_BEYOND, size):
-            yield beyond(size, Kept(origin, largest, ""))
         for level, index in await self._fetch(_NODES_BEYOND, size):
             detail = f"node ({level}, {index}) covers events that are not there"
             yield Problem(size, "node", detail)

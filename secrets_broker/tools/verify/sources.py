@@ -25,6 +25,8 @@ class Overview:
 
     size: int
     published: tuple[str, int] | None
+    beyond: list[Kept] = field(default_factory=list)
+    """The largest checkpoint of each origin that is of more events than there are."""
     problems: list[Problem] = field(default_factory=list)
     not_checked: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)

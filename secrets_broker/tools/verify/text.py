@@ -16,7 +16,7 @@ def text(name: str, size: int, root: str | None, findings: Findings) -> str:
     )
     if findings.problem_count > SHOWN:
         lines.append("  …; the first 1,000 with --json")
-    return "\n".join([*map(_printable, lines), _answer(findings)])
+    return "\n".join([*map(printable, lines), _answer(findings)])
 
 
 def sorted_problems(findings: Findings) -> list[Problem]:
@@ -46,6 +46,7 @@ def _line(problem: Problem) -> str:
     return f"{at} {problem.check}: {problem.detail}"
 
 
-def _printable(line: str) -> str:
+def printable(line: str) -> str:
+    """A line with everything escaped that is not printed as it is."""
     # Origins and names of keys are others' text: none may steer a terminal.
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)

@@ -1,0 +1,128 @@
+"""Proofs and kept checkpoints, for auditors; a receipt also for whoever got a position."""
+
+import re
+from base64 import b64encode
+from datetime import datetime
+from typing import Annotated, ClassVar, Final
+
+import falcon
+import falcon.asgi
+import msgspec
+from msgspec import Meta
+
+from secrets_broker.http.errors import InvalidRequestError
+from secrets_broker.http.log import ask
+from secrets_broker.http.query import read_query
+from secrets_broker.ledger import evidence
+from secrets_broker.ledger.errors import FieldError
+from secrets_broker.projections.cursor import Cursor, Position
+from secrets_broker.projections.reader import Reader
+
+_NUMBER: Final = re.compile("0|[1-9][0-9]{0,17}")
+_DEFAULT_LIMIT: Final = 100
+_MAX_LIMIT: Final = 1_000
+
+
+class ProofOfInclusion:
+    """GET /internal/audit/proof: an event's receipt."""
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+
+    async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
+        """Answer a C2SP tlog-proof; 404 with Retry-After where no checkpoint covers it yet."""
+        fields = _fields(req, "position", "size")
+        position, size = _required(fields, "position"), _optional(fields, "size")
+        made = await ask(self._reader, lambda c: evidence.receipt(c, position, size))
+        resp.content_type = "text/plain; charset=utf-8"
+        resp.data = str(made).encode()
+
+
+class ProofOfConsistency:
+    """GET /internal/audit/consistency: that a later tree extends an earlier one."""
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+
+    async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
+        """Answer both sizes, their roots, and the proof between them, in base64."""
+        fields = _fields(req, "from", "to")
+        old, size = _required(fields, "from"), _optional(fields, "to")
+        made = await ask(self._reader, lambda c: evidence.consistency(c, old, size))
+        resp.content_type = falcon.MEDIA_JSON
+        resp.data = msgspec.json.encode(
+            {
+                "from": made.old,
+                "to": made.size,
+                "from_root": b64encode(made.old_root).decode(),
+                "to_root": b64encode(made.root).decode(),
+                "proof": [b64encode(hash_).decode() for hash_ in made.proof],
+            }
+        )
+
+
+class CheckpointsCursor(Cursor, frozen=True):
+    """The checkpoint that a page ended with."""
+
+    question: ClassVar[str] = "checkpoints"
+
+    signed_at: Annotated[datetime, Meta(tz=True)]
+    origin: str
+    size: Position
+
+    @property
+    def place(self) -> evidence.Place:
+        """Where to go on from."""
+        return self.signed_at, self.origin, self.size
+
+
+class Checkpoints:
+    """GET /internal/audit/checkpoints: every one that was published."""
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+
+    async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
+        """Answer a page, oldest first, with cosignatures, and where the next one begins."""
+        fields = _fields(req, "limit", "cursor")
+        limit = _required({"limit": str(_DEFAULT_LIMIT), **fields}, "limit")
+        if not 1 <= limit <= _MAX_LIMIT:
+            raise InvalidRequestError(
+                FieldError("limit", f"must be a number from 1 to {_MAX_LIMIT}")
+            )
+        after = CheckpointsCursor.decode(fields["cursor"]).place if "cursor" in fields else None
+        found = await ask(self._reader, lambda c: evidence.kept_checkpoints(c, limit + 1, after))
+        items = [
+            {
+                "origin": signed.checkpoint.origin,
+                "size": signed.checkpoint.size,
+                "note": str(signed),
+            }
+            for _, signed in found[:limit]
+        ]
+        more = len(found) > limit
+        following = CheckpointsCursor(*found[limit - 1][0]).encode() if more else None
+        resp.content_type = falcon.MEDIA_JSON
+        resp.data = msgspec.json.encode({"items": items, "next": following})
+
+
+def _fields(req: falcon.asgi.Request, *known: str) -> dict[str, str]:
+    fields = read_query(req.query_string)
+    if not fields.keys() <= set(known):
+        message = f"has a parameter that is not known; known are {', '.join(known)}"
+        raise InvalidRequestError(FieldError("", message))
+    return fields
+
+
+def _required(fields: dict[str, str], name: str) -> int:
+    number = _optional(fields, name)
+    if number is None:
+        raise InvalidRequestError(FieldError(name, "is required"))
+    return number
+
+
+def _optional(fields: dict[str, str], name: str) -> int | None:
+    text = fields.get(name)
+    if text is not None and not _NUMBER.fullmatch(text):
+        raise InvalidRequestError(FieldError(name, "must be a whole number, without a sign"))
+    return None if text is None else int(text)

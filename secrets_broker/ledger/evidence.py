@@ -1,0 +1,166 @@
+"""What the log shows of itself, by SQL: receipts, consistency proofs, tiles, kept checkpoints.
+
+Nothing past the published size: what is not signed for is not shown as part of the log.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from psycopg import AsyncConnection
+
+from secrets_broker.ledger.checkpoint import SignedCheckpoint
+from secrets_broker.ledger.entries import read_rows
+from secrets_broker.ledger.errors import LedgerMismatchError, LedgerUnavailableError
+from secrets_broker.ledger.hashes import prove, read_runs, root_at
+from secrets_broker.ledger.merkle import leaf_hash
+from secrets_broker.ledger.note import NoteError
+from secrets_broker.ledger.proof import (
+    ProofError,
+    Run,
+    plan_consistency,
+    plan_inclusion,
+    verify_inclusion,
+)
+from secrets_broker.ledger.published import read_published, with_cosignatures
+from secrets_broker.ledger.receipt import Receipt
+from secrets_broker.ledger.tile import Tile, encode_bundle
+
+_PUBLISHED_SIZE: Final = "SELECT size FROM ledger.published WHERE origin IS NOT NULL"
+_KEPT: Final = """
+    SELECT kept.signed_at, kept.origin, kept.size, kept.note,
+           (SELECT string_agg(line, '' ORDER BY received_at, name) FROM ledger.cosignatures AS c
+            WHERE c.origin = kept.origin AND c.size = kept.size)
+    FROM ledger.checkpoints AS kept
+"""
+_KEPT_AT: Final = _KEPT + " WHERE kept.origin = %s AND kept.size = %s"
+_KEPT_AFTER: Final = (
+    _KEPT
+    + """
+    WHERE (kept.signed_at, kept.origin, kept.size) > (%s, %s, %s)
+    ORDER BY kept.signed_at, kept.origin, kept.size LIMIT %s"""
+)
+
+
+class NotPublishedError(LookupError):
+    """A position or a size that no published checkpoint covers; the text says which does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Consistency:
+    """That the first `old` events are the beginning of the first `size` ones."""
+
+    old: int
+    size: int
+    old_root: bytes
+    root: bytes
+    proof: tuple[bytes, ...]
+
+
+async def published(connection: AsyncConnection[Any]) -> SignedCheckpoint:
+    """The published checkpoint with its cosignatures.
+
+    Raises NotPublishedError before the first one, and LedgerUnavailableError on a standby, which
+    may be behind what was published.
+    """
+    try:
+        state = await read_published(connection)
+    except NoteError as error:
+        raise LedgerMismatchError(f"the published checkpoint was changed: {error}") from None
+    if state.in_recovery:
+        raise LedgerUnavailableError("this database is a standby: ask the primary")
+    if state.checkpoint is None:
+        raise NotPublishedError("no checkpoint has been made yet")
+    return state.checkpoint
+
+
+async def receipt(
+    connection: AsyncConnection[Any], position: int, size: int | None = None
+) -> Receipt:
+    """An event's receipt, under the published checkpoint or the kept one of that size.
+
+    Raises NotPublishedError, and LedgerMismatchError where the stored tree does not lead to the
+    signed root.
+    """
+    signed = await published(connection)
+    if size not in (None, signed.checkpoint.size):
+        signed = await _kept_at(connection, signed.checkpoint.origin, size or 0)
+    tree = signed.checkpoint
+    if position >= tree.size:
+        raise NotPublishedError(f"the checkpoint covers the positions below {tree.size}")
+    rows = await read_rows(connection, position, 1)
+    try:
+        proof = await prove(connection, plan_inclusion(position, tree.size))
+        entry = rows[0].entry if rows else b""
+        verify_inclusion(position, tree.size, leaf_hash(entry), proof, tree.root)
+    except ProofError as error:
+        raise LedgerMismatchError(
+            f"the event at {position} is not what was signed: {error}"
+        ) from None
+    return Receipt(position, tuple(proof), signed, entry)
+
+
+async def consistency(
+    connection: AsyncConnection[Any], old: int, size: int | None = None
+) -> Consistency:
+    """The proof between two sizes, the published one where none is given.
+
+    Raises NotPublishedError where one is larger than that, or the old one larger than the other.
+    """
+    top = (await published(connection)).checkpoint.size
+    new = top if size is None else size
+    if not old <= new <= top:
+        raise NotPublishedError(f"sizes go from small to large, up to the published {top}")
+    try:
+        proof = await prove(connection, plan_consistency(old, new))
+        roots = await root_at(connection, old), await root_at(connection, new)
+    except ProofError as error:
+        raise LedgerMismatchError(f"the stored tree is not complete: {error}") from None
+    return Consistency(old, new, *roots, tuple(proof))
+
+
+async def tile(connection: AsyncConnection[Any], wanted: Tile) -> bytes | None:
+    """A tile's or an entry bundle's bytes; None where the published log has no such tile."""
+    cursor = await connection.execute(_PUBLISHED_SIZE)
+    size = await cursor.fetchone()
+    if size is None or not wanted.is_within(size[0]):
+        return None
+    if wanted.level is None:
+        parts = [row.entry for row in await read_rows(connection, wanted.start, wanted.width)]
+    else:
+        run = Run(wanted.level, wanted.start, wanted.width)
+        parts = (await read_runs(connection, [run]))[run]
+    if len(parts) != wanted.width:
+        raise LedgerMismatchError(f"{wanted.path} was published, and is not all there any more")
+    return encode_bundle(parts) if wanted.level is None else b"".join(parts)
+
+
+Place = tuple[datetime, str, int]
+"""Of a kept checkpoint: when it was signed, its origin and its size; in this order they come."""
+
+
+async def kept_checkpoints(
+    connection: AsyncConnection[Any], limit: int, after: Place | None = None
+) -> list[tuple[Place, SignedCheckpoint]]:
+    """Every checkpoint that was published, oldest first, from the start or behind a place."""
+    behind = after or ("-infinity", "", 0)
+    cursor = await connection.execute(_KEPT_AFTER, (*behind, limit))
+    return [
+        ((signed_at, origin, size), _with(note, lines))
+        for signed_at, origin, size, note, lines in await cursor.fetchall()
+    ]
+
+
+async def _kept_at(connection: AsyncConnection[Any], origin: str, size: int) -> SignedCheckpoint:
+    cursor = await connection.execute(_KEPT_AT, (origin, size))
+    row = await cursor.fetchone()
+    if row is None:
+        raise NotPublishedError(f"no checkpoint of size {size} was published")
+    return _with(row[3], row[4])
+
+
+def _with(note: str, lines: str | None) -> SignedCheckpoint:
+    try:
+        return with_cosignatures(note, lines or "")
+    except NoteError as error:
+        raise LedgerMismatchError(f"a kept checkpoint cannot be read: {error}") from None

@@ -1,0 +1,58 @@
+"""`secrets-broker proof`: the receipt of an event."""
+
+import asyncio
+from pathlib import Path
+
+import click
+import psycopg
+
+from secrets_broker import logs
+from secrets_broker.ledger import evidence
+from secrets_broker.ledger.connection import TOOL_SESSION, connect
+from secrets_broker.ledger.receipt import Receipt
+from secrets_broker.projections.transactions import refused
+from secrets_broker.tools.common import (
+    clear_errors,
+    data_dir_option,
+    load_settings,
+    require_schema,
+)
+
+
+@click.command()
+@data_dir_option
+@click.argument("position", type=click.IntRange(0, 2**63 - 1))
+@click.option(
+    "--size",
+    type=click.IntRange(1, 2**63 - 1),
+    help="Lead to the published checkpoint of this size instead of the newest.",
+)
+def proof(data_dir: Path | None, position: int, size: int | None) -> None:
+    """Print the receipt of the event at POSITION: a C2SP tlog-proof.
+
+    It holds the event's entry, its inclusion proof and the signed checkpoint. Keep it as
+    FILE.tlog-proof; `secrets-broker verify --receipt FILE` checks it with nothing but the verifier
+    key. The position is what a service answered as X-Ledger-Position.
+    """
+    logs.configure(readable=True)
+    with clear_errors():
+        database_url = load_settings(data_dir).database_url
+        require_schema(database_url)
+        try:
+            made = asyncio.run(_make(database_url, position, size))
+        except evidence.NotPublishedError as error:
+            raise click.ClickException(
+                f"{error}. A running service that has LEDGER_SIGNING_KEY makes one soon after "
+                "the ledger grew"
+            ) from None
+    click.echo(str(made), nl=False)
+
+
+async def _make(database_url: str, position: int, size: int | None) -> Receipt:
+    connection = await connect(database_url, TOOL_SESSION)
+    try:
+        return await evidence.receipt(connection, position, size)
+    except psycopg.Error as error:
+        raise refused(error) from None
+    finally:
+        await connection.close()

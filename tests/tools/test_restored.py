@@ -1,0 +1,182 @@
+"""A ledger that was restored goes on under a new name, and in no other way."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from secrets_broker.ledger.checkpoint import Checkpoint, SignedCheckpoint
+from secrets_broker.ledger.continuity import CheckpointFile
+from secrets_broker.ledger.errors import LedgerMismatchError
+from secrets_broker.ledger.keyring import Keyring
+from secrets_broker.ledger.note import SigningKey, VerifierKey
+from secrets_broker.ledger.receipt import Receipt
+from tests.conftest import SIGNING_KEY, VERIFIER_KEY, Database
+from tests.ledger.helpers import lookup, record, upsert
+from tests.ledger.test_checkpointer import continuing, make, tamper
+from tests.tools.test_commands import run, settings
+
+OLD = SigningKey("log.example", bytes(range(32)))
+NEW = SigningKey.parse(SIGNING_KEY)
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """A ledger that published 300 events and was then restored to 250 of them."""
+
+    database: Database
+    file: Path
+
+    def command(self, *words: str, key: SigningKey = NEW) -> "tuple[int, str, str]":
+        """Run a command with these settings."""
+        env = {
+            **settings(self.database),
+            "LEDGER_SIGNING_KEY": key.private_text(),
+            "LEDGER_CHECKPOINT_FILE": str(self.file),
+        }
+        done = run(*words, cwd=self.file.parent, env=env)
+        return done.returncode, done.stdout, done.stderr
+
+
+@pytest.fixture(params=["with its checkpoints", "without them"])
+def ledger(
+    request: pytest.FixtureRequest, database: Database, keyring: Keyring, tmp_path: Path
+) -> Ledger:
+    """Restored with the checkpoints of that time, or only events were lost."""
+    record(database, keyring, upsert("a"), *[lookup("a")] * 249)
+    file = tmp_path / "checkpoint"
+    make(database, OLD)
+    record(database, keyring, *[lookup("a")] * 50)
+    CheckpointFile(file).keep(SignedCheckpoint.sign(make(database, OLD), OLD))
+    if request.param == "with its checkpoints":
+        tamper(
+            database,
+            "DELETE FROM ledger.checkpoints WHERE size = 300",
+            "UPDATE ledger.published SET size = 250",
+        )
+    tamper(database, "DELETE FROM ledger.events WHERE position >= 250")
+    tamper(database, "DELETE FROM ledger.nodes WHERE (index + 1) * 256 > 250")
+    return Ledger(database, file)
+
+
+def test_it_goes_on_under_a_new_origin(ledger: Ledger, keyring: Keyring) -> None:
+    """Refused before; then the first event names what was lost, and the new log is signed."""
+    with pytest.raises(LedgerMismatchError, match="the newest ones are gone"):
+        continuing(ledger.database, keyring, ledger.file)
+    code, out, err = ledger.command("restored", "--reason", "disk of db1 lost", "--json")
+    assert (code, err) == (0, "")
+    assert json.loads(out) == {
+        "origin": "log.example",
+        "published": 300,
+        "restored": 250,
+        "new_origin": "PeterNeumann",
+    }
+    ((position, details, reason),) = ledger.database.fetch(
+        "SELECT position, details, reason FROM ledger.events WHERE type = 'ledger.restored'"
+    )
+    assert (position, reason) == (250, "disk of db1 lost")
+    assert (details["origin"], details["size"]) == ("log.example", 300)
+    assert (details["new_origin"], set(details)) == (
+        "PeterNeumann",
+        {"origin", "size", "root", "new_origin"},
+    )
+    assert ledger.database.fetch("SELECT origin, size FROM ledger.published") == [
+        ("PeterNeumann", 251)
+    ]
+    kept = CheckpointFile(ledger.file).read()
+    assert kept is not None
+    assert kept.checkpoint.origin == "PeterNeumann"
+    continuing(ledger.database, keyring, ledger.file)
+    assert make(ledger.database, NEW).size == 252
+
+
+def test_it_is_not_done_twice(ledger: Ledger) -> None:
+    """Once the loss is recorded there is none: the second run says so and records nothing."""
+    assert ledger.command("restored", "--reason", "r")[0] == 0
+    code, _, err = ledger.command("restored", "--reason", "r")
+    assert code == 1
+    assert "extends every checkpoint that is known" in err
+    assert ledger.database.fetch("SELECT count(*) FROM ledger.events") == [(251,)]
+
+
+def test_the_old_name_is_not_taken_again(ledger: Ledger) -> None:
+    """Two histories under one name is what a log must never have."""
+    code, _, err = ledger.command("restored", "--reason", "r", key=OLD)
+    assert code == 1
+    assert "the log that has ended" in err
+    assert ledger.database.fetch("SELECT count(*) FROM ledger.events") == [(250,)]
+
+
+def test_a_ledger_that_lost_nothing_keeps_its_name(
+    database: Database, keyring: Keyring, tmp_path: Path
+) -> None:
+    """Nothing is recorded, and the exit status says that nothing was done."""
+    record(database, keyring, upsert("a"))
+    make(database, OLD)
+    env = {**settings(database), "LEDGER_SIGNING_KEY": SIGNING_KEY}
+    done = run("restored", "--reason", "r", cwd=tmp_path, env=env)
+    assert done.returncode == 1
+    assert "nothing was recorded" in done.stderr
+    assert database.fetch("SELECT count(*) FROM ledger.events") == [(1,)]
+
+
+def test_died_before_the_event_was_committed(ledger: Ledger, keyring: Keyring) -> None:
+    """The ledger is refused as before; the next run does it."""
+    ledger.database.execute(
+        "CREATE FUNCTION die() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        " PERFORM pg_terminate_backend(pg_backend_pid()); RETURN NULL; END $$;"
+        "CREATE TRIGGER die BEFORE INSERT ON ledger.events EXECUTE FUNCTION die()"
+    )
+    code, _, err = ledger.command("restored", "--reason", "r")
+    assert code == 1
+    assert "Traceback" not in err
+    ledger.database.execute("DROP TRIGGER die ON ledger.events")
+    with pytest.raises(LedgerMismatchError):
+        continuing(ledger.database, keyring, ledger.file)
+    assert ledger.command("restored", "--reason", "r")[0] == 0
+
+
+def test_died_after_the_event_was_committed(ledger: Ledger, keyring: Keyring) -> None:
+    """The event excuses the loss; a service appends, and its checkpointer signs the new log."""
+    ledger.database.execute(
+        "CREATE FUNCTION die() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        " PERFORM pg_terminate_backend(pg_backend_pid()); RETURN NULL; END $$;"
+        "CREATE TRIGGER die BEFORE UPDATE ON ledger.published EXECUTE FUNCTION die()"
+    )
+    code, _, err = ledger.command("restored", "--reason", "r")
+    assert code == 1
+    assert "Traceback" not in err
+    ledger.database.execute("DROP TRIGGER die ON ledger.published")
+    continuing(ledger.database, keyring, ledger.file)
+    assert make(ledger.database, NEW).size == 252
+
+
+def test_an_earlier_checkpoint_of_the_old_name_still_has_to_fit(
+    ledger: Ledger, keyring: Keyring
+) -> None:
+    """What lies before the restore was not lost: an event is no leave to rewrite it."""
+    assert ledger.command("restored", "--reason", "r")[0] == 0
+    other = SignedCheckpoint.sign(Checkpoint("log.example", 200, bytes(32)), OLD)
+    ledger.file.write_text(str(other))
+    with pytest.raises(LedgerMismatchError, match="is of other events"):
+        continuing(ledger.database, keyring, ledger.file)
+
+
+def test_proof_prints_a_receipt(database: Database, keyring: Keyring, tmp_path: Path) -> None:
+    """Of a published position, and says what is missing for another one."""
+    record(database, keyring, upsert("a"), lookup("a"))
+    env = settings(database)
+    unsigned = run("proof", "1", cwd=tmp_path, env=env)
+    assert unsigned.returncode == 1
+    assert "LEDGER_SIGNING_KEY" in unsigned.stderr
+    make(database, NEW)
+    done = run("proof", "1", cwd=tmp_path, env=env)
+    receipt = Receipt.parse(done.stdout)
+    receipt.verify([VerifierKey.parse(VERIFIER_KEY)])
+    assert (receipt.position, done.returncode) == (1, 0)
+    beyond = run("proof", "2", cwd=tmp_path, env=env)
+    assert (beyond.returncode, beyond.stdout) == (1, "")
+    assert "below 2" in beyond.stderr
+    assert run("proof", "-1", cwd=tmp_path, env=env).returncode == 2
+    assert run("proof", str(2**63), cwd=tmp_path, env=env).returncode == 2
