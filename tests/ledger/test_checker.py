@@ -266,7 +266,6 @@ def test_an_event_that_cannot_stand_there(wrong: Event) -> None:
 def test_a_life_as_it_should_be() -> None:
     """Every kind of event where it may stand."""
     details = {"data_keys": ["key-of-0", "second"], "credential_ids": [1], "bodies": 3}
-    content = {"content": 1}
     ledger = Ledger.of(
         [
             created(0),
