@@ -109,21 +109,24 @@ class Checker:
         for fact in self._ordered(examined):
             if fact.type == LEDGER_RESTORED:
                 self._trust.restored(fact)
-            elif self._readable:
-                self.findings.add(*self.lives.take(fact))
-            else:
+            elif not self._readable:
                 self.lives.note_erased(fact)
+            elif not self.lives.allows(fact):
+                self.findings.add(*self.lives.take(fact))
 
     def _ordered(self, examined: Examined) -> Iterator[Fact]:
         missing = examined.first_missing
+        if missing is None:
+            yield from unmarshal(examined.facts)
+            return
         for fact in unmarshal(examined.facts):
             self._stop_at(missing, fact.position)
             yield fact
         self._stop_at(missing, examined.first + examined.count)
 
-    def _stop_at(self, missing: int | None, position: int) -> None:
+    def _stop_at(self, missing: int, position: int) -> None:
         # What follows a missing entry depends on it, and would only repeat that it is missing.
-        if self._readable and missing is not None and missing < position:
+        if self._readable and missing < position:
             self._readable = False
             self.findings.left_out(
                 f"the credentials' ids and versions from position {missing} on, since an entry "

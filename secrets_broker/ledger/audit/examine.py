@@ -8,7 +8,8 @@ import marshal
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from hashlib import sha256
+from typing import Any, Final
 
 import msgspec
 
@@ -19,6 +20,7 @@ from secrets_broker.ledger.audit.facts import (
     digest,
     encode,
     fact,
+    is_time,
     problem_of,
 )
 from secrets_broker.ledger.audit.findings import MAX_PROBLEMS, Problem
@@ -96,12 +98,13 @@ class _Range:
         self.problems = list(loaded.problems)
         self.problem_count = len(self.problems)
         self.computed: list[Hash] = []
-        self.facts: list[Fact] = []
+        self.facts: list[tuple[Any, ...]] = []
         self.missing: list[tuple[str, int]] = []
         self.there: list[tuple[str, int]] = []
         self.first_at: str | None = None
         self.last_at: str | None = None
         self.first_missing: int | None = None
+        self._second = ""
         self._last_read: dict[tuple[str | None, str | None], tuple[int | None, ...]] = {}
 
     def wrong(self, position: int, check: str, detail: str) -> None:
@@ -111,11 +114,11 @@ class _Range:
 
     def entries(self) -> None:
         """Every entry: its bytes, its leaf hash, its time, its body."""
-        leaves, canonical = self.loaded.leaves, self.loaded.canonical
+        computed, canonical = self.computed, self.loaded.canonical
         for position, raw in enumerate(self.loaded.entries, self.loaded.first):
             if raw is None:
                 self._unreadable(position)
-                self.computed.append(None)
+                computed.append(None)
                 continue
             try:
                 entry = decode(raw)
@@ -123,17 +126,27 @@ class _Range:
             except (msgspec.DecodeError, UnicodeError):
                 self._unreadable(position)
                 self.wrong(position, "entry", "the entry is not one of this format")
-                self.computed.append(leaf_hash(raw) if canonical else None)
+                computed.append(leaf_hash(raw) if canonical else None)
                 continue
             if canonical and bytes_ != raw:
                 self.wrong(position, "entry", "the entry is not written in its canonical form")
                 bytes_ = raw
-            leaf = leaf_hash(bytes_)
-            self.computed.append(leaf)
-            stored = None if leaves is None else leaves[position - self.loaded.first]
-            if stored is not None and stored != leaf:
-                self.wrong(position, "leaf", "the entry does not have the leaf hash that is stored")
+            computed.append(sha256(b"\x00" + bytes_).digest())  # leaf_hash, without its call
             self._entry(position, entry, bytes_)
+
+    def leaves(self) -> list[Hash]:
+        """The leaf hashes as they are stored, held against the entries'."""
+        computed = self.computed
+        stored = computed if self.loaded.leaves is None else self.loaded.leaves
+        if stored == computed and None not in computed:
+            return computed
+        pairs = enumerate(zip(stored, computed, strict=True), self.loaded.first)
+        for position, (kept, made) in pairs:
+            if None not in (kept, made) and kept != made:
+                self.wrong(position, "leaf", "the entry does not have the leaf hash that is stored")
+            if kept is None and made is None and not self.loaded.told:
+                self.wrong(position, "missing", "there is no event at this position")
+        return [kept or made for kept, made in zip(stored, computed, strict=True)]
 
     def _unreadable(self, position: int) -> None:
         if self.first_missing is None:
@@ -141,12 +154,7 @@ class _Range:
 
     def _entry(self, position: int, entry: Entry, raw: bytes) -> None:
         if (at := entry.at) != self.last_at:
-            if self.last_at is None:
-                self.first_at = at
-            elif at < self.last_at:
-                self.wrong(position, "time", "the event is earlier than the one before it")
-            self.last_at = at
-        # Most entries have none of what is then looked at more closely.
+            self._time(position, at)
         problem = problem_of(entry, raw)
         if problem is not None:
             self.wrong(position, "entry", problem)
@@ -155,6 +163,20 @@ class _Range:
             self._body(position, entry)
         if entry.type in _FOLLOWED:
             self._follow(position, entry)
+
+    def _time(self, position: int, at: str) -> None:
+        # Most differ from the one before in their last digits only.
+        digits = at[20:26]
+        usual = at[:20] == self._second and len(at) == 27 and at[26] == "Z"
+        if not (usual and digits.isascii() and digits.isdecimal()) and not is_time(at):
+            self.wrong(position, "entry", "its time is not written as the format says")
+            return
+        self._second = at[:20]
+        if self.last_at is None:
+            self.first_at = at
+        elif at < self.last_at:
+            self.wrong(position, "time", "the event is earlier than the one before it")
+        self.last_at = at
 
     def _follow(self, position: int, entry: Entry) -> None:
         # Of two disclosures in a row of one name and version, one tells all.
@@ -187,27 +209,21 @@ class _Range:
 
     def tree(self) -> tuple[Subtree, list[int]]:
         """The levels over the leaves as they are stored, and the tiles that are wrong."""
-        first = self.loaded.first
-        stored = self.loaded.leaves or self.computed
-        leaves = [s or c for s, c in zip(stored, self.computed, strict=True)]
+        leaves, nodes = self.leaves(), self.loaded.nodes
         subtree = Subtree(leaves)
-        if leaves != self.computed and _misfits(subtree.tiles, self.loaded.nodes):
+        if leaves is not self.computed and _misfits(subtree.tiles, nodes):
             # Where only leaf hashes were changed, the entries still lead to the nodes.
-            by_entries = Subtree([c or s for s, c in zip(stored, self.computed, strict=True)])
-            if not _misfits(by_entries.tiles, self.loaded.nodes):
+            pairs = zip(leaves, self.computed, strict=True)
+            by_entries = Subtree([made or kept for kept, made in pairs])
+            if not _misfits(by_entries.tiles, nodes):
                 subtree = by_entries
         wrong = [
-            first // TILE_WIDTH + index
-            for index in _misfits(subtree.tiles, self.loaded.nodes)
-            if not (self.loaded.told and self.loaded.nodes[index] is None)
+            self.loaded.first // TILE_WIDTH + index
+            for index in _misfits(subtree.tiles, nodes)
+            if not (self.loaded.told and nodes[index] is None)
         ]
-        pairs = zip(subtree.tiles, self.loaded.nodes, strict=True)
-        subtree.settle([node if tile is None else tile for tile, node in pairs])
-        for position, (leaf, raw) in enumerate(
-            zip(leaves, self.loaded.entries, strict=True), first
-        ):
-            if raw is None and leaf is None and not self.loaded.told:
-                self.wrong(position, "missing", "there is no event at this position")
+        tiles = zip(subtree.tiles, nodes, strict=True)
+        subtree.settle([node if tile is None else tile for tile, node in tiles])
         return subtree, wrong
 
 
@@ -239,7 +255,7 @@ def examine(loaded: Loaded, kept: Sequence[Kept], keys: Sequence[VerifierKey]) -
         edge=subtree.edge(len(loaded.entries)),
         wrong_tiles=wrong_tiles,
         heads=heads,
-        facts=marshal.dumps([tuple(one) for one in work.facts]),
+        facts=marshal.dumps(work.facts),
         bodies_missing=work.missing,
         bodies_there=work.there,
         first_at=work.first_at,

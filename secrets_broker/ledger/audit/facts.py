@@ -38,25 +38,28 @@ class Reference(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=False):
-    """The fields of an entry as docs/format.md lists them; no other, and none left out."""
+    """The fields of an entry as docs/format.md lists them; no other, and none left out.
 
-    v: int
-    type: str
-    at: str
-    occurred_at: str | None
+    In the order of their names, so that they are decoded and encoded as they stand.
+    """
+
     actor: str | None
+    at: str
     authn: str
-    ip: str | None
-    request_id: str | None
-    reason: str | None
-    host: str | None
-    purpose: str | None
-    credential_id: int | None
-    version: int | None
-    ok: bool
-    error: str | None
-    details: dict[str, Any] | None
     body: Reference | None
+    credential_id: int | None
+    details: dict[str, Any] | None
+    error: str | None
+    host: str | None
+    ip: str | None
+    occurred_at: str | None
+    ok: bool
+    purpose: str | None
+    reason: str | None
+    request_id: str | None
+    type: str
+    v: int
+    version: int | None
 
 
 class Fact(NamedTuple):
@@ -75,29 +78,42 @@ class Fact(NamedTuple):
 
 
 decode: Final[Callable[[bytes], Entry]] = msgspec.json.Decoder(Entry).decode
-encode: Final = canonical_json
+_encode_in_order: Final = msgspec.json.Encoder().encode
+
+
+def encode(entry: Entry) -> bytes:
+    """The entry's canonical JSON: without details, sorting would change nothing."""
+    return _encode_in_order(entry) if entry.details is None else canonical_json(entry)
 
 
 def problem_of(entry: Entry, raw: bytes) -> str | None:
-    """Say what in an entry breaks the format, as far as it shows; None where nothing does."""
+    """Say what in an entry breaks the format, as far as it shows; None where nothing does.
+
+    Not whether `at` is a time.
+    """
     if entry.v != FORMAT_VERSION:
         return "its format version is not known"
     if entry.ok is not (entry.error is None):
         return "an event is either ok, or has an error"
-    if not is_time(entry.at) or not (entry.occurred_at is None or is_time(entry.occurred_at)):
-        return "a time is not written as the format says"
+    if entry.occurred_at is not None and not is_time(entry.occurred_at):
+        return "occurred_at is not written as the format says"
     if len(raw) > MAX_ENTRY_BYTES:
         return "the entry is too long"
     if entry.body is not None and digest(entry.body) is None:
         return "its body names no SHA-256"
-    if entry.details is not None:
-        try:
-            check_details(entry.details)
-        except InvalidCommandError:
-            return "its details are not such as the format allows"
+    if entry.details is not None and not _are_details(entry.details):
+        return "its details are not such as the format allows"
     if _NUL in raw and any(isinstance(text, str) and "\x00" in text for text in _texts(entry)):
         return "a text has a U+0000"
     return None
+
+
+def _are_details(details: dict[str, Any]) -> bool:
+    try:
+        check_details(details)
+    except InvalidCommandError:
+        return False
+    return True
 
 
 def is_time(text: str) -> bool:
@@ -114,19 +130,20 @@ def digest(body: Reference) -> bytes | None:
     return raw if len(raw) == 32 else None
 
 
-def fact(position: int, entry: Entry) -> Fact:
-    """What the checker needs of an entry."""
-    return Fact(
+def fact(position: int, entry: Entry) -> tuple[Any, ...]:
+    """What the checker needs of an entry: a Fact's fields, plain, as they travel."""
+    body, kind = entry.body, entry.type
+    return (
         position,
-        entry.type,
+        kind,
         entry.host,
         entry.purpose,
         entry.credential_id,
         entry.version,
         entry.ok,
         entry.error,
-        None if entry.body is None else entry.body.key,
-        entry.details if entry.type in _WITH_DETAILS else None,
+        None if body is None else body.key,
+        entry.details if kind in _WITH_DETAILS else None,
     )
 
 

@@ -11,7 +11,6 @@ from hashlib import sha256
 from typing import Any, Final, TypeVar
 
 import psycopg
-from psycopg import AsyncConnection
 
 from secrets_broker.ledger.audit.examine import Loaded, StoredBody
 from secrets_broker.ledger.audit.findings import Problem
@@ -34,16 +33,17 @@ _EVENTS: Final = """
            string_agg(row_to_json(entry)::text, E'\n' ORDER BY event.position)
     FROM ledger.events AS event
     CROSS JOIN LATERAL (SELECT
-        event.v, event.type,
+        event.actor,
         CASE WHEN event.at >= '0001-01-01Z' AND event.at < 'infinity'
             THEN to_char(event.at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
             ELSE event.at::text END AS at,
+        event.authn, event.body, event.credential_id, event.details, event.error, event.host,
+        event.ip,
         CASE WHEN event.occurred_at >= '0001-01-01Z' AND event.occurred_at < 'infinity'
             THEN to_char(event.occurred_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
             ELSE event.occurred_at::text END AS occurred_at,
-        event.actor, event.authn, event.ip, event.request_id, event.reason, event.host,
-        event.purpose, event.credential_id, event.version, event.ok, event.error, event.details,
-        event.body) AS entry
+        event.ok, event.purpose, event.reason, event.request_id, event.type, event.v,
+        event.version) AS entry
     WHERE event.position >= %s AND event.position < %s
 """
 _NODES: Final = """
@@ -104,8 +104,13 @@ class DatabaseReader:
     """Reads ranges of events."""
 
     def __init__(self, url: str, *, bodies: bool) -> None:
-        self._runner = asyncio.Runner()
-        self._connection: AsyncConnection[Any] = self._runner.run(connect(url, SESSION))
+        # Not a Runner: for each call it sets a signal handler, which writes out all of the result.
+        self._loop = asyncio.new_event_loop()
+        try:
+            self._connection = self._loop.run_until_complete(connect(url, SESSION))
+        except BaseException:
+            self._loop.close()
+            raise
         self._with_bodies = bodies
 
     def load(self, first: int, count: int) -> Loaded:
@@ -118,8 +123,8 @@ class DatabaseReader:
 
     def close(self) -> None:
         """Close the connection."""
-        self._runner.run(self._connection.close())
-        self._runner.close()
+        self._loop.run_until_complete(self._connection.close())
+        self._loop.close()
 
     async def _load(self, first: int, count: int) -> Loaded:
         ((positions, leaves, joined),) = await self._fetch(_EVENTS, first, first + count)
@@ -148,7 +153,7 @@ class DatabaseReader:
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
         try:
-            return self._runner.run(work)
+            return self._loop.run_until_complete(work)
         except psycopg.Error as error:
             # Only the message: PostgreSQL's detail line may quote values of a row.
             why = error.diag.message_primary or type(error).__name__
