@@ -104,7 +104,9 @@ def test_serve_names_the_setting_that_is_missing(
     assert f"{missing} not set" in done.stderr
 
 
-@pytest.mark.parametrize("command", ["serve", "rebuild", "proof 0", "restored --reason r"])
+@pytest.mark.parametrize(
+    "command", ["serve", "rebuild", "proof 0", "restored --reason r", "verify"]
+)
 def test_a_database_without_the_schema_is_refused(
     empty_database: str, database: Database, tmp_path: Path, command: str
 ) -> None:
@@ -204,7 +206,7 @@ def test_settings_of_a_data_dir_win(database: Database, tmp_path: Path) -> None:
     [
         *("serve", "migrate", "rebuild", "import-legacy", "rotate-key", "due"),
         *("rotate-key --data-keys", "erase * * --reason r --yes", "erase --list"),
-        *("proof 0", "restored --reason r"),
+        *("proof 0", "restored --reason r", "verify"),
     ],
 )
 def test_a_data_dir_without_settings_is_refused(
@@ -216,7 +218,9 @@ def test_a_data_dir_without_settings_is_refused(
     assert "misspelt has no .env" in done.stderr
 
 
-@pytest.mark.parametrize("command", ["dev", "serve", "migrate", "rebuild", "import-legacy"])
+@pytest.mark.parametrize(
+    "command", ["dev", "serve", "migrate", "rebuild", "import-legacy", "verify"]
+)
 def test_settings_that_cannot_be_read_are_told(tmp_path: Path, command: str) -> None:
     """A file of settings that cannot be read is named in a line, without what is in it."""
     (tmp_path / ".env").write_bytes(b"SECRETS_KMS_KEY=mArKeR\xff\n")

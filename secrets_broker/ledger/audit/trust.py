@@ -194,11 +194,11 @@ class Trust:
         lost = self._left_behind(head)
         if lost is not None:
             at = lost.position
-        whose = f", kept in {head.source}," if head.source else ""
+        whose = f", kept in {head.source}" if head.source else ""
         self._findings.wrong(
             at,
             "since" if head.source else "checkpoint",
-            f"the signed checkpoint of size {head.size}{whose} has the root "
+            f"the signed checkpoint of {head.origin!r}, size {head.size}{whose}, has the root "
             f"{b64encode(head.root).decode()}, and the entries lead to {b64encode(root).decode()}: "
             f"what is wrong is from position {at} to {head.size - 1}"
             + (f"; ledger.restored at {lost.position} says what was lost" if lost else ""),

@@ -17,6 +17,7 @@ from secrets_broker.ledger.events import IS_CHANGE
 from secrets_broker.projections.rebuild import Comparison, rebuild
 from secrets_broker.settings import Settings
 from secrets_broker.tools.common import operator
+from secrets_broker.tools.progress import Tell
 from secrets_broker.tools.verify.database import DatabaseSource
 
 KEYS_AT_ONCE: Final = 5_000
@@ -73,16 +74,15 @@ def check_erased(source: DatabaseSource, checker: Checker) -> None:
             checker.findings.wrong(some[key], "erasure", detail)
 
 
-def check_rows(source: DatabaseSource, findings: Findings, url: str, settings: Settings) -> None:
+def check_rows(source: DatabaseSource, findings: Findings, settings: Settings, tell: Tell) -> None:
     """Hold secrets.host_credentials to the events."""
     if not source.may_read_rows:
         return
-    has_key = settings.get("SECRETS_KMS_KEY") or settings.kms_url
-    if has_key and source.may_read_keys and source.may_read_bodies:
-        _byte_for_byte(source, findings, url, settings)
+    why_not = _why_not_all(source, settings)
+    if why_not is None:
+        _byte_for_byte(source, findings, settings, tell)
         return
-    why = "no SECRETS_KMS_KEY" if not has_key else "this login may not read bodies and data keys"
-    findings.left_out(f"the contents of host_credentials, byte for byte: {why}")
+    findings.left_out(f"the contents of host_credentials, byte for byte: {why_not}")
     ((count,),) = source.fetch(_ROWS)
     findings.checked["rows of host_credentials"] += count
     for position, claimed, what in source.fetch(_MISMATCHES, MAX_PROBLEMS):
@@ -90,12 +90,28 @@ def check_rows(source: DatabaseSource, findings: Findings, url: str, settings: S
         findings.follows(at, "projection", f"host_credentials: a name {what}")
 
 
+def _why_not_all(source: DatabaseSource, settings: Settings) -> str | None:
+    if not (settings.get("SECRETS_KMS_KEY") or settings.kms_url):
+        return "no SECRETS_KMS_KEY"
+    if not (source.may_read_keys and source.may_read_bodies):
+        return "this login may not read bodies and data keys"
+    return "this is a standby, which takes no temporary table" if source.is_standby else None
+
+
 def _byte_for_byte(
-    source: DatabaseSource, findings: Findings, url: str, settings: Settings
+    source: DatabaseSource, findings: Findings, settings: Settings, tell: Tell
 ) -> None:
+    url = settings.database_url
+
     async def compare() -> Comparison:
         keys = await loaded_keyring(settings, url)
-        return await rebuild(url, keys, operator(), check_only=True)
+        return await rebuild(
+            url,
+            keys,
+            operator(),
+            check_only=True,
+            progress=lambda done: tell("credentials compared", done, None),
+        )
 
     try:
         found = asyncio.run(compare())

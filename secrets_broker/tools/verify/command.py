@@ -22,6 +22,7 @@ from secrets_broker.tools.common import (
     json_option,
     load_settings,
     require_schema,
+    say,
 )
 from secrets_broker.tools.progress import progress_bar
 from secrets_broker.tools.verify.aftermath import check_erased, check_rows, erased_since
@@ -90,20 +91,24 @@ def verify(
         keys = known_keys(verifier_keys, settings)
         if receipt is not None:
             raise SystemExit(0 if verify_receipt(receipt, keys, as_json=as_json) else 1)
-        kept = _kept(since, keys, settings)
         place = Place(folder, url, partial)
-        job = Job(settings, Wanted(keys, kept), erasures or settings.erasures, place)
+        if place.is_database:  # the settings' own ledger, so what they keep of it counts too
+            erasures = erasures or settings.erasures
+        kept = _kept(since, keys, settings.checkpoint_file if place.is_database else None)
+        job = Job(settings, Wanted(keys, kept), erasures, place)
         report = job.run()
     click.echo(msgspec.json.encode(report) if as_json else job.text())
     if not job.findings.ok:
         raise SystemExit(1)
 
 
-def _kept(since: str | None, keys: tuple[VerifierKey, ...], settings: Settings) -> tuple[Kept, ...]:
+def _kept(since: str | None, keys: tuple[VerifierKey, ...], file: Path | None) -> tuple[Kept, ...]:
     kept = [kept_checkpoint(since, keys, "--since")] if since else []
-    file = settings.checkpoint_file
-    if file is not None and file.is_file():
-        kept.append(kept_checkpoint(str(file), keys, "LEDGER_CHECKPOINT_FILE"))
+    if file is not None:
+        if file.is_file():
+            kept.append(kept_checkpoint(str(file), keys, "LEDGER_CHECKPOINT_FILE"))
+        else:
+            say(f"LEDGER_CHECKPOINT_FILE: {file} is not there, so nothing is compared with it")
     return tuple(kept)
 
 
@@ -114,6 +119,11 @@ class Place:
     folder: Path | None = None
     url: str | None = None
     partial: bool = False
+
+    @property
+    def is_database(self) -> bool:
+        """Whether it is the settings' own."""
+        return self.folder is None and self.url is None
 
     def open(self, settings: Settings) -> FolderSource | WebSource | DatabaseSource:
         """Open it; raises LedgerError, MigrationError or MissingSettingError."""
@@ -173,7 +183,7 @@ class Job:
             if database is not None:
                 if database.may_read_keys:
                     check_erased(database, checker)
-                check_rows(database, self.findings, self._settings.database_url, self._settings)
+                check_rows(database, self.findings, self._settings, tell)
             if self._erasures is not None:
                 check_list(self._erasures, source, checker, later)
 

@@ -179,7 +179,7 @@ class DatabaseSource(DatabaseReader):
     def __init__(self, url: str) -> None:
         super().__init__(url, bodies=True)
         self._url = url
-        self.may_read_keys = self.may_read_rows = False
+        self.may_read_keys = self.may_read_rows = self.is_standby = False
         self._origins: list[str] = []
         try:
             self._check_rights()
@@ -236,6 +236,7 @@ class DatabaseSource(DatabaseReader):
         found.beyond = [Kept(origin, largest, "") for origin, largest in beyond]
         if published and published[0][0] is not None:
             found.published = published[0]
+        self.is_standby = in_recovery
         if in_recovery:
             found.remarks.append("this is a standby: the primary may have more")
         return found
