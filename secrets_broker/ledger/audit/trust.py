@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from secrets_broker.ledger.audit.facts import Fact
-from secrets_broker.ledger.audit.findings import MAX_PROBLEMS, Findings
+from secrets_broker.ledger.audit.findings import MAX_PROBLEMS, Findings, Problem
 from secrets_broker.ledger.audit.heads import Head, Kept, covered
 from secrets_broker.ledger.audit.heads import beyond as told_beyond
 from secrets_broker.ledger.merkle import TILE_HEIGHT
@@ -100,7 +100,7 @@ class Trust:
             self._findings.left_out("checkpoints above a position whose leaf hash is not there")
         elif head.root == root:
             self._fits(head.size)
-        elif self._left_behind(head) is None or head.source is not None:
+        elif self._restored_before(head.origin, head.size) is None or head.source is not None:
             self._does_not_fit(head, root)
 
     def finish(self, size: int, published: tuple[str, int] | None, beyond: Sequence[Kept]) -> None:
@@ -117,9 +117,19 @@ class Trust:
                 detail = f"checkpoint of size {origin.first}: its origin is not this ledger's"
                 self._findings.wrong(covered(origin.first), "checkpoint", detail)
         for kept in beyond:
-            if not self._excused(kept.origin, kept.size):
-                self._findings.add(told_beyond(size, kept))
+            if kept.source is not None or not self._excused(kept.origin, kept.size):
+                self._findings.add(self._beyond(size, kept))
         self._published(size, published)
+
+    def _beyond(self, size: int, kept: Kept) -> Problem:
+        lost = self._restored_before(kept.origin, kept.size)
+        if lost is None or kept.source is None:
+            return told_beyond(size, kept)
+        detail = (
+            f"the checkpoint kept in {kept.source} is of {kept.origin!r}, size {kept.size}: "
+            f"ledger.restored says that from position {lost.position} on this was lost"
+        )
+        return Problem(lost.position, "since", detail)
 
     def _published(self, ledger: int, published: tuple[str, int] | None) -> None:
         if published is None:
@@ -144,7 +154,7 @@ class Trust:
             known.largest = max(known.largest, head.size)
         elif len(self._origins) < MAX_ORIGINS:
             self._origins[head.origin] = _Origin(head.size, head.size)
-        lost = self._left_behind(head)
+        lost = self._restored_before(head.origin, head.size)
         if lost is not None and not self._excused(head.origin, head.size):
             detail = (
                 f"checkpoint of size {head.size}: after position {lost.position}, where the ledger "
@@ -162,9 +172,9 @@ class Trust:
                 return True
         return False
 
-    def _left_behind(self, head: Head) -> _Restoration | None:
+    def _restored_before(self, origin: str, size: int) -> _Restoration | None:
         for restoration in self._restorations:
-            if head.origin == restoration.origin and head.size > restoration.position:
+            if origin == restoration.origin and size > restoration.position:
                 return restoration
         return None
 
@@ -191,7 +201,7 @@ class Trust:
         start = min(self.size, covered(head.size))
         known = self._findings.first_within(start, head.size)
         at = start if known is None else known
-        lost = self._left_behind(head)
+        lost = self._restored_before(head.origin, head.size)
         if lost is not None:
             at = lost.position
         whose = f", kept in {head.source}" if head.source else ""

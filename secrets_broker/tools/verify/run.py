@@ -15,7 +15,7 @@ from typing import Final
 
 from secrets_broker.ledger.audit.checker import Checker
 from secrets_broker.ledger.audit.examine import Examined, examine
-from secrets_broker.ledger.audit.heads import Kept, beyond
+from secrets_broker.ledger.audit.heads import Kept
 from secrets_broker.ledger.audit.subtree import RANGE
 from secrets_broker.ledger.note import VerifierKey
 from secrets_broker.tools.verify.sources import Address, Overview, Reader, Source, SourceError
@@ -53,9 +53,7 @@ def check(source: Source, checker: Checker, wanted: Wanted, tell: Tell) -> Overv
     findings.remarks += overview.remarks
     if not wanted.keys:
         findings.left_out("signatures: no verifier key was given")
-    for kept in wanted.kept:
-        if kept.size > overview.size:
-            findings.add(beyond(overview.size, kept))
+    overview.beyond += [kept for kept in wanted.kept if kept.size > overview.size]
     tasks = _tasks(source, overview.size, wanted.kept)
     for examined in _examined(source, tasks, overview.size, wanted):
         checker.take(examined)
