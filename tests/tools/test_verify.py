@@ -488,3 +488,20 @@ def test_erasing_while_it_is_verified(
     monkeypatch.setattr(running, "_tasks", erase_first)
     report = verified(ledger)
     assert (report.ok, report.problems, report.size) == (True, [], 600)
+
+
+def test_a_checkpoint_that_is_published_while_it_is_verified(
+    ledger: Database, keyring: Keyring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is left to the next time: the published one of before is no problem then."""
+    record(ledger, keyring, lookup("h10"))
+    begun = running._tasks
+
+    def publish_first(*arguments: object) -> object:
+        checkpoints(ledger, [601])
+        return begun(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(running, "_tasks", publish_first)
+    report = verified(ledger)
+    assert (report.ok, report.problems, report.size) == (True, [], 601)
+    assert report.remarks == ["the newest 1 events are under no signed checkpoint"]

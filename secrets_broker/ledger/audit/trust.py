@@ -78,13 +78,12 @@ class Trust:
     def restored(self, fact: Fact) -> None:
         """Take in a `ledger.restored` event."""
         details = fact.details or {}
-        origin, size, new = (details.get(k) for k in ("origin", "size", "new_origin"))
-        if isinstance(origin, str) and isinstance(new, str) and type(size) is int:
-            self._restorations.append(_Restoration(fact.position, origin, size, new))
-        else:
-            self._findings.wrong(
-                fact.position, "entry", "ledger.restored does not name what was restored"
-            )
+        match [details.get(name) for name in ("origin", "size", "new_origin")]:
+            case [str(origin), int(size), str(new)] if len(self._restorations) < MAX_ORIGINS:
+                self._restorations.append(_Restoration(fact.position, origin, size, new))
+            case _:
+                detail = "ledger.restored does not name what was restored"
+                self._findings.wrong(fact.position, "entry", detail)
 
     def head(self, head: Head, root: bytes | None) -> None:
         """A checkpoint, and the root that was computed at its size (None: not known)."""

@@ -62,24 +62,24 @@ _SIZE: Final = """
     FROM ledger.events
 """
 _PUBLISHED: Final = "SELECT origin, size FROM ledger.published"
+# One step along the primary key for each origin, however many checkpoints it has.
 _ORIGINS: Final = """
     WITH RECURSIVE known AS (
         (SELECT origin FROM ledger.checkpoints ORDER BY origin LIMIT 1)
         UNION ALL
         SELECT (SELECT origin FROM ledger.checkpoints WHERE origin > known.origin
                 ORDER BY origin LIMIT 1) FROM known WHERE known.origin IS NOT NULL
-    ) SELECT origin FROM known WHERE origin IS NOT NULL
+    ) SELECT origin, (SELECT max(size) FROM ledger.checkpoints AS c WHERE c.origin = known.origin)
+    FROM known WHERE origin IS NOT NULL
 """
 _CHECKPOINTS: Final = """
     SELECT origin, size, root, note,
            (SELECT coalesce(string_agg(line, '' ORDER BY received_at, name), '')
             FROM ledger.cosignatures AS c
             WHERE c.origin = checkpoint.origin AND c.size = checkpoint.size)
-    FROM ledger.checkpoints AS checkpoint
-    WHERE origin = ANY (%s) AND size > %s AND size <= %s ORDER BY size, origin
-"""
-_CHECKPOINTS_BEYOND: Final = """
-    SELECT origin, max(size) FROM ledger.checkpoints WHERE size > %s GROUP BY origin
+    FROM unnest(%s::text[], %s::bigint[]) AS known (origin, largest)
+    JOIN ledger.checkpoints AS checkpoint USING (origin)
+    WHERE size > %s AND size <= %s AND size <= largest ORDER BY size, origin
 """
 _NODES_BEYOND: Final = """
     SELECT level, min(index) FROM ledger.nodes
@@ -180,7 +180,8 @@ class DatabaseSource(DatabaseReader):
         super().__init__(url, bodies=True)
         self._url = url
         self.may_read_keys = self.may_read_rows = self.is_standby = False
-        self._origins: list[str] = []
+        # Of this moment: what is published while the ledger is read is left to the next time.
+        self._largest: dict[str, int] = {}
         try:
             self._check_rights()
         except BaseException:
@@ -207,7 +208,8 @@ class DatabaseSource(DatabaseReader):
 
     def checkpoints(self, low: int, high: int) -> Sequence[Kept]:
         """See Source."""
-        rows = self.fetch(_CHECKPOINTS, self._origins, low, high) if self._origins else []
+        known = self._largest
+        rows = self.fetch(_CHECKPOINTS, list(known), list(known.values()), low, high)
         return [
             Kept(origin, size, note, root, cosignatures)
             for origin, size, root, note, cosignatures in rows
@@ -224,8 +226,7 @@ class DatabaseSource(DatabaseReader):
             await self._connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
             ((size, first, in_recovery),) = await self._fetch(_SIZE)
             published = await self._fetch(_PUBLISHED)
-            self._origins = [origin for (origin,) in await self._fetch(_ORIGINS)]
-            beyond = await self._fetch(_CHECKPOINTS_BEYOND, size)
+            self._largest = dict(await self._fetch(_ORIGINS))
             problems = [problem async for problem in self._beyond(size)]
         if first < 0:
             problems.append(Problem(0, "position", "there are events before position 0"))
@@ -233,7 +234,8 @@ class DatabaseSource(DatabaseReader):
             problems.append(Problem(None, "checkpoint", "ledger.published has not one row"))
         found = Overview(size, None, problems=problems)
         found.not_checked += self._not_readable()
-        found.beyond = [Kept(origin, largest, "") for origin, largest in beyond]
+        largest = self._largest.items()
+        found.beyond = [Kept(origin, most, "") for origin, most in largest if most > size]
         if published and published[0][0] is not None:
             found.published = published[0]
         self.is_standby = in_recovery

@@ -31,8 +31,8 @@ def _answer(findings: Findings) -> str:
     if not findings.ok:
         at = "none can be named" if findings.first_bad is None else str(findings.first_bad)
         return f"NOT OK: first wrong position {at}"
-    if findings.not_checked:
-        return "OK: nothing is wrong with what was checked; see what was not"
+    if findings.not_checked or findings.remarks:
+        return "OK: nothing is wrong with what was checked; see above what was not"
     return "OK: all of it was checked, and nothing is wrong"
 
 
