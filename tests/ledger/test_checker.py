@@ -207,7 +207,10 @@ def test_a_missing_entry(position: int) -> None:
 
 
 def test_time_runs_forward() -> None:
-    """Also from one range to the next."""
+    """Within a range, and from one range to the next."""
+    events = reads(5)
+    events[2] = event(credential_id=1, version=1, at=rfc3339_of(1))
+    assert Ledger.of(events).check().first_bad == 3
     events = reads(RANGE + 2)
     late = rfc3339_of(1)
     events[RANGE - 1] = event(credential_id=1, version=1, at=late)
@@ -261,6 +264,15 @@ def test_an_event_that_cannot_stand_there(wrong: Event) -> None:
     ledger = Ledger.of([created(0), event(credential_id=1, version=1), wrong], (3,))
     findings = ledger.check()
     assert findings.first_bad == 2, findings.problems
+
+
+def test_a_version_that_is_not_live_any_more() -> None:
+    """Of disclosures in a row one tells all, but not beyond a change of the credential."""
+    read = event(credential_id=1, version=1)
+    update = event("updated", credential_id=1, version=2, body=body("key-of-0"))
+    assert Ledger.of([created(0), read, update, read]).check().first_bad == 3
+    gone = event("deleted", credential_id=1, version=1)
+    assert Ledger.of([created(0), read, gone, read]).check().first_bad == 3
 
 
 def test_a_life_as_it_should_be() -> None:

@@ -118,6 +118,16 @@ def test_a_ledger_that_cannot_be_read_is_not_ok(tmp_path: Path) -> None:
     assert "a-key-of-an-auditor" not in done.stdout + done.stderr
 
 
+@pytest.mark.parametrize("key", ["a\nkey", "schl\u00fcssel", "\u20ac"])
+def test_a_key_that_no_header_holds_is_not_repeated(tmp_path: Path, key: str) -> None:
+    """The library's own error would print it."""
+    done = command("verify", "--url", "http://127.0.0.1:1", cwd=tmp_path, env={"AUDITOR_KEY": key})
+    assert done.returncode == 2
+    assert "AUDITOR_KEY has characters that no HTTP header can hold" in done.stderr
+    assert key not in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_a_receipt(ledger: Database, env: dict[str, str], tmp_path: Path) -> None:
     """Checked with nothing but the key: what it says, who signed, and which witness."""
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from secrets_broker.ledger.checkpoint import Checkpoint, SignedCheckpoint
 from secrets_broker.ledger.connection import connect
 from secrets_broker.ledger.entries import read_rows
 from secrets_broker.ledger.keyring import Keyring
@@ -15,6 +16,7 @@ from secrets_broker.ledger.merkle import Frontier
 from secrets_broker.ledger.tile import decode_bundle, encode_bundle, level_tiles, tiles
 from secrets_broker.settings import Settings
 from secrets_broker.tools.postgres import Cluster
+from secrets_broker.tools.verify import run as running
 from secrets_broker.tools.verify.command import Job, Place
 from secrets_broker.tools.verify.run import Wanted
 from tests.conftest import TEMPLATE, Database, fresh_database
@@ -227,3 +229,14 @@ def test_a_folder_that_is_no_export(tmp_path: Path) -> None:
     report = verified(tmp_path)
     assert not report.ok
     assert "secrets-broker export made" in report.details()
+
+
+def test_a_size_that_nobody_can_have(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A checkpoint of a quadrillion events, and no more tiles: it ends, and is not ok."""
+    monkeypatch.setattr(running, "ENOUGH", 1_000)
+    tree = Checkpoint(KEY.name, 10**15, bytes(32))
+    (folder / "checkpoint").write_text(str(SignedCheckpoint.sign(tree, KEY)))
+    (folder / "checkpoints.jsonl").unlink()
+    report = verified(folder)
+    bad(report, 0, "missing")
+    assert "1000 problems are enough" in "\n".join(report.not_checked)

@@ -177,6 +177,8 @@ class Job:
             )
             self._size = overview.size
             self._root = b64encode(checker.root).decode() if checker.root else None
+            if not overview.complete:
+                return
             database = source if isinstance(source, DatabaseSource) else None
             later = erased_since(database, overview.size) if database else frozenset[str]()
             checker.finish(overview.published, overview.beyond, later)

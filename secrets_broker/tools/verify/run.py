@@ -23,6 +23,9 @@ from secrets_broker.tools.verify.sources import Address, Overview, Reader, Sourc
 # Starting processes takes longer than examining this many ranges.
 ALONE: Final = 12
 
+# A source that claims to be endless must not make this endless; what comes later tells no more.
+ENOUGH: Final = 100_000
+
 Tell = Callable[[int, int], None]
 
 
@@ -58,6 +61,10 @@ def check(source: Source, checker: Checker, wanted: Wanted, tell: Tell) -> Overv
     for examined in _examined(source, tasks, overview.size, wanted):
         checker.take(examined)
         tell(checker.size, overview.size)
+        if findings.problem_count >= ENOUGH:
+            findings.left_out(f"all from position {checker.size} on: {ENOUGH} problems are enough")
+            overview.complete = False
+            break
     return overview
 
 

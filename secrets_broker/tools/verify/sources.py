@@ -30,6 +30,8 @@ class Overview:
     problems: list[Problem] = field(default_factory=list)
     not_checked: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
+    complete: bool = True
+    """Whether all of it was gone through in the end."""
 
 
 class Reader(Protocol):

@@ -68,6 +68,8 @@ class WebReader(TileReader):
             raise UrlError("--url is an address such as https://broker.example:3003")
         if parts.username is not None or parts.password is not None:
             raise UrlError("--url has a name or a password in it: the key is AUDITOR_KEY")
+        if not (address.key.isascii() and address.key.isprintable()):
+            raise UrlError("AUDITOR_KEY has characters that no HTTP header can hold")
         try:
             self._place = parts.scheme, parts.hostname, parts.port
         except ValueError:
@@ -206,4 +208,6 @@ class WebSource(WebReader):
             yield from (Kept(one.origin, one.size, one.note) for one in page.items)
             if page.next is None:
                 return
+            if not page.items:
+                raise SourceError(f"{self._given.url} lists checkpoints without an end")
             cursor = f"&cursor={quote(page.next, safe='')}"
