@@ -1,13 +1,20 @@
 """From settings to keys: what the environment gives, and the KMS providers it names."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from secrets_broker.ledger.connection import connect
 from secrets_broker.ledger.continuity import CheckpointFile, Continuity
 from secrets_broker.ledger.keks import check_keys
 from secrets_broker.ledger.keyring import Keyring
 from secrets_broker.ledger.kms import Provider, open_provider
-from secrets_broker.ledger.note import NoteError, SigningKey, VerifierKey
+from secrets_broker.ledger.note import (
+    COSIGNATURE,
+    ED25519,
+    NoteError,
+    SigningKey,
+    VerifierKey,
+)
+from secrets_broker.ledger.witness_http import Witness, WitnessUrlError
 from secrets_broker.settings import Settings, SettingsError
 
 
@@ -93,3 +100,47 @@ def continuity(settings: Settings) -> Continuity:
     """What the ledger has to go on from; raises SettingsError."""
     path = settings.checkpoint_file
     return Continuity(tuple(verifier_keys(settings)), CheckpointFile(path) if path else None)
+
+
+def witnesses(settings: Settings) -> list[Witness]:
+    """Who cosigns the log's checkpoints; raises SettingsError."""
+    parts = settings.witnesses
+    if len(parts) % 2:
+        raise SettingsError("LEDGER_WITNESSES: each witness is a URL and a verifier key, in turn")
+    try:
+        found = [Witness.parse(*pair) for pair in zip(parts[::2], parts[1::2], strict=True)]
+    except WitnessUrlError as error:
+        raise SettingsError(f"LEDGER_WITNESSES: {error}") from None
+    if len({witness.key for witness in found}) != len(found):
+        raise SettingsError("LEDGER_WITNESSES: two witnesses have the same key")
+    return found
+
+
+def witness_key(settings: Settings) -> SigningKey:
+    """What a witness of ours cosigns with; raises SettingsError."""
+    path = settings.witness_key_file
+    try:
+        key = SigningKey.parse(path.read_text())
+    except NoteError as error:
+        raise SettingsError(f"{path}: {error}") from None
+    except (OSError, UnicodeDecodeError):
+        raise SettingsError(f"{path} cannot be read: it is to hold a witness's key") from None
+    if key.kind != COSIGNATURE:
+        raise SettingsError(
+            f"{path} holds a log's key: make a witness's with: secrets-broker witness keygen"
+        )
+    return key
+
+
+def witness_logs(settings: Settings) -> Mapping[str, Sequence[VerifierKey]]:
+    """The logs that a witness of ours cosigns, by origin; raises SettingsError."""
+    logs: dict[str, list[VerifierKey]] = {}
+    try:
+        for text in settings.witness_logs:
+            key = VerifierKey.parse(text)
+            logs.setdefault(key.name, []).append(key)
+    except NoteError as error:
+        raise SettingsError(f"WITNESS_LOGS: {error}") from None
+    if any(key.kind != ED25519 for keys in logs.values() for key in keys):
+        raise SettingsError("WITNESS_LOGS: one of the keys is a witness's, and not a log's")
+    return logs

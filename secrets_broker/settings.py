@@ -179,6 +179,22 @@ class Settings:
         return tuple((self.get("LEDGER_WITNESSES") or "").split())
 
     @property
+    def witness_state(self) -> Path:
+        """Where a witness keeps what it cosigned (WITNESS_STATE); ./witness where unset."""
+        return Path(self.get("WITNESS_STATE") or "witness")
+
+    @property
+    def witness_key_file(self) -> Path:
+        """What a witness signs with (WITNESS_KEY_FILE); where unset, a file of its state."""
+        path = self.get("WITNESS_KEY_FILE")
+        return Path(path) if path else self.witness_state / "witness.key"
+
+    @property
+    def witness_logs(self) -> tuple[str, ...]:
+        """Verifier keys of the logs that a witness cosigns (WITNESS_LOGS)."""
+        return tuple((self.get("WITNESS_LOGS") or "").split())
+
+    @property
     def erasures(self) -> Path | None:
         """The list of erasures, which outlives a restore (SECRETS_ERASURES)."""
         path = self.get("SECRETS_ERASURES")

@@ -1,8 +1,8 @@
 """The ASGI application: routes, the gate before them, and the writer behind them."""
 
 import gc
-from collections.abc import Mapping
-from typing import Any, Final
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final, Protocol
 
 import falcon.asgi
 import structlog
@@ -16,10 +16,12 @@ from secrets_broker.http.evidence import Checkpoints, ProofOfConsistency, ProofO
 from secrets_broker.http.gate import Gate
 from secrets_broker.http.health import Live, Metrics, OpenApi, Ready
 from secrets_broker.http.log import LogCheckpoint, LogTile
-from secrets_broker.keys import continuity, keyring, providers, signing_key
+from secrets_broker.http.replay import Replay, ReplayDiff
+from secrets_broker.keys import continuity, keyring, providers, signing_key, witnesses
 from secrets_broker.ledger.checkpointer import Checkpointer
 from secrets_broker.ledger.continuity import Continuity
 from secrets_broker.ledger.errors import LedgerUnavailableError
+from secrets_broker.ledger.submitter import Submitter
 from secrets_broker.ledger.writer import Writer
 from secrets_broker.projections.host_credentials import HostCredentials
 from secrets_broker.projections.reader import Reader
@@ -32,13 +34,23 @@ _GARBAGE_THRESHOLD: Final = 20_000  # allocations; some hundred requests
 App = falcon.asgi.App[Any, Any]
 
 
+class Beside(Protocol):
+    """What works beside the requests."""
+
+    async def start(self) -> None:
+        """Begin, without waiting for anything."""
+
+    async def close(self) -> None:
+        """End within a few seconds."""
+
+
 class _Lifespan:
     """Starts the writer with the server and lets it finish before the server ends."""
 
-    def __init__(self, writer: Writer, reader: Reader, checkpointer: Checkpointer | None) -> None:
+    def __init__(self, writer: Writer, reader: Reader, beside: Sequence[Beside]) -> None:
         self._writer = writer
         self._reader = reader
-        self._checkpointer = checkpointer
+        self._beside = beside
 
     async def process_startup(self, scope: Mapping[str, Any], event: Mapping[str, Any]) -> None:
         try:
@@ -46,15 +58,15 @@ class _Lifespan:
         except LedgerUnavailableError as error:
             # Not fatal: requests get 503 until the writer, which tries again, succeeds.
             _log.error("not_ready", why=str(error))
-        if self._checkpointer:
-            await self._checkpointer.start()
+        for task in self._beside:
+            await task.start()
         _settle_garbage_collector()
 
     async def process_shutdown(self, scope: Mapping[str, Any], event: Mapping[str, Any]) -> None:
         await self._reader.close()
         await self._writer.close()
-        if self._checkpointer:  # after the writer: what it recorded last is signed, too
-            await self._checkpointer.close()
+        for task in self._beside:  # after the writer: what it recorded last is signed, too
+            await task.close()
 
 
 def _settle_garbage_collector() -> None:
@@ -65,13 +77,11 @@ def _settle_garbage_collector() -> None:
     gc.set_threshold(_GARBAGE_THRESHOLD)
 
 
-def create_app(
-    writer: Writer, reader: Reader, doors: Doors, checkpointer: Checkpointer | None = None
-) -> App:
-    """Put the application together."""
+def create_app(writer: Writer, reader: Reader, doors: Doors, beside: Sequence[Beside] = ()) -> App:
+    """Put the application together; what runs beside the requests starts and ends with it."""
     app: App = falcon.asgi.App()
     app.add_middleware(Gate(doors))
-    app.add_middleware(_Lifespan(writer, reader, checkpointer))
+    app.add_middleware(_Lifespan(writer, reader, beside))
     errors.install(app)
     app.add_route("/internal/secrets/credential-upsert", CredentialUpsert(writer))
     app.add_route("/internal/secrets/credential-lookup", CredentialLookup(writer))
@@ -82,6 +92,8 @@ def create_app(
     app.add_route("/internal/audit/checkpoints", Checkpoints(reader))
     app.add_route("/log/checkpoint", LogCheckpoint(reader))
     app.add_route("/log/tile/{path:path}", LogTile(reader))
+    app.add_route("/internal/audit/replay", Replay(reader))
+    app.add_route("/internal/audit/replay/diff", ReplayDiff(reader))
     app.add_route("/health/live", Live())
     app.add_route("/health/ready", Ready(writer))
     app.add_route("/metrics", Metrics())
@@ -97,14 +109,15 @@ def from_settings() -> App:
     known = continuity(settings)
     writer = Writer(settings.database_url, keys, HostCredentials(), asked, known)
     doors = Doors(settings.internal_key, settings.auditor_key)
-    checkpointer = _checkpointer(settings, known, writer)
-    return create_app(writer, Reader(settings.database_url), doors, checkpointer)
+    submitter = Submitter(settings.database_url, witnesses(settings))
+    beside = [*_checkpointer(settings, known, writer), submitter]
+    return create_app(writer, Reader(settings.database_url), doors, beside)
 
 
-def _checkpointer(settings: Settings, known: Continuity, writer: Writer) -> Checkpointer | None:
+def _checkpointer(settings: Settings, known: Continuity, writer: Writer) -> Iterator[Beside]:
     key = signing_key(settings)
     if key is None:
         _log.warning("no_checkpoints", why="LEDGER_SIGNING_KEY is not set")
-        return None
+        return
     url, seconds = settings.database_url, settings.checkpoint_seconds
-    return Checkpointer(url, key, seconds, known.file, writer.stop)
+    yield Checkpointer(url, key, seconds, known.file, writer.stop)

@@ -25,10 +25,11 @@ async def read_json(req: falcon.asgi.Request) -> Any:
     media_type = (req.content_type or "").partition(";")[0].strip().lower()
     if media_type != "application/json":
         raise falcon.HTTPUnsupportedMediaType
-    return decode(await _read_bounded(req))
+    return decode(await read_bounded(req))
 
 
-async def _read_bounded(req: falcon.asgi.Request) -> bytes:
+async def read_bounded(req: falcon.asgi.Request) -> bytes:
+    """Read the body; raises InvalidRequestError, or falcon's 413."""
     if (req.content_length or 0) > MAX_BODY_BYTES:
         raise falcon.HTTPContentTooLarge
     data = await req.stream.read(MAX_BODY_BYTES + 1)

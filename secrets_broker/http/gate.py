@@ -72,4 +72,6 @@ OPERATIONS: Final = {
     "/internal/audit/proof": "proof",
     "/internal/audit/consistency": "consistency",
     "/internal/audit/checkpoints": "checkpoints",
+    "/internal/audit/replay": "replay",
+    "/internal/audit/replay/diff": "replay_diff",
 }

@@ -184,6 +184,30 @@ class ImportAccess(msgspec.Struct, frozen=True, kw_only=True):
         return self.host, self.purpose
 
 
+class Reveal(msgspec.Struct, frozen=True, kw_only=True):
+    """Disclose a version out of the history, as the credential was after the event at `at`.
+
+    `opened` says whether its content opens; it was read under the lock.
+    """
+
+    host: str
+    purpose: str
+    credential_id: int
+    version: int
+    at: int
+    opened: bool
+
+    @property
+    def name(self) -> Name:
+        """The credential's name."""
+        return self.host, self.purpose
+
+    @property
+    def details(self) -> JsonObject:
+        """What tells the event from a lookup's."""
+        return {"replay": {"at": self.at}}
+
+
 class Record(msgspec.Struct, frozen=True, kw_only=True):
     """State what a tool did to the ledger as a whole: an event's type and its details."""
 
@@ -196,7 +220,9 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
         return None
 
 
-Command = Upsert | Lookup | Delete | Rekey | Erase | ImportCredential | ImportAccess | Record
+Command = (
+    Upsert | Lookup | Delete | Rekey | Erase | ImportCredential | ImportAccess | Reveal | Record
+)
 
 C = TypeVar("C", Upsert, Lookup, Delete, ImportCredential)
 

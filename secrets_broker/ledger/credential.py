@@ -19,6 +19,7 @@ from secrets_broker.ledger.commands import (
     Lookup,
     Record,
     Rekey,
+    Reveal,
     Upsert,
 )
 from secrets_broker.ledger.events import Event
@@ -85,16 +86,10 @@ def decide(
             return _delete(state)
         case Rekey():
             return _rekey(state, command, opened)
-        case Erase():
-            return Decision(
-                events.ERASED, command.credential_id, command.version, details=command.details
-            )
         case ImportCredential():
             return _import(state, command, position)
-        case ImportAccess():
-            return _import_access(command)
-        case Record():
-            return Decision(command.type, details=command.details)
+        case Erase() | ImportAccess() | Reveal() | Record():
+            return _recorded(command)
         case _:
             assert_never(command)
 
@@ -106,6 +101,21 @@ def evolve(state: State, event: Event, position: int) -> State:
     if event.body is None or event.credential_id is None or event.version is None:
         return None
     return Live(event.credential_id, event.version, position, event.body.key)
+
+
+def _recorded(command: Erase | ImportAccess | Reveal | Record) -> Decision:
+    """What was found out, or done, before it came to the command: the event only states it."""
+    match command:
+        case Erase():
+            return Decision(
+                events.ERASED, command.credential_id, command.version, details=command.details
+            )
+        case ImportAccess():
+            return _import_access(command)
+        case Reveal():
+            return _reveal(command)
+        case Record():
+            return Decision(command.type, details=command.details)
 
 
 def _store(state: State, content: Content, position: int, opened: Opened) -> Decision:
@@ -126,6 +136,17 @@ def _disclose(state: State, opened: Opened, at: datetime) -> Decision:
     if opened.expires_at is not None and at >= opened.expires_at:
         return Decision(events.READ, credential_id, version, error=EXPIRED)
     return Decision(events.READ, credential_id, version)
+
+
+def _reveal(command: Reveal) -> Decision:
+    # A version of before, so neither what is live now nor its expires_at has a say in it.
+    return Decision(
+        events.READ,
+        command.credential_id,
+        command.version,
+        error=None if command.opened else DECRYPT_FAILED,
+        details=command.details,
+    )
 
 
 def _delete(state: State) -> Decision:

@@ -67,6 +67,8 @@ _REPLACE: Final = """
 _PUT: Final = "INSERT INTO secrets.host_credentials" + _COLUMNS + _FROM_EVENTS + _REPLACE
 REBUILD: Final = "INSERT INTO pg_temp.rebuilt" + _COLUMNS + _FROM_EVENTS
 """Puts rows beside the live ones, made by the very same expressions."""
+REPLAY: Final = "SELECT made.* FROM (" + _FROM_EVENTS + ") AS made" + _COLUMNS  # noqa: S608
+"""Gives rows as they were, without storing them; `$1` as for the others, a body or none of it."""
 _DELETE: Final = """
     DELETE FROM secrets.host_credentials AS live
     USING jsonb_to_recordset($1::jsonb) AS gone (host text, purpose text)

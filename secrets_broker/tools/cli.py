@@ -10,10 +10,12 @@ from secrets_broker.tools.keygen import keygen
 from secrets_broker.tools.migrate import migrate
 from secrets_broker.tools.proof import proof
 from secrets_broker.tools.rebuild import rebuild
+from secrets_broker.tools.replay import replay
 from secrets_broker.tools.restored import restored
 from secrets_broker.tools.rotate_key import rotate_key
 from secrets_broker.tools.serve import serve
 from secrets_broker.tools.verify.command import verify
+from secrets_broker.tools.witness import witness
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -28,7 +30,7 @@ def main() -> None:
 
 COMMANDS = (
     *(dev, serve, keygen, migrate, rebuild, rotate_key, erase, due),
-    *(import_legacy_command, proof, restored, verify),
+    *(import_legacy_command, proof, replay, restored, verify, witness),
 )
 for command in COMMANDS:
     main.add_command(command)

@@ -28,11 +28,11 @@ def data_dir_option(command: F) -> F:
     )(command)
 
 
-def address_options(command: F) -> F:
+def address_options(port: int = 3003) -> Callable[[F], F]:
     """Add --host and --port to a command that serves."""
-    port = click.option(
+    number = click.option(
         "--port",
-        default=3003,
+        default=port,
         show_default=True,
         type=click.IntRange(1, 65535),
         help="Port to listen on.",
@@ -40,7 +40,7 @@ def address_options(command: F) -> F:
     host = click.option(
         "--host", default="127.0.0.1", show_default=True, help="Address to listen on."
     )
-    return host(port(command))
+    return lambda command: host(number(command))
 
 
 def json_option(command: F) -> F:

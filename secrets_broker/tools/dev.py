@@ -39,7 +39,7 @@ GRACE_SECONDS: Final = 3.0
 
 @click.command()
 @data_dir_option
-@address_options
+@address_options()
 def dev(data_dir: Path | None, host: str, port: int) -> None:
     """Serve with an embedded PostgreSQL and fresh keys, all in one folder.
 

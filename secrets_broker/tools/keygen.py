@@ -5,7 +5,7 @@ from base64 import b64encode
 
 import click
 
-from secrets_broker.ledger.note import SigningKey, is_name
+from secrets_broker.ledger.note import ED25519, SigningKey, is_name
 from secrets_broker.tools.common import data_dir_option
 
 
@@ -14,14 +14,19 @@ def new_key() -> str:
     return b64encode(secrets.token_bytes(32)).decode("ascii")
 
 
-def signing_key(name: str) -> SigningKey:
+def signing_key(name: str, kind: int = ED25519) -> SigningKey:
     """A fresh Ed25519 key: 32 random bytes and a name (RFC 8032, section 5.1.5)."""
-    return SigningKey(name, secrets.token_bytes(32))
+    return SigningKey(name, secrets.token_bytes(32), kind)
+
+
+def fresh_name() -> str:
+    """A name that nobody else has, and that resolves nowhere (RFC 2606)."""
+    return f"secrets-broker.invalid/{secrets.token_hex(8)}"
 
 
 def fresh_settings(origin: str | None = None) -> dict[str, str]:
     """Every setting that is a key, and the log's origin: a random one where none is given."""
-    origin = origin or f"secrets-broker.invalid/{secrets.token_hex(8)}"
+    origin = origin or fresh_name()
     signer = signing_key(origin)
     return {
         "SECRETS_KMS_KEY": new_key(),

@@ -10,7 +10,7 @@ from typing import Final, NoReturn
 import click
 
 from secrets_broker import logs
-from secrets_broker.keys import close, continuity, keyring, providers, signing_key
+from secrets_broker.keys import close, continuity, keyring, providers, signing_key, witnesses
 from secrets_broker.ledger.connection import connect
 from secrets_broker.ledger.continuity import Continuity
 from secrets_broker.ledger.errors import KmsError, LedgerUnavailableError, WrongKeyError
@@ -33,12 +33,13 @@ from secrets_broker.tools.erase_again import check_erasures
 _CONFIGURATION: Final = "python:secrets_broker.http.gunicorn_conf"
 
 
-def server_command(host: str, port: int, workers: int) -> list[str]:
+def server_command(host: str, port: int, workers: int, *application: str) -> list[str]:
     """gunicorn with the shipped configuration; no secret is in its arguments."""
     return [
         *(sys.executable, "-m", "gunicorn", "--config", _CONFIGURATION),
         *("--bind", f"[{host}]:{port}" if ":" in host else f"{host}:{port}"),
         *("--workers", str(workers)),
+        *application,
     ]
 
 
@@ -49,7 +50,7 @@ def default_workers() -> int:
 
 @click.command()
 @data_dir_option
-@address_options
+@address_options()
 @click.option(
     "--workers",
     default=default_workers,
@@ -66,10 +67,11 @@ def serve(data_dir: Path | None, host: str, port: int, workers: int) -> None:
         check_erasures(settings)
     if settings.data_dir is not None:
         os.environ[DATA_DIR] = str(settings.data_dir)
-    _become(server_command(host, port, workers))
+    become(server_command(host, port, workers))
 
 
-def _become(command: list[str]) -> NoReturn:
+def become(command: list[str]) -> NoReturn:
+    """Replace this process."""
     # Not from a shell, and every part is ours but host and port, which click has checked.
     os.execv(command[0], command)  # noqa: S606
 
@@ -78,7 +80,7 @@ def _check(settings: Settings) -> None:
     """Name what is missing now, rather than request by request."""
     keys, asked = keyring(settings), providers(settings)
     _ = settings.internal_key, settings.auditor_key, settings.checkpoint_seconds
-    signing_key(settings)
+    _ = signing_key(settings), witnesses(settings)
     check_checkpoint_file(continuity(settings))
     try:
         require_schema(settings.database_url)

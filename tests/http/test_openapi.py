@@ -90,7 +90,7 @@ def test_the_query_is_described_as_the_code_takes_it(description: Any) -> None:
 def test_every_route_is_described_and_nothing_else(description: Any, keyring: Keyring) -> None:
     """Paths and methods are those of the application."""
     writer = Writer("postgresql://", keyring, HostCredentials())
-    app = create_app(writer, Reader("postgresql://"), Doors("key"))
+    app = create_app(writer, Reader(""), Doors("key"))
     routes = {
         (path.replace(":path}", "}"), method)
         for path in _templates(app._router._roots)
@@ -188,8 +188,9 @@ MODES = [
     (label, mode)
     for label in OPERATIONS
     for mode in GenerationMode
-    # What takes no input cannot be sent a wrong one.
-    if mode is GenerationMode.POSITIVE or "/internal/" in label
+    # What takes no input cannot be sent a wrong one. Which points of the history there are, a
+    # schema cannot say: test_replay.py asks for those.
+    if ("/replay" not in label if mode is GenerationMode.POSITIVE else "/internal/" in label)
 ]
 
 

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from secrets_broker import SecretsManager
-from secrets_broker.ledger.note import SigningKey, VerifierKey
+from secrets_broker.ledger.note import COSIGNATURE, SigningKey, VerifierKey
 from secrets_broker.tools.cli import main
 from secrets_broker.tools.postgres.account import Account
 from tests.conftest import INTERNAL_KEY, KMS_KEY, SIGNING_KEY, Database
@@ -105,14 +105,19 @@ def test_serve_names_the_setting_that_is_missing(
 
 
 @pytest.mark.parametrize(
-    "command", ["serve", "rebuild", "proof 0", "restored --reason r", "verify"]
+    "command", ["serve", "rebuild", "proof 0", "restored --reason r", "witness", "verify"]
 )
 def test_a_database_without_the_schema_is_refused(
     empty_database: str, database: Database, tmp_path: Path, command: str
 ) -> None:
     """It says which command makes the schema."""
     urls = dict.fromkeys(["DATABASE_URL", "MIGRATION_DATABASE_URL"], empty_database)
-    env = {**settings(database), **urls, "LEDGER_SIGNING_KEY": SIGNING_KEY}
+    env = {
+        **settings(database),
+        **urls,
+        "LEDGER_SIGNING_KEY": SIGNING_KEY,
+        "LEDGER_WITNESSES": f"http://w {VerifierKey('w', COSIGNATURE, bytes(32))}",
+    }
     done = run(*command.split(), cwd=tmp_path, env=env)
     assert done.returncode == 1
     assert "secrets-broker migrate" in done.stderr
@@ -204,7 +209,8 @@ def test_settings_of_a_data_dir_win(database: Database, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "command",
     [
-        *("serve", "migrate", "rebuild", "import-legacy", "rotate-key", "due"),
+        *("serve", "migrate", "rebuild", "import-legacy", "rotate-key", "due", "witness"),
+        *("witness serve", "replay --at 0"),
         *("rotate-key --data-keys", "erase * * --reason r --yes", "erase --list"),
         *("proof 0", "restored --reason r", "verify"),
     ],
@@ -219,7 +225,7 @@ def test_a_data_dir_without_settings_is_refused(
 
 
 @pytest.mark.parametrize(
-    "command", ["dev", "serve", "migrate", "rebuild", "import-legacy", "verify"]
+    "command", ["dev", "serve", "migrate", "rebuild", "import-legacy", "witness", "verify"]
 )
 def test_settings_that_cannot_be_read_are_told(tmp_path: Path, command: str) -> None:
     """A file of settings that cannot be read is named in a line, without what is in it."""

@@ -1,10 +1,5 @@
 """docs/keys.md, followed to the letter."""
 
-import os
-import re
-import stat
-import subprocess
-import sys
 import threading
 import urllib.error
 from collections.abc import Iterator
@@ -14,12 +9,10 @@ from pathlib import Path
 import pytest
 
 from secrets_broker.tools.postgres.binaries import find_binaries
-from tests.tools.test_dev import ROOT, Dev, Start, folder, start
+from tests.tools.shell import Shell, blocks
+from tests.tools.test_dev import Dev, Start, folder, start
 
 __all__ = ["folder", "start"]  # fixtures
-
-PAGE = (ROOT / "docs/keys.md").read_text()
-BLOCKS = re.findall(r"^```sh\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
 
 
 @contextmanager
@@ -47,49 +40,14 @@ def load(dev: Dev) -> Iterator[None]:
 
 
 @pytest.fixture
-def shell(start: Start, folder: Path, bin_dir: Path | None) -> "Shell":
+def shell(start: Start, folder: Path, bin_dir: Path | None) -> Shell:
     """A shell in the folder of a fresh `secrets-broker dev`."""
     return Shell(start(), folder, find_binaries(bin_dir))
 
 
-class Shell:
-    """Runs the page's blocks, with the command and PostgreSQL's tools on the PATH."""
-
-    def __init__(self, dev: Dev, folder: Path, binaries: Path) -> None:
-        self.dev = dev
-        self._folder = folder
-        tools = folder / "bin"
-        tools.mkdir()
-        command = tools / "secrets-broker"
-        command.write_text(
-            f'#!/bin/sh\nPYTHONPATH={ROOT} exec {sys.executable} -m secrets_broker "$@"\n'
-        )
-        command.chmod(command.stat().st_mode | stat.S_IXUSR)
-        # PostgreSQL's own tools, as new as its server: an older pg_dump refuses a newer one.
-        self._path = f"{tools}:{binaries}:{os.environ['PATH']}"
-
-    def run(self, block: str) -> str:
-        """Run one block; it has to succeed. Returns what it printed."""
-        done = subprocess.run(
-            ["bash", "-euo", "pipefail", "-c", block],
-            cwd=self._folder,
-            env={
-                "PATH": self._path,
-                "D": str(self.dev.data_dir),
-                "URL": f"http://127.0.0.1:{self.dev.port}",
-            },
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-        assert done.returncode == 0, f"{block}\n{done.stdout}{done.stderr}"
-        return done.stdout
-
-
 def test_the_page(shell: Shell, folder: Path) -> None:
     """Every step does what it says: rotation under load, erasure, a restored dump, rekeying."""
-    fill, settings, both, rotate, one, erase, restore, again, data_keys = BLOCKS
+    fill, settings, both, rotate, one, erase, restore, again, data_keys = blocks("keys.md")
     (folder / "settings").write_text(settings)
     shell.run(fill)
     old_key = shell.dev.settings["SECRETS_KMS_KEY"]

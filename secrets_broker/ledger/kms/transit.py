@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import unquote
 
+from secrets_broker.ledger.endpoint import Endpoint, UnreachableError
 from secrets_broker.ledger.envelope import KEK, bind
 from secrets_broker.ledger.errors import DecryptionError, KmsError, KmsUrlError
 from secrets_broker.ledger.kms.provider import (
@@ -31,7 +32,7 @@ from secrets_broker.ledger.kms.provider import (
     unforeseen,
     unwrapped,
 )
-from secrets_broker.ledger.kms.transit_http import Answer, Endpoint, UnreachableError, ask
+from secrets_broker.ledger.kms.transit_http import Answer, ask
 from secrets_broker.ledger.kms.url import parameters, require_safe_transport, split
 
 _PATH: Final = re.compile(r"/(?P<mount>[\w.-]+(?:/[\w.-]+)*)/keys/(?P<key>[\w.-]+)", re.ASCII)

@@ -5,17 +5,15 @@ and to nothing else.
 """
 
 import json
-import ssl
 import time
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
-from http.client import HTTPConnection, HTTPException, HTTPSConnection
-from pathlib import Path
+from http.client import HTTPException
 from typing import Final
 
-# Seconds for each step of a request: to connect, and to wait for a piece of the answer.
-_TIMEOUT: Final = 5.0
+from secrets_broker.ledger.endpoint import Endpoint, UnreachableError
+
 # Pauses between the tries, in seconds; Vault's own clients make three tries too.
 _PAUSES: Final = (0.25, 0.5)
 # Rate limit, and what a server or a balancer before it answers for moments:
@@ -23,34 +21,6 @@ _PAUSES: Final = (0.25, 0.5)
 _PASSING: Final = frozenset({412, 429, 502, 503, 504})
 # A wrap is some hundred bytes; this is for an error's text.
 _ANSWER_BYTES: Final = 65_536
-
-
-class UnreachableError(Exception):
-    """No answer: the text is a short reason, free of what was sent."""
-
-
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """A server, and how its certificate is checked."""
-
-    tls: bool
-    host: str
-    port: int
-    ca_file: Path | None = None
-    timeout: float = _TIMEOUT
-
-    @property
-    def origin(self) -> str:
-        """Scheme, host and port."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{'https' if self.tls else 'http'}://{host}:{self.port}"
-
-    def connect(self) -> HTTPConnection:
-        """A connection that opens with its first request; raises UnreachableError, OSError."""
-        if not self.tls:
-            return HTTPConnection(self.host, self.port, timeout=self.timeout)
-        trust = ssl.create_default_context(cafile=str(self.ca_file) if self.ca_file else None)
-        return HTTPSConnection(self.host, self.port, timeout=self.timeout, context=trust)
 
 
 @dataclass(frozen=True, slots=True)

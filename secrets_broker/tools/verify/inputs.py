@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from secrets_broker.keys import verifier_keys
+from secrets_broker.keys import verifier_keys, witnesses
 from secrets_broker.ledger.audit.heads import Kept
 from secrets_broker.ledger.checkpoint import SignedCheckpoint, open_checkpoint
 from secrets_broker.ledger.note import MAX_BYTES, NoteError, VerifierKey
@@ -14,9 +14,9 @@ from secrets_broker.settings import Settings
 
 
 def known_keys(given: Sequence[str], settings: Settings) -> tuple[VerifierKey, ...]:
-    """The keys of --verifier-key, and those of the settings."""
-    keys = list(_keys(given))
-    return tuple(dict.fromkeys([*keys, *verifier_keys(settings)]))
+    """The keys of --verifier-key, and those of the settings, its witnesses' among them."""
+    cosigners = [witness.key for witness in witnesses(settings)]
+    return tuple(dict.fromkeys([*_keys(given), *verifier_keys(settings), *cosigners]))
 
 
 def _keys(given: Sequence[str]) -> Iterator[VerifierKey]:

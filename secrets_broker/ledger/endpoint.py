@@ -1,0 +1,41 @@
+"""A server that is spoken to over HTTP, and how its certificate is checked.
+
+The standard library's client: it uses no proxy of the environment and follows no redirect.
+"""
+
+import ssl
+from dataclasses import dataclass
+from http.client import HTTPConnection, HTTPSConnection
+from pathlib import Path
+from typing import Final
+
+# Seconds for each step of a request: to connect, and to wait for a piece of the answer.
+_TIMEOUT: Final = 5.0
+
+
+class UnreachableError(Exception):
+    """No answer: the text is a short reason, free of what was sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A server, and how its certificate is checked."""
+
+    tls: bool
+    host: str
+    port: int
+    ca_file: Path | None = None
+    timeout: float = _TIMEOUT
+
+    @property
+    def origin(self) -> str:
+        """Scheme, host and port."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{'https' if self.tls else 'http'}://{host}:{self.port}"
+
+    def connect(self) -> HTTPConnection:
+        """A connection that opens with its first request; raises UnreachableError, OSError."""
+        if not self.tls:
+            return HTTPConnection(self.host, self.port, timeout=self.timeout)
+        trust = ssl.create_default_context(cafile=str(self.ca_file) if self.ca_file else None)
+        return HTTPSConnection(self.host, self.port, timeout=self.timeout, context=trust)

@@ -1,0 +1,126 @@
+"""Submits each newly published checkpoint to every witness, beside the writer.
+
+One process of all does so at a time, on a connection of its own, so that nothing waits for a
+witness. Each witness has a task: one submission at a time, always of the newest checkpoint, so
+that a slow witness skips those between and holds nobody up.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, Final
+
+import psycopg
+import structlog
+from psycopg import AsyncConnection
+
+from secrets_broker.ledger.alone import be_alone
+from secrets_broker.ledger.connection import connect
+from secrets_broker.ledger.errors import BusyError, LedgerError
+from secrets_broker.ledger.witness_http import Witness
+from secrets_broker.ledger.witnessing import (
+    WitnessDisagreesError,
+    WitnessError,
+    cosign,
+    last_cosigned,
+    published_checkpoint,
+)
+
+_log = structlog.get_logger(__name__)
+
+POLL_SECONDS: Final = 1.0
+RETRY_SECONDS: Final = 5.0  # for the database, or for the process that submits to end
+MAX_DOUBLINGS: Final = 8  # of the pause between attempts that fail: up to four minutes
+TOOL: Final = "witness submission"
+
+
+class Submitter:
+    """A task of the event loop; without witnesses there is none."""
+
+    def __init__(self, database_url: str, witnesses: Sequence[Witness]) -> None:
+        self._database_url = database_url
+        self._witnesses = witnesses
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Begin."""
+        if self._witnesses:
+            self._task = asyncio.create_task(self._run(), name="submitter")
+
+    async def close(self) -> None:
+        """Stop; a request that is under way is left to end by itself."""
+        if self._task:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    async def _run(self) -> None:
+        told: str | None = None
+        while True:
+            why = await self._session()
+            if why not in (None, told):
+                _log.warning("witnesses_not_served", why=why)
+            told = why
+            await asyncio.sleep(RETRY_SECONDS)
+
+    async def _session(self) -> str | None:
+        """Work until the connection is lost; say why, or None where another process works."""
+        try:
+            connection = await connect(self._database_url)
+            try:
+                await be_alone(connection, TOOL)
+                async with asyncio.TaskGroup() as group:
+                    for witness in self._witnesses:
+                        group.create_task(_follow(connection, witness))
+            finally:
+                await connection.close()
+        except BusyError:
+            return None
+        except LedgerError as error:
+            return str(error)
+        except ExceptionGroup as group_:
+            return _kinds(group_)
+        except psycopg.Error as error:
+            return type(error).__name__
+        return None
+
+
+def _kinds(group: ExceptionGroup[Exception]) -> str:
+    # Texts may quote anything; types do not.
+    return ", ".join(sorted({type(error).__qualname__ for error in group.exceptions}))
+
+
+async def submit_newest(connection: AsyncConnection[Any], witness: Witness) -> int | None:
+    """Have the published checkpoint cosigned, if it is not yet: its size, or None.
+
+    Raises WitnessError.
+    """
+    signed = await published_checkpoint(connection)
+    if signed is None:
+        return None
+    size = signed.checkpoint.size
+    if await last_cosigned(connection, witness, signed) == size:
+        return None
+    await cosign(connection, witness, signed)
+    return size
+
+
+async def _follow(connection: AsyncConnection[Any], witness: Witness) -> None:
+    failures = 0
+    while True:
+        failures = await _attempt(connection, witness, failures)
+        await asyncio.sleep(POLL_SECONDS * 2 ** min(failures, MAX_DOUBLINGS))
+
+
+async def _attempt(connection: AsyncConnection[Any], witness: Witness, failures: int) -> int:
+    """Submit once; how many attempts have failed in a row."""
+    name = witness.key.name
+    try:
+        size = await submit_newest(connection, witness)
+    except WitnessDisagreesError as error:
+        _log.error("witness_disagrees", witness=name, why=str(error))
+        return failures + 1
+    except WitnessError as error:
+        _log.warning("witness_failed", witness=name, why=str(error))
+        return failures + 1
+    if size is not None and failures:
+        _log.info("witness_cosigns_again", witness=name, size=size)
+    return 0

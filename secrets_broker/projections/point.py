@@ -1,0 +1,120 @@
+"""Points in the ledger as people write them: a position, a time, or how long ago.
+
+A time means the last event that was recorded at it or before. The ledger's times never run
+backwards, so a binary search by position finds that event without an index on the time.
+
+A time within the last moments may be answered before an event of that time is committed; what
+was found is a position, and says for ever the same.
+"""
+
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, Final, LiteralString
+
+import msgspec
+from msgspec import Meta
+from psycopg import AsyncConnection
+
+from secrets_broker.ledger.errors import FieldError, InvalidCommandError
+from secrets_broker.projections.duration import parse_duration
+
+Fetch = Callable[[LiteralString, Mapping[str, Any]], Awaitable[list[Any]]]
+"""Asks a query with named values, and gives its rows."""
+
+BEFORE_THE_FIRST: Final = -1
+"""Stands for the empty ledger's end: the state here has nothing in it."""
+
+MAX_POSITION: Final = 2**63 - 1
+
+_WithOffset = Annotated[datetime, Meta(tz=True)]
+_DIGITS: Final = re.compile("[0-9]+")
+_DURATION: Final = re.compile("[0-9]+[a-z]")
+_RULE: Final = (
+    "must be a position, an RFC 3339 time with an offset, as 2026-01-02T03:04:05Z, "
+    "or how long ago, as 30d"
+)
+
+_END: Final = """
+    SELECT clock_timestamp(), last.position, last.at FROM (VALUES (1)) AS one
+    LEFT JOIN LATERAL (
+        SELECT position, at FROM ledger.events ORDER BY position DESC LIMIT 1
+    ) AS last ON true
+"""
+_SEARCH: Final = """
+    WITH RECURSIVE search (low, high) AS (
+        SELECT -1::bigint, %(last)s::bigint
+      UNION ALL
+        SELECT CASE WHEN early THEN middle ELSE low END,
+               CASE WHEN early THEN high ELSE middle - 1 END
+        FROM search, LATERAL (SELECT (low + high + 1) / 2) AS half (middle), LATERAL (
+            SELECT at <= %(time)s FROM ledger.events WHERE position = middle
+        ) AS found (early)
+        WHERE low < high
+    )
+    SELECT low FROM search WHERE low = high
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """What somebody wrote; `field` is where, for errors. One of the others is set."""
+
+    field: str
+    position: int | None = None
+    time: datetime | None = None
+    ago: timedelta | None = None
+
+    @classmethod
+    def parse(cls, field: str, text: str) -> "Point":
+        """Read one; raises InvalidCommandError, which names the field and not the text."""
+        if _DIGITS.fullmatch(text):
+            # Before int(): it refuses very long ones in words of its own.
+            if len(text) > len(str(MAX_POSITION)) or int(text) > MAX_POSITION:
+                raise InvalidCommandError(FieldError(field, "is past the ledger's end"))
+            return cls(field, position=int(text))
+        if _DURATION.fullmatch(text):
+            return cls(field, ago=parse_duration(field, text))
+        return cls(field, time=_time(field, text))
+
+    async def resolve(self, fetch: Fetch) -> int:
+        """The position that it means, or BEFORE_THE_FIRST.
+
+        Raises InvalidCommandError for what is not there yet: a later position, a later time.
+        """
+        ((clock, last, last_at),) = await fetch(_END, {})
+        if self.position is not None:
+            return self._existing(self.position, last)
+        time = self.time or clock - (self.ago or timedelta())
+        if time > max(clock, last_at or clock):
+            raise InvalidCommandError(FieldError(self.field, "is in the future"))
+        if last is None:
+            return BEFORE_THE_FIRST
+        ((found,),) = await fetch(_SEARCH, {"last": last, "time": time})
+        return int(found)
+
+    def _existing(self, position: int, last: int | None) -> int:
+        if last is None:
+            raise InvalidCommandError(FieldError(self.field, "the ledger has no event yet"))
+        if position > last:
+            message = f"is past the ledger's end: its last position is {last}"
+            raise InvalidCommandError(FieldError(self.field, message))
+        return position
+
+
+def asking(connection: "AsyncConnection[Any]") -> Fetch:
+    """What asks over this connection."""
+
+    async def fetch(query: LiteralString, values: Mapping[str, Any]) -> list[Any]:
+        cursor = await connection.execute(query, values)
+        return await cursor.fetchall()
+
+    return fetch
+
+
+def _time(field: str, text: str) -> datetime:
+    try:
+        return msgspec.convert(text, _WithOffset).astimezone(UTC)
+    except (msgspec.ValidationError, OverflowError, UnicodeEncodeError):
+        raise InvalidCommandError(FieldError(field, _RULE)) from None

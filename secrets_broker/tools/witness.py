@@ -1,0 +1,224 @@
+"""`secrets-broker witness`: have checkpoints cosigned, or be a witness."""
+
+import asyncio
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import psycopg
+from psycopg import AsyncConnection
+
+from secrets_broker import logs
+from secrets_broker.keys import witnesses
+from secrets_broker.ledger.checkpoint import SignedCheckpoint
+from secrets_broker.ledger.connection import connect
+from secrets_broker.ledger.errors import LedgerUnavailableError
+from secrets_broker.ledger.submitter import POLL_SECONDS
+from secrets_broker.ledger.witness_http import Witness, WitnessUrlError
+from secrets_broker.ledger.witnessing import (
+    WitnessDisagreesError,
+    WitnessError,
+    cosign,
+    published_checkpoint,
+)
+from secrets_broker.settings import MissingSettingError, Settings, SettingsError
+from secrets_broker.tools.common import (
+    clear_errors,
+    data_dir_option,
+    json_option,
+    load_settings,
+    require_schema,
+    say,
+)
+from secrets_broker.tools.witness_serve import keygen_command, serve_command
+
+_SUBMIT = "submit"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of one witness."""
+
+    witness: str
+    url: str
+    origin: str
+    size: int
+    cosigned: bool
+    disagrees: bool = False
+    problem: str | None = None
+
+
+class _UrlsOrCommand(click.Group):
+    """Takes what is not the name of a command as the arguments of `submit`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if not args or (args[0] not in self.commands and args[0] not in ctx.help_option_names):
+            args = [_SUBMIT, *args]
+        return super().parse_args(ctx, args)
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        # Theirs are options of this command too.
+        self.commands[_SUBMIT].format_options(ctx, formatter)
+        self.format_commands(ctx, formatter)
+
+
+@click.group(cls=_UrlsOrCommand, subcommand_metavar="[URL]... | COMMAND [ARGS]...")
+def witness() -> None:
+    """Submit the published checkpoint to witnesses, and keep what they sign.
+
+    URL is a witness's submission prefix; without any, all of LEDGER_WITNESSES. The service does
+    the same after each checkpoint, for LEDGER_WITNESSES. Exits with 0 only when every witness
+    cosigned, with 3 when one disagrees: then this ledger does not extend what it cosigned.
+    """
+
+
+@witness.command(_SUBMIT, hidden=True)
+@data_dir_option
+@json_option
+@click.option(
+    "--key",
+    "keys",
+    multiple=True,
+    help="A witness's verifier key, one for each URL, in the same order [LEDGER_WITNESSES].",
+)
+@click.option("--watch", is_flag=True, help="Go on with each new checkpoint, until Ctrl-C.")
+@click.argument("urls", nargs=-1, metavar="[URL]...")
+def submit(
+    data_dir: Path | None, as_json: bool, keys: Sequence[str], watch: bool, urls: Sequence[str]
+) -> None:
+    """Submit the published checkpoint now."""
+    logs.configure(readable=True)
+    with clear_errors():
+        settings = load_settings(data_dir)
+        asked = _asked(settings, urls, keys)
+        require_schema(settings.database_url)
+        work = _watch if watch else _once
+        try:
+            outcomes = asyncio.run(work(settings.database_url, asked, as_json=as_json))
+        except psycopg.Error as error:
+            raise LedgerUnavailableError(
+                f"the database refused the question (SQLSTATE {error.sqlstate})"
+            ) from None
+    if any(outcome.disagrees for outcome in outcomes):
+        raise SystemExit(3)
+    if not outcomes or not all(outcome.cosigned for outcome in outcomes):
+        raise SystemExit(1)
+
+
+def _asked(settings: Settings, urls: Sequence[str], keys: Sequence[str]) -> list[Witness]:
+    if keys and len(keys) != len(urls):
+        raise click.UsageError("give one --key for each URL, in the same order, or none")
+    try:
+        if keys:
+            return [Witness.parse(url, key) for url, key in zip(urls, keys, strict=True)]
+        known = witnesses(settings)
+        if not known and not urls:
+            raise MissingSettingError("LEDGER_WITNESSES")
+        return [_named(known, url) for url in urls] or known
+    except WitnessUrlError as error:
+        raise click.UsageError(str(error)) from None
+
+
+def _named(known: Sequence[Witness], url: str) -> Witness:
+    found = [one for one in known if Witness.parse(url, str(one.key)) == one]
+    if not found:
+        raise SettingsError(
+            "LEDGER_WITNESSES has no such URL: give the witness's verifier key with --key"
+        )
+    return found[0]
+
+
+def _print(outcome: Outcome) -> None:
+    if outcome.cosigned:
+        click.echo(f"{outcome.witness} cosigned size {outcome.size} of {outcome.origin}")
+    else:
+        say(f"error: {outcome.problem}")
+
+
+async def _once(url: str, asked: Sequence[Witness], *, as_json: bool) -> list[Outcome]:
+    connection = await connect(url)
+    try:
+        signed = await _published(connection)
+        outcomes = [await _submit(connection, one, signed) for one in asked]
+    finally:
+        await connection.close()
+    if as_json:
+        click.echo(json.dumps([asdict(outcome) for outcome in outcomes]))
+    else:
+        for outcome in outcomes:
+            _print(outcome)
+    return outcomes
+
+
+async def _watch(url: str, asked: Sequence[Witness], *, as_json: bool) -> list[Outcome]:
+    """Until Ctrl-C; what came of each witness last."""
+    connection = await connect(url)
+    last: dict[Witness, Outcome] = {}
+    try:
+        while True:
+            signed = await _published(connection)
+            for one in asked:
+                await _watch_one(connection, one, signed, last, as_json=as_json)
+            await asyncio.sleep(POLL_SECONDS)
+    except asyncio.CancelledError:  # which is how Ctrl-C comes here
+        return list(last.values())
+    finally:
+        await connection.close()
+
+
+async def _watch_one(
+    connection: "AsyncConnection[Any]",
+    one: Witness,
+    signed: SignedCheckpoint,
+    last: dict[Witness, Outcome],
+    *,
+    as_json: bool,
+) -> None:
+    before = last.get(one)
+    place = (signed.checkpoint.origin, signed.checkpoint.size)
+    if before and before.cosigned and (before.origin, before.size) == place:
+        return
+    last[one] = outcome = await _submit(connection, one, signed)
+    if before and before.problem and before.problem == outcome.problem:
+        return  # told already
+    if as_json:
+        click.echo(json.dumps(asdict(outcome)))
+    else:
+        _print(outcome)
+
+
+async def _published(connection: "AsyncConnection[Any]") -> SignedCheckpoint:
+    signed = await published_checkpoint(connection)
+    if signed is None:
+        raise WitnessError(
+            "there is no checkpoint to submit: a service with LEDGER_SIGNING_KEY makes the first "
+            "one soon after it starts, and a standby has none to give"
+        )
+    return signed
+
+
+async def _submit(
+    connection: "AsyncConnection[Any]", one: Witness, signed: SignedCheckpoint
+) -> Outcome:
+    checkpoint = signed.checkpoint
+    problem, disagrees = None, False
+    try:
+        await cosign(connection, one, signed)
+    except WitnessError as error:
+        problem, disagrees = str(error), isinstance(error, WitnessDisagreesError)
+    return Outcome(
+        witness=one.key.name,
+        url=one.url,
+        origin=checkpoint.origin,
+        size=checkpoint.size,
+        cosigned=problem is None,
+        disagrees=disagrees,
+        problem=problem,
+    )
+
+
+witness.add_command(serve_command)
+witness.add_command(keygen_command)
