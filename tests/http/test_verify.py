@@ -10,7 +10,7 @@ import pytest
 
 from secrets_broker.ledger.note import SigningKey
 from secrets_broker.settings import Settings
-from secrets_broker.tools.verify.command import Job, Place
+from secrets_broker.tools.verify.job import Job, Place
 from secrets_broker.tools.verify.run import Wanted
 from tests.conftest import AUDITOR_KEY, SIGNING_KEY, Database
 from tests.http.conftest import serving

@@ -12,9 +12,10 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from secrets_broker.ledger.audit.checker import Checker
-from secrets_broker.ledger.audit.examine import Loaded, StoredBody, examine
+from secrets_broker.ledger.audit.examine import examine
 from secrets_broker.ledger.audit.findings import Findings
 from secrets_broker.ledger.audit.heads import Kept
+from secrets_broker.ledger.audit.ranges import Loaded, StoredBody
 from secrets_broker.ledger.audit.spill import Spill
 from secrets_broker.ledger.audit.subtree import RANGE, Spine, Subtree
 from secrets_broker.ledger.checkpoint import Checkpoint, SignedCheckpoint
@@ -144,6 +145,19 @@ def test_any_byte_of_any_entry(position: int, at: int) -> None:
     entries = list(SOUND.entries)
     entries[position] = flipped(entries[position] or b"", at)
     assert replace(SOUND, entries=tuple(entries)).check().first_bad == position
+
+
+def test_the_first_of_very_many() -> None:
+    """More problems than are kept, and the first position is found last: it is the one named."""
+    events = [created(0), *(created(at, f"h{at}") for at in range(1, 1_500))]
+    sound = Ledger.of(events)
+    bodies = {at: StoredBody(body.key, bytes(32)) for at, body in sound.bodies.items() if at > 3}
+    bodies |= {at: sound.bodies[at] for at in range(4)}
+    leaves = (*sound.leaves[:2], bytes(32), *sound.leaves[3:])
+    findings = replace(sound, bodies=bodies, leaves=leaves).check()
+    assert (findings.first_bad, len(findings.problems)) == (2, 1_000)
+    assert findings.problem_count > 1_490
+    assert 2 in {problem.position for problem in findings.problems}
 
 
 @given(st.integers(0, 699), st.integers(0, 31))

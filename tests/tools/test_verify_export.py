@@ -17,7 +17,7 @@ from secrets_broker.ledger.tile import decode_bundle, encode_bundle, level_tiles
 from secrets_broker.settings import Settings
 from secrets_broker.tools.postgres import Cluster
 from secrets_broker.tools.verify import run as running
-from secrets_broker.tools.verify.command import Job, Place
+from secrets_broker.tools.verify.job import Job, Place
 from secrets_broker.tools.verify.run import Wanted
 from tests.conftest import TEMPLATE, Database, fresh_database
 from tests.ledger.helpers import run

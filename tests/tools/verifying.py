@@ -15,7 +15,7 @@ from secrets_broker.ledger.published import publish, read_published
 from secrets_broker.projections.erasure import Erased, erase
 from secrets_broker.projections.rekey import rekey
 from secrets_broker.settings import Settings
-from secrets_broker.tools.verify.command import Job
+from secrets_broker.tools.verify.job import Job
 from secrets_broker.tools.verify.run import Wanted
 from tests.conftest import Database
 from tests.ledger.helpers import delete, lookup, record, run, upsert

@@ -7,11 +7,11 @@ the number of events or of checkpoints.
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
-from secrets_broker.ledger.audit.examine import Examined, unmarshal
 from secrets_broker.ledger.audit.facts import Fact
 from secrets_broker.ledger.audit.findings import Findings
 from secrets_broker.ledger.audit.heads import Kept
 from secrets_broker.ledger.audit.lives import Lives
+from secrets_broker.ledger.audit.ranges import Examined, unmarshal
 from secrets_broker.ledger.audit.spill import LIMIT, Spill
 from secrets_broker.ledger.audit.subtree import Spine, Stored
 from secrets_broker.ledger.audit.trust import Trust, WrongNode
@@ -60,7 +60,6 @@ class Checker:
         if examined.first != self.size:
             raise ValueError(f"the next range begins at {self.size}, not at {examined.first}")
         self.findings.add(*examined.problems)
-        self.findings.problem_count += examined.problem_count - len(examined.problems)
         self.findings.checked.update(examined.checked)
         self._time(examined)
         self._facts(examined)

@@ -1,13 +1,11 @@
 """One range of the ledger, looked at alone: entries, leaf hashes, tiles, bodies, signatures.
 
-What depends on other ranges is handed on to the Checker. Everything here is picklable, so that
-a range can be examined by any process.
+What depends on other ranges is handed on to the Checker.
 """
 
 import marshal
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from hashlib import sha256
 from typing import Any, Final
 
@@ -15,7 +13,6 @@ import msgspec
 
 from secrets_broker.ledger.audit.facts import (
     Entry,
-    Fact,
     decode,
     digest,
     encode,
@@ -23,71 +20,15 @@ from secrets_broker.ledger.audit.facts import (
     is_time,
     problem_of,
 )
-from secrets_broker.ledger.audit.findings import MAX_PROBLEMS, Problem
-from secrets_broker.ledger.audit.heads import Head, Kept, judge
-from secrets_broker.ledger.audit.subtree import Edge, Hash, Subtree
+from secrets_broker.ledger.audit.findings import Problem
+from secrets_broker.ledger.audit.heads import Kept, judge
+from secrets_broker.ledger.audit.ranges import Examined, Loaded
+from secrets_broker.ledger.audit.subtree import Hash, Subtree
 from secrets_broker.ledger.events import CHANGES, LEDGER_RESTORED, READ
 from secrets_broker.ledger.merkle import TILE_WIDTH, leaf_hash
 from secrets_broker.ledger.note import VerifierKey
 
 _FOLLOWED: Final = CHANGES | {READ, LEDGER_RESTORED}
-
-
-@dataclass(frozen=True, slots=True)
-class StoredBody:
-    """A body as it is kept: its data key's id, and the SHA-256 of its ciphertext."""
-
-    key: str
-    digest: bytes
-
-
-@dataclass(slots=True)
-class Loaded:
-    """A range as a source gives it."""
-
-    first: int
-    entries: list[bytes | None]
-    """None where there is none, or none that can be read."""
-    leaves: list[Hash] | None
-    """The leaf hashes that are stored beside the entries; None where the source keeps none."""
-    nodes: list[Hash]
-    """The stored roots of the range's full tiles."""
-    bodies: Mapping[int, StoredBody] | None
-    """By position; None where bodies cannot be read."""
-    canonical: bool
-    """Whether the entries are bytes that were kept (else JSON that was made from columns)."""
-    told: bool = False
-    """Whether what is missing has been told by who loaded it."""
-    problems: list[Problem] = field(default_factory=list)
-
-
-@dataclass(slots=True)
-class Examined:
-    """What a range turned out to be."""
-
-    first: int
-    count: int
-    edge: Edge
-    wrong_tiles: list[int]
-    """Full tiles, by index, whose stored root is not that of their leaves, or is not there."""
-    heads: list[Head]
-    facts: bytes
-    """A marshalled list of facts."""
-    bodies_missing: list[tuple[str, int]]
-    """Data key and position of bodies that entries name and that are not there."""
-    bodies_there: list[tuple[str, int]]
-    first_at: str | None
-    last_at: str | None
-    first_missing: int | None
-    """The first position without an entry that could be read."""
-    checked: Counter[str]
-    problems: list[Problem]
-    problem_count: int
-
-
-def unmarshal(facts: bytes) -> Iterator[Fact]:
-    """The facts of a range, in order."""
-    return map(Fact._make, marshal.loads(facts))  # noqa: S302 - from our own process
 
 
 class _Range:
@@ -96,7 +37,6 @@ class _Range:
     def __init__(self, loaded: Loaded) -> None:
         self.loaded = loaded
         self.problems = list(loaded.problems)
-        self.problem_count = len(self.problems)
         self.computed: list[Hash] = []
         self.facts: list[tuple[Any, ...]] = []
         self.missing: list[tuple[str, int]] = []
@@ -108,9 +48,8 @@ class _Range:
         self._last_read: dict[tuple[str | None, str | None], tuple[int | None, ...]] = {}
 
     def wrong(self, position: int, check: str, detail: str) -> None:
-        self.problem_count += 1
-        if len(self.problems) < MAX_PROBLEMS:
-            self.problems.append(Problem(position, check, detail))
+        # All are kept, a few for each event at most: the first may be found last.
+        self.problems.append(Problem(position, check, detail))
 
     def entries(self) -> None:
         """Every entry: its bytes, its leaf hash, its time, its body."""
@@ -263,5 +202,4 @@ def examine(loaded: Loaded, kept: Sequence[Kept], keys: Sequence[VerifierKey]) -
         first_missing=work.first_missing,
         checked=checked,
         problems=work.problems,
-        problem_count=work.problem_count,
     )

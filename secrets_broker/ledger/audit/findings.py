@@ -39,9 +39,16 @@ class Findings:
             self.problem_count += 1
             if len(self.problems) < MAX_PROBLEMS:
                 self.problems.append(problem)
+            elif self._is_first(problem):
+                self.problems[-1] = problem
             if problem.position is not None:
                 known = problem.position if self.first_bad is None else self.first_bad
                 self.first_bad = min(problem.position, known)
+
+    def _is_first(self, problem: Problem) -> bool:
+        if problem.position is None:
+            return False
+        return self.first_bad is None or problem.position < self.first_bad
 
     def wrong(self, position: int | None, check: str, detail: str) -> None:
         """Take one problem in."""

@@ -12,80 +12,18 @@ from typing import Any, Final, TypeVar
 
 import psycopg
 
-from secrets_broker.ledger.audit.examine import Loaded, StoredBody
 from secrets_broker.ledger.audit.findings import Problem
 from secrets_broker.ledger.audit.heads import Kept
+from secrets_broker.ledger.audit.ranges import Loaded, StoredBody
 from secrets_broker.ledger.audit.subtree import Hash
 from secrets_broker.ledger.connection import TOOL_SESSION, connect
 from secrets_broker.ledger.merkle import TILE_WIDTH
+from secrets_broker.tools.verify import queries
 from secrets_broker.tools.verify.sources import Overview, SourceError
 
 T = TypeVar("T")
 
 SESSION: Final = {**TOOL_SESSION, "default_transaction_read_only": "on"}
-
-# One row for a whole range: a row for each event would cost more to send than to make. The JSON
-# has no raw line feed in it. to_char writes a time before the year 1 like one after it, and
-# infinity like no time at all.
-_EVENTS: Final = """
-    SELECT array_agg(event.position ORDER BY event.position),
-           array_agg(event.leaf_hash ORDER BY event.position),
-           string_agg(row_to_json(entry)::text, E'\n' ORDER BY event.position)
-    FROM ledger.events AS event
-    CROSS JOIN LATERAL (SELECT
-        event.actor,
-        CASE WHEN event.at >= '0001-01-01Z' AND event.at < 'infinity'
-            THEN to_char(event.at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
-            ELSE event.at::text END AS at,
-        event.authn, event.body, event.credential_id, event.details, event.error, event.host,
-        event.ip,
-        CASE WHEN event.occurred_at >= '0001-01-01Z' AND event.occurred_at < 'infinity'
-            THEN to_char(event.occurred_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
-            ELSE event.occurred_at::text END AS occurred_at,
-        event.ok, event.purpose, event.reason, event.request_id, event.type, event.v,
-        event.version) AS entry
-    WHERE event.position >= %s AND event.position < %s
-"""
-_NODES: Final = """
-    SELECT index, hash FROM ledger.nodes WHERE level = %s AND index >= %s AND index < %s
-"""
-_BODIES: Final = """
-    SELECT position, key, ciphertext FROM ledger.bodies WHERE position >= %s AND position < %s
-"""
-_READABLE: Final = """
-    SELECT has_table_privilege('ledger.bodies', 'SELECT'),
-           has_table_privilege('ledger.data_keys', 'SELECT'),
-           has_table_privilege('secrets.host_credentials', 'SELECT')
-"""
-_SIZE: Final = """
-    SELECT coalesce(max(position) + 1, 0), coalesce(min(position), 0), pg_is_in_recovery()
-    FROM ledger.events
-"""
-_PUBLISHED: Final = "SELECT origin, size FROM ledger.published"
-# One step along the primary key for each origin, however many checkpoints it has.
-_ORIGINS: Final = """
-    WITH RECURSIVE known AS (
-        (SELECT origin FROM ledger.checkpoints ORDER BY origin LIMIT 1)
-        UNION ALL
-        SELECT (SELECT origin FROM ledger.checkpoints WHERE origin > known.origin
-                ORDER BY origin LIMIT 1) FROM known WHERE known.origin IS NOT NULL
-    ) SELECT origin, (SELECT max(size) FROM ledger.checkpoints AS c WHERE c.origin = known.origin)
-    FROM known WHERE origin IS NOT NULL
-"""
-_CHECKPOINTS: Final = """
-    SELECT origin, size, root, note,
-           (SELECT coalesce(string_agg(line, '' ORDER BY received_at, name), '')
-            FROM ledger.cosignatures AS c
-            WHERE c.origin = checkpoint.origin AND c.size = checkpoint.size)
-    FROM unnest(%s::text[], %s::bigint[]) AS known (origin, largest)
-    JOIN ledger.checkpoints AS checkpoint USING (origin)
-    WHERE size > %s AND size <= %s AND size <= largest ORDER BY size, origin
-"""
-_NODES_BEYOND: Final = """
-    SELECT level, min(index) FROM ledger.nodes
-    WHERE index >= %s >> (8 * level) GROUP BY level ORDER BY level
-"""
-_BODIES_BEYOND: Final = "SELECT count(*) FROM ledger.bodies WHERE position >= %s OR position < 0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,12 +65,12 @@ class DatabaseReader:
         self._loop.close()
 
     async def _load(self, first: int, count: int) -> Loaded:
-        ((positions, leaves, joined),) = await self._fetch(_EVENTS, first, first + count)
+        ((positions, leaves, joined),) = await self._fetch(queries.EVENTS, first, first + count)
         tiles = range(first // TILE_WIDTH, (first + count) // TILE_WIDTH)
-        nodes = dict(await self._fetch(_NODES, 1, tiles.start, tiles.stop))
+        nodes = dict(await self._fetch(queries.NODES, 1, tiles.start, tiles.stop))
         bodies = None
         if self._with_bodies:
-            rows = await self._fetch(_BODIES, first, first + count)
+            rows = await self._fetch(queries.BODIES, first, first + count)
             bodies = {at: StoredBody(key, sha256(text).digest()) for at, key, text in rows}
         texts = joined.encode().split(b"\n") if joined else []
         loaded = Loaded(
@@ -194,7 +132,7 @@ class DatabaseSource(DatabaseReader):
         return DatabaseAddress(self._url, self._with_bodies)
 
     def _check_rights(self) -> None:
-        ((bodies, keys, rows),) = self.fetch(_READABLE)
+        ((bodies, keys, rows),) = self.fetch(queries.READABLE)
         self._with_bodies, self.may_read_keys, self.may_read_rows = bodies, keys, rows
 
     @property
@@ -209,7 +147,7 @@ class DatabaseSource(DatabaseReader):
     def checkpoints(self, low: int, high: int) -> Sequence[Kept]:
         """See Source."""
         known = self._largest
-        rows = self.fetch(_CHECKPOINTS, list(known), list(known.values()), low, high)
+        rows = self.fetch(queries.CHECKPOINTS, list(known), list(known.values()), low, high)
         return [
             Kept(origin, size, note, root, cosignatures)
             for origin, size, root, note, cosignatures in rows
@@ -217,16 +155,16 @@ class DatabaseSource(DatabaseReader):
 
     def node(self, level: int, index: int) -> Hash:
         """See Source."""
-        rows = self.fetch(_NODES, level, index, index + 1)
+        rows = self.fetch(queries.NODES, level, index, index + 1)
         return rows[0][1] if rows else None
 
     async def _overview(self) -> Overview:
         async with self._connection.transaction():
             # One snapshot, so that size, checkpoints and nodes are of the same moment.
             await self._connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-            ((size, first, in_recovery),) = await self._fetch(_SIZE)
-            published = await self._fetch(_PUBLISHED)
-            self._largest = dict(await self._fetch(_ORIGINS))
+            ((size, first, in_recovery),) = await self._fetch(queries.SIZE)
+            published = await self._fetch(queries.PUBLISHED)
+            self._largest = dict(await self._fetch(queries.ORIGINS))
             problems = [problem async for problem in self._beyond(size)]
         if first < 0:
             problems.append(Problem(0, "position", "there are events before position 0"))
@@ -252,10 +190,10 @@ class DatabaseSource(DatabaseReader):
             yield "host_credentials: this login may not read it"
 
     async def _beyond(self, size: int) -> AsyncIterator[Problem]:
-        for level, index in await self._fetch(_NODES_BEYOND, size):
+        for level, index in await self._fetch(queries.NODES_BEYOND, size):
             detail = f"node ({level}, {index}) covers events that are not there"
             yield Problem(size, "node", detail)
         if self._with_bodies:
-            ((count,),) = await self._fetch(_BODIES_BEYOND, size)
+            ((count,),) = await self._fetch(queries.BODIES_BEYOND, size)
             if count:
                 yield Problem(size, "body", f"{count} bodies are of events that are not there")

@@ -16,9 +16,9 @@ from typing import Final
 
 import msgspec
 
-from secrets_broker.ledger.audit.examine import StoredBody
 from secrets_broker.ledger.audit.findings import Problem
 from secrets_broker.ledger.audit.heads import Kept
+from secrets_broker.ledger.audit.ranges import StoredBody
 from secrets_broker.ledger.checkpoint import SignedCheckpoint
 from secrets_broker.ledger.note import MAX_BYTES, NoteError
 from secrets_broker.ledger.tile import Tile

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from secrets_broker.ledger.audit.checker import Checker
-from secrets_broker.ledger.audit.examine import Examined, examine
+from secrets_broker.ledger.audit.examine import examine
 from secrets_broker.ledger.audit.heads import Kept
+from secrets_broker.ledger.audit.ranges import Examined
 from secrets_broker.ledger.audit.subtree import RANGE
 from secrets_broker.ledger.note import VerifierKey
 from secrets_broker.tools.verify.sources import Address, Overview, Reader, Source, SourceError

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from secrets_broker.ledger.audit.examine import Loaded
 from secrets_broker.ledger.audit.findings import Problem
 from secrets_broker.ledger.audit.heads import Kept
+from secrets_broker.ledger.audit.ranges import Loaded
 from secrets_broker.ledger.audit.subtree import Hash
 from secrets_broker.ledger.errors import LedgerError
 

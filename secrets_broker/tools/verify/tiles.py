@@ -6,8 +6,8 @@ Where the files or answers come from, a folder or a service, is a subclass's to 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 
-from secrets_broker.ledger.audit.examine import Loaded, StoredBody
 from secrets_broker.ledger.audit.findings import Problem
+from secrets_broker.ledger.audit.ranges import Loaded, StoredBody
 from secrets_broker.ledger.audit.subtree import Hash
 from secrets_broker.ledger.merkle import TILE_WIDTH
 from secrets_broker.ledger.tile import (
