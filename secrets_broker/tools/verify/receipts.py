@@ -27,7 +27,7 @@ def _report(text: str, keys: Sequence[VerifierKey]) -> dict[str, Any]:
         signers = receipt.verify(keys)
         note = receipt.checkpoint.note
         witnesses = note.verified_by(key for key in keys if key.kind == COSIGNATURE)
-        entry = msgspec.json.decode(receipt.entry or b"null")
+        entry = msgspec.json.decode(receipt.entry or b"", type=dict[str, Any])
     except (ReceiptError, NoteError, msgspec.DecodeError) as error:
         return {"ok": False, "problem": str(error)}
     tree = receipt.checkpoint.checkpoint
