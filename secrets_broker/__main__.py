@@ -2,4 +2,5 @@
 
 from secrets_broker.tools.cli import main
 
-main()
+if __name__ == "__main__":  # worker processes of `verify` import this too
+    main()

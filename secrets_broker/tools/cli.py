@@ -16,6 +16,7 @@ from secrets_broker.tools.replay import replay
 from secrets_broker.tools.restored import restored
 from secrets_broker.tools.rotate_key import rotate_key
 from secrets_broker.tools.serve import serve
+from secrets_broker.tools.verify.command import verify
 from secrets_broker.tools.witness import witness
 
 
@@ -31,7 +32,7 @@ def main() -> None:
 
 COMMANDS = (
     *(dev, serve, keygen, migrate, rebuild, rotate_key, erase, due, import_legacy_command),
-    *(*QUESTIONS, export, proof, replay, restored, witness),
+    *(*QUESTIONS, export, proof, replay, restored, verify, witness),
 )
 for command in COMMANDS:
     main.add_command(command)

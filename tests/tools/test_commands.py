@@ -106,7 +106,7 @@ def test_serve_names_the_setting_that_is_missing(
 
 @pytest.mark.parametrize(
     "command",
-    ["serve", "rebuild", "proof 0", "restored --reason r", "witness", "export out"],
+    ["serve", "rebuild", "proof 0", "restored --reason r", "witness", "export out", "verify"],
 )
 def test_a_database_without_the_schema_is_refused(
     empty_database: str, database: Database, tmp_path: Path, command: str
@@ -213,7 +213,7 @@ def test_settings_of_a_data_dir_win(database: Database, tmp_path: Path) -> None:
         *("serve", "migrate", "rebuild", "import-legacy", "rotate-key", "due", "witness"),
         *("witness serve", "replay --at 0"),
         *("rotate-key --data-keys", "erase * * --reason r --yes", "erase --list"),
-        *("proof 0", "restored --reason r", "export out"),
+        *("proof 0", "restored --reason r", "export out", "verify"),
         *("history h p", "exposure h p", "events", "unused --since 1d"),
     ],
 )
@@ -227,7 +227,8 @@ def test_a_data_dir_without_settings_is_refused(
 
 
 @pytest.mark.parametrize(
-    "command", ["dev", "serve", "migrate", "rebuild", "import-legacy", "witness", "export out"]
+    "command",
+    ["dev", "serve", "migrate", "rebuild", "import-legacy", "witness", "export out", "verify"],
 )
 def test_settings_that_cannot_be_read_are_told(tmp_path: Path, command: str) -> None:
     """A file of settings that cannot be read is named in a line, without what is in it."""

@@ -1,0 +1,80 @@
+"""What was found wrong, how much was looked at, and what was not."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Final
+
+MAX_PROBLEMS: Final = 1_000
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Problem:
+    """Something that is not as it must be; no detail holds a secret or a caller's own words."""
+
+    position: int | None
+    """The first position that is wrong or can be; None where it concerns none."""
+    check: str
+    detail: str
+
+
+@dataclass(slots=True)
+class Findings:
+    """Collects; of the problems no more than MAX_PROBLEMS are kept, and all are counted."""
+
+    problems: list[Problem] = field(default_factory=list)
+    problem_count: int = 0
+    first_bad: int | None = None
+    checked: Counter[str] = field(default_factory=Counter)
+    not_checked: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing was found wrong."""
+        return self.problem_count == 0
+
+    def add(self, *problems: Problem) -> None:
+        """Take problems in."""
+        for problem in problems:
+            self.problem_count += 1
+            if len(self.problems) < MAX_PROBLEMS:
+                self.problems.append(problem)
+            elif self._is_first(problem):
+                self.problems[-1] = problem
+            if problem.position is not None:
+                known = problem.position if self.first_bad is None else self.first_bad
+                self.first_bad = min(problem.position, known)
+
+    def _is_first(self, problem: Problem) -> bool:
+        if problem.position is None:
+            return False
+        return self.first_bad is None or problem.position < self.first_bad
+
+    def wrong(self, position: int | None, check: str, detail: str) -> None:
+        """Take one problem in."""
+        self.add(Problem(position, check, detail))
+
+    def follows(self, position: int | None, check: str, detail: str) -> None:
+        """Take in what is derived from the entries, and is no surer than they are.
+
+        Where one of those is wrong further on, it may be due to that: so it is told there.
+        """
+        if position is not None and self.first_bad is not None and position < self.first_bad:
+            detail = f"{detail} (event {position}; it may follow from what is wrong here)"
+            position = self.first_bad
+        self.wrong(position, check, detail)
+
+    def first_within(self, start: int, end: int) -> int | None:
+        """The first position from start to before end that a problem names, of those kept."""
+        found = (p.position for p in self.problems if p.position is not None)
+        return min((at for at in found if start <= at < end), default=None)
+
+    def left_out(self, what: str) -> None:
+        """Say once what was not checked, and why."""
+        if what not in self.not_checked:
+            self.not_checked.append(what)
+
+    def remark(self, text: str) -> None:
+        """Say once what is worth knowing and not wrong."""
+        if text not in self.remarks:
+            self.remarks.append(text)

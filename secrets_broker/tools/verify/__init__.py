@@ -1,0 +1,1 @@
+"""`secrets-broker verify`: check a whole ledger, wherever it is, and trust nobody."""

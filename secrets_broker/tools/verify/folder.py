@@ -1,0 +1,188 @@
+"""An export: a folder that is a static tlog-tiles site, and what stands beside it.
+
+checkpoint           the signed note whose size is checked; it is written last of all
+tile/…               hashes, and entry bundles
+checkpoints.jsonl    every kept checkpoint, a line each: origin, size, note
+bodies/<N>.jsonl     only some exports: ciphertexts by position, for each entry bundle
+"""
+
+import base64
+import binascii
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from secrets_broker.ledger.audit.findings import Problem
+from secrets_broker.ledger.audit.heads import Kept
+from secrets_broker.ledger.audit.ranges import StoredBody
+from secrets_broker.ledger.checkpoint import SignedCheckpoint
+from secrets_broker.ledger.note import MAX_BYTES, NoteError
+from secrets_broker.ledger.tile import Tile
+from secrets_broker.tools.verify.shelf import Shelf
+from secrets_broker.tools.verify.sources import Overview, SourceError
+from secrets_broker.tools.verify.tiles import TileReader
+
+_BODIES: Final = "bodies"
+
+
+class _Line(msgspec.Struct, frozen=True):
+    origin: str
+    size: int
+    note: str
+
+
+class _Body(msgspec.Struct, frozen=True):
+    position: int
+    key: str
+    ciphertext: str
+
+
+_lines = msgspec.json.Decoder(_Line)
+_bodies = msgspec.json.Decoder(_Body)
+
+
+@dataclass(frozen=True, slots=True)
+class FolderAddress:
+    """An export, by its path."""
+
+    folder: Path
+    size: int
+    partial: bool
+
+    def open(self) -> "FolderReader":
+        """A reader."""
+        return FolderReader(self.folder, self.size, partial=self.partial)
+
+
+class FolderReader(TileReader):
+    """Reads tiles from files."""
+
+    def __init__(self, folder: Path, size: int, *, partial: bool) -> None:
+        super().__init__(size, partial=partial)
+        self._folder = folder
+
+    def fetch(self, paths: Sequence[str]) -> Mapping[str, bytes]:
+        """Their content, as far as they are there."""
+        found = {path: self._content(path) for path in paths}
+        return {path: content for path, content in found.items() if content is not None}
+
+    def bodies(self, tiles: Sequence[Tile]) -> Mapping[int, StoredBody] | None:
+        """The bodies of these bundles, where the export has any."""
+        if not (self._folder / _BODIES).is_dir():
+            return None
+        return {at: body for tile in tiles for at, body in self._bodies_of(tile)}
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    def _content(self, path: str) -> bytes | None:
+        """A file's content; of partial tiles that are wider and begin the same, any will do."""
+        content = _content(self._folder / path)
+        folder, is_partial, width = path.partition(".p/")
+        if content is not None or not is_partial:
+            return content
+        widths = [p.name for p in (self._folder / f"{folder}.p").glob("*") if p.name.isdecimal()]
+        wider = [name for name in widths if int(name) > int(width)]
+        return _content(self._folder / f"{folder}.p" / wider[0]) if wider else None
+
+    def _bodies_of(self, tile: Tile) -> Iterator[tuple[int, StoredBody]]:
+        index = Tile(None, tile.index).path.removeprefix("tile/entries/")
+        for line in (_content(self._folder / _BODIES / f"{index}.jsonl") or b"").splitlines():
+            try:
+                body = _bodies.decode(line)
+                ciphertext = base64.b64decode(body.ciphertext, validate=True)
+            except (msgspec.DecodeError, binascii.Error):
+                continue  # a body that cannot be read is a body that is not there
+            yield body.position, StoredBody(body.key, sha256(ciphertext).digest())
+
+
+class FolderSource(FolderReader):
+    """Gives what the export has."""
+
+    def __init__(self, folder: Path, *, partial: bool) -> None:
+        super().__init__(folder, 0, partial=partial)
+        self._shelf = Shelf()
+
+    @property
+    def name(self) -> str:
+        """See Source."""
+        return f"export {self._folder}"
+
+    @property
+    def address(self) -> FolderAddress:
+        """See Source."""
+        return FolderAddress(self._folder, self._size, self._partial)
+
+    def overview(self) -> Overview:
+        """The size of its checkpoint; see Source."""
+        note = _content(self._folder / "checkpoint")
+        if note is None:
+            raise SourceError(
+                f"{self._folder} has no file named checkpoint: name a folder that "
+                "secrets-broker export made, once it has ended"
+            )
+        try:
+            tree = SignedCheckpoint.parse(note[: MAX_BYTES + 1].decode()).checkpoint
+        except (NoteError, UnicodeDecodeError) as error:
+            raise SourceError(f"{self._folder / 'checkpoint'} is not one: {error}") from None
+        self._size = tree.size
+        found = Overview(tree.size, (tree.origin, tree.size))
+        published = Kept(tree.origin, tree.size, note.decode())
+        self._shelf.fill(self._kept(found, published))
+        if self._shelf.beyond(tree.size):
+            found.remarks.append("there are checkpoints of more events: an export that was cut off")
+        if not (self._folder / _BODIES).is_dir():
+            found.not_checked.append("bodies: the export has none")
+        found.not_checked.append("host_credentials and data keys: no export has them")
+        return found
+
+    def checkpoints(self, low: int, high: int) -> Sequence[Kept]:
+        """See Source."""
+        return self._shelf.between(low, high)
+
+    def close(self) -> None:
+        """Let go of the temporary file."""
+        self._shelf.close()
+
+    def _kept(self, found: Overview, published: Kept) -> Iterator[Kept]:
+        try:
+            with (self._folder / "checkpoints.jsonl").open("rb") as file:
+                seen = False
+                for number, line in enumerate(file, 1):
+                    one = _kept_line(found, number, line)
+                    if one is not None:
+                        seen = seen or (one.origin, one.size) == found.published
+                        if one != published:
+                            yield one
+        except OSError:
+            found.not_checked.append("earlier checkpoints: there is no checkpoints.jsonl")
+            seen = False
+        else:
+            if not seen:
+                detail = "checkpoints.jsonl lacks the published one"
+                found.problems.append(Problem(None, "checkpoint", detail))
+        # As it stands in its own file, whatever the list has of it.
+        yield published
+
+
+def _kept_line(found: Overview, number: int, line: bytes) -> Kept | None:
+    try:
+        one = _lines.decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        detail = f"checkpoints.jsonl, line {number}, cannot be read"
+        found.problems.append(Problem(None, "checkpoint", detail))
+        return None
+    return Kept(one.origin, one.size, one.note)
+
+
+def _content(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        return None
+    except OSError as error:
+        raise SourceError(f"{path} cannot be read: {error.strerror}") from None

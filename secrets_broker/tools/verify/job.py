@@ -1,0 +1,121 @@
+"""One verification: from the place that is named to the report."""
+
+from base64 import b64encode
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from secrets_broker.ledger.audit.checker import Checker
+from secrets_broker.ledger.audit.findings import Findings
+from secrets_broker.ledger.errors import LedgerError
+from secrets_broker.settings import MissingSettingError, Settings
+from secrets_broker.tools.common import require_schema
+from secrets_broker.tools.progress import progress_bar
+from secrets_broker.tools.verify.aftermath import check_erased, check_rows, erased_since
+from secrets_broker.tools.verify.database import DatabaseSource
+from secrets_broker.tools.verify.folder import FolderSource
+from secrets_broker.tools.verify.listed import check_list
+from secrets_broker.tools.verify.run import Wanted, check
+from secrets_broker.tools.verify.text import sorted_problems, text
+from secrets_broker.tools.verify.web import UrlError, WebSource
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the ledger is read from: an export, another broker, or else the database."""
+
+    folder: Path | None = None
+    url: str | None = None
+    partial: bool = False
+
+    @property
+    def is_database(self) -> bool:
+        """Whether it is the settings' own."""
+        return self.folder is None and self.url is None
+
+    def open(self, settings: Settings) -> FolderSource | WebSource | DatabaseSource:
+        """Open it; raises LedgerError, MigrationError or MissingSettingError."""
+        if self.folder is not None:
+            return FolderSource(self.folder, partial=self.partial)
+        if self.url is not None:
+            key = settings.auditor_key
+            if key is None:
+                raise MissingSettingError("AUDITOR_KEY")
+            return WebSource(self.url, key)
+        require_schema(settings.database_url)
+        return DatabaseSource(settings.database_url)
+
+
+class Job:
+    """One verification, from the source that is chosen to its report."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        wanted: Wanted,
+        erasures: Path | None = None,
+        place: Place = Place(),
+    ) -> None:
+        self.findings = Findings()
+        self._settings = settings
+        self._wanted = wanted
+        self._erasures = erasures
+        self._place = place
+        self._name = ""
+        self._size = 0
+        self._root: str | None = None
+
+    def run(self) -> dict[str, Any]:
+        """Check, and report; what cannot be read is a problem, not an error."""
+        try:
+            with closing(self._place.open(self._settings)) as source:
+                self._name = source.name
+                self._check(source)
+        except UrlError as error:
+            raise click.UsageError(str(error)) from None
+        except LedgerError as error:
+            self.findings.wrong(None, "source", str(error))
+        return self.report()
+
+    def _check(self, source: FolderSource | WebSource | DatabaseSource) -> None:
+        checker = Checker(source.node, self.findings)
+        with closing(checker), progress_bar() as tell:
+            overview = check(
+                source, checker, self._wanted, lambda done, of: tell("events verified", done, of)
+            )
+            self._size = overview.size
+            self._root = b64encode(checker.root).decode() if checker.root else None
+            if not overview.complete:
+                return
+            database = source if isinstance(source, DatabaseSource) else None
+            later = erased_since(database, overview.size) if database else frozenset[str]()
+            checker.finish(overview.published, overview.beyond, later)
+            if database is not None:
+                if database.may_read_keys:
+                    check_erased(database, checker)
+                check_rows(database, self.findings, self._settings, tell)
+            if self._erasures is not None:
+                check_list(self._erasures, source, checker, later)
+
+    def report(self) -> dict[str, Any]:
+        """What --json prints."""
+        findings = self.findings
+        return {
+            "ok": findings.ok,
+            "size": self._size,
+            "first_bad": findings.first_bad,
+            "problems": sorted_problems(findings),
+            "problem_count": findings.problem_count,
+            "root": self._root,
+            "source": self._name,
+            "checked": {what: count for what, count in findings.checked.items() if count},
+            "not_checked": findings.not_checked,
+            "remarks": findings.remarks,
+        }
+
+    def text(self) -> str:
+        """What people read."""
+        return text(self._name, self._size, self._root, self.findings)

@@ -1,0 +1,52 @@
+"""What verify says to people."""
+
+from secrets_broker.ledger.audit.findings import Findings, Problem
+
+SHOWN = 20
+
+
+def text(name: str, size: int, root: str | None, findings: Findings) -> str:
+    """The report; its last line is the answer."""
+    lines = [f"{name}: {size:,} events, root {root or 'not known'}", "checked:"]
+    lines += [f"  {count:,} {what}" for what, count in findings.checked.items() if count]
+    lines += _section("not checked:", findings.not_checked)
+    lines += _section("remarks:", findings.remarks)
+    lines += _section(
+        f"problems ({findings.problem_count}):", map(_line, sorted_problems(findings)[:SHOWN])
+    )
+    if findings.problem_count > SHOWN:
+        lines.append("  …; the first 1,000 with --json")
+    return "\n".join([*map(printable, lines), _answer(findings)])
+
+
+def sorted_problems(findings: Findings) -> list[Problem]:
+    """By position; those that concern none come last."""
+    return sorted(
+        findings.problems,
+        key=lambda p: (p.position is None, p.position or 0, p.check, p.detail),
+    )
+
+
+def _answer(findings: Findings) -> str:
+    if not findings.ok:
+        at = "none can be named" if findings.first_bad is None else str(findings.first_bad)
+        return f"NOT OK: first wrong position {at}"
+    if findings.not_checked or findings.remarks:
+        return "OK: nothing is wrong with what was checked; see above what was not"
+    return "OK: all of it was checked, and nothing is wrong"
+
+
+def _section(title: str, lines: object) -> list[str]:
+    found = [f"  {line}" for line in lines]  # type: ignore[attr-defined]
+    return [title, *found] if found else []
+
+
+def _line(problem: Problem) -> str:
+    at = "-" if problem.position is None else problem.position
+    return f"{at} {problem.check}: {problem.detail}"
+
+
+def printable(line: str) -> str:
+    """A line with everything escaped that is not printed as it is."""
+    # Origins and names of keys are others' text: none may steer a terminal.
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
