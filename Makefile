@@ -28,6 +28,8 @@ bench: $(VENV)/dev
 	$(BIN)/python -m bench.run
 	$(BIN)/python -m bench.rotation
 	$(BIN)/python -m bench.export
+	$(BIN)/python -m bench.verify
+	$(BIN)/python -m bench.evidence
 
 # After a change of dependencies in pyproject.toml.
 lock: $(VENV)/dev
