@@ -12,15 +12,13 @@ from msgspec import Meta
 
 from secrets_broker.http.errors import InvalidRequestError
 from secrets_broker.http.log import ask
-from secrets_broker.http.query import read_query
+from secrets_broker.http.query import known_fields, page_limit
 from secrets_broker.ledger import evidence
 from secrets_broker.ledger.errors import FieldError
 from secrets_broker.projections.cursor import Cursor, Position
 from secrets_broker.projections.reader import Reader
 
 _NUMBER: Final = re.compile("0|[1-9][0-9]{0,17}")
-_DEFAULT_LIMIT: Final = 100
-_MAX_LIMIT: Final = 1_000
 
 
 class ProofOfInclusion:
@@ -31,7 +29,7 @@ class ProofOfInclusion:
 
     async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
         """Answer a C2SP tlog-proof; 404 with Retry-After where no checkpoint covers it yet."""
-        fields = _fields(req, "position", "size")
+        fields = known_fields(req.query_string, ("position", "size"))
         position, size = _required(fields, "position"), _optional(fields, "size")
         made = await ask(self._reader, lambda c: evidence.receipt(c, position, size))
         resp.content_type = "text/plain; charset=utf-8"
@@ -46,7 +44,7 @@ class ProofOfConsistency:
 
     async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
         """Answer both sizes, their roots, and the proof between them, in base64."""
-        fields = _fields(req, "from", "to")
+        fields = known_fields(req.query_string, ("from", "to"))
         old, size = _required(fields, "from"), _optional(fields, "to")
         made = await ask(self._reader, lambda c: evidence.consistency(c, old, size))
         resp.content_type = falcon.MEDIA_JSON
@@ -84,12 +82,8 @@ class Checkpoints:
 
     async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
         """Answer a page, oldest first, with cosignatures, and where the next one begins."""
-        fields = _fields(req, "limit", "cursor")
-        limit = _required({"limit": str(_DEFAULT_LIMIT), **fields}, "limit")
-        if not 1 <= limit <= _MAX_LIMIT:
-            raise InvalidRequestError(
-                FieldError("limit", f"must be a number from 1 to {_MAX_LIMIT}")
-            )
+        fields = known_fields(req.query_string, ("limit", "cursor"))
+        limit = page_limit(fields.get("limit"))
         after = CheckpointsCursor.decode(fields["cursor"]).place if "cursor" in fields else None
         found = await ask(self._reader, lambda c: evidence.kept_checkpoints(c, limit + 1, after))
         items = [
@@ -104,14 +98,6 @@ class Checkpoints:
         following = CheckpointsCursor(*found[limit - 1][0]).encode() if more else None
         resp.content_type = falcon.MEDIA_JSON
         resp.data = msgspec.json.encode({"items": items, "next": following})
-
-
-def _fields(req: falcon.asgi.Request, *known: str) -> dict[str, str]:
-    fields = read_query(req.query_string)
-    if not fields.keys() <= set(known):
-        message = f"has a parameter that is not known; known are {', '.join(known)}"
-        raise InvalidRequestError(FieldError("", message))
-    return fields
 
 
 def _required(fields: dict[str, str], name: str) -> int:

@@ -77,6 +77,11 @@ class Checkpointer:
             except (LedgerError, psycopg.Error, OSError, TimeoutError) as error:
                 self._note(_words(error))
                 await self._disconnect()
+            except Exception as error:
+                # What nobody foresaw must not end the checkpoints unheard. Its text may quote
+                # anything; its type does not.
+                self._note(f"unexpected {type(error).__qualname__}")
+                await self._disconnect()
 
     @property
     def _patience(self) -> float:
