@@ -23,6 +23,8 @@ DEFAULT_CHECKPOINT_SECONDS = 1
 MIN_CHECKPOINT_SECONDS = 0.05
 MAX_CHECKPOINT_SECONDS = 3_600
 
+_SWITCHES = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+
 
 class SettingsError(Exception):
     """The settings are not such that the command can work; says what to do."""
@@ -117,6 +119,11 @@ class Settings:
         return self.require("INTERNAL_KEY")
 
     @property
+    def internal_key_if_on(self) -> str | None:
+        """The same; None where it is switched off (INTERNAL_KEY_OFF), and only grants count."""
+        return None if self._switch("INTERNAL_KEY_OFF") else self.internal_key
+
+    @property
     def auditor_key(self) -> str | None:
         """What auditors prove themselves with; without it their paths are shut."""
         key = self.get("AUDITOR_KEY")
@@ -204,6 +211,12 @@ class Settings:
     def readable_logs(self) -> bool:
         """Whether log lines are for people (SECRETS_BROKER_LOG=readable) or JSON."""
         return self.get("SECRETS_BROKER_LOG") == "readable"
+
+    def _switch(self, name: str) -> bool:
+        text = (self.get(name) or "false").lower()
+        if text not in _SWITCHES:
+            raise SettingsError(f"{name} must be true or false")
+        return _SWITCHES[text]
 
 
 def _weakest_first(data_dir: Path | None) -> Iterator[Mapping[str, str | None]]:

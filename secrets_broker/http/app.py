@@ -11,6 +11,7 @@ from secrets_broker import logs
 from secrets_broker.http import errors
 from secrets_broker.http.audit import Due, Events, Exposure, History, Unused
 from secrets_broker.http.credentials import CredentialDelete, CredentialLookup, CredentialUpsert
+from secrets_broker.http.desk import Desk
 from secrets_broker.http.doors import Doors
 from secrets_broker.http.evidence import Checkpoints, ProofOfConsistency, ProofOfInclusion
 from secrets_broker.http.gate import Gate
@@ -47,8 +48,11 @@ class Beside(Protocol):
 class _Lifespan:
     """Starts the writer with the server and lets it finish before the server ends."""
 
-    def __init__(self, writer: Writer, reader: Reader, beside: Sequence[Beside]) -> None:
+    def __init__(
+        self, writer: Writer, desk: Desk, reader: Reader, beside: Sequence[Beside]
+    ) -> None:
         self._writer = writer
+        self._desk = desk
         self._reader = reader
         self._beside = beside
 
@@ -58,12 +62,13 @@ class _Lifespan:
         except LedgerUnavailableError as error:
             # Not fatal: requests get 503 until the writer, which tries again, succeeds.
             _log.error("not_ready", why=str(error))
-        for task in self._beside:
+        for task in (self._desk, *self._beside):
             await task.start()
         _settle_garbage_collector()
 
     async def process_shutdown(self, scope: Mapping[str, Any], event: Mapping[str, Any]) -> None:
         await self._reader.close()
+        await self._desk.close()  # before the writer: it has refusals to tell of
         await self._writer.close()
         for task in self._beside:  # after the writer: what it recorded last is signed, too
             await task.close()
@@ -80,12 +85,13 @@ def _settle_garbage_collector() -> None:
 def create_app(writer: Writer, reader: Reader, doors: Doors, beside: Sequence[Beside] = ()) -> App:
     """Put the application together; what runs beside the requests starts and ends with it."""
     app: App = falcon.asgi.App()
-    app.add_middleware(Gate(doors))
-    app.add_middleware(_Lifespan(writer, reader, beside))
+    desk = Desk(writer)
+    app.add_middleware(Gate(doors, desk))
+    app.add_middleware(_Lifespan(writer, desk, reader, beside))
     errors.install(app)
-    app.add_route("/internal/secrets/credential-upsert", CredentialUpsert(writer))
-    app.add_route("/internal/secrets/credential-lookup", CredentialLookup(writer))
-    app.add_route("/internal/secrets/credential-delete", CredentialDelete(writer))
+    app.add_route("/internal/secrets/credential-upsert", CredentialUpsert(desk))
+    app.add_route("/internal/secrets/credential-lookup", CredentialLookup(desk))
+    app.add_route("/internal/secrets/credential-delete", CredentialDelete(desk))
     app.add_route("/internal/audit/due", Due(reader))
     app.add_route("/internal/audit/proof", ProofOfInclusion(reader))
     app.add_route("/internal/audit/consistency", ProofOfConsistency(reader))
@@ -112,7 +118,7 @@ def from_settings() -> App:
     keys, asked = keyring(settings), providers(settings)
     known = continuity(settings)
     writer = Writer(settings.database_url, keys, HostCredentials(), asked, known)
-    doors = Doors(settings.internal_key, settings.auditor_key)
+    doors = Doors(settings.internal_key_if_on, settings.auditor_key)
     submitter = Submitter(settings.database_url, witnesses(settings))
     beside = [*_checkpointer(settings, known, writer), submitter]
     return create_app(writer, Reader(settings.database_url), doors, beside)

@@ -16,7 +16,8 @@ import falcon.asgi
 from secrets_broker.http.errors import InvalidRequestError
 from secrets_broker.ledger.encoding import label_problem
 from secrets_broker.ledger.errors import FieldError
-from secrets_broker.ledger.events import MAX_NAME, MAX_REASON, Context
+from secrets_broker.ledger.events import MAX_NAME, MAX_REASON, Context, Subject
+from secrets_broker.ledger.grants import Granted
 
 DEFAULT_ACTOR: Final = "internal"
 INTERNAL_KEY: Final = "internal_key"
@@ -39,15 +40,42 @@ def _digest(key: str) -> bytes:
     return sha256(key.encode("utf-8", "surrogateescape")).digest()
 
 
-def context(req: falcon.asgi.Request, request_id: str) -> Context:
-    """Who asks, from where and why; raises InvalidRequestError."""
+def stranger(req: falcon.asgi.Request, authn: str, subject: Subject, request_id: str) -> Context:
+    """A caller who is still to be judged; of what he sends, only what is well-formed is kept."""
     return Context(
-        actor=header(req, "X-Service-Name", MAX_NAME) or DEFAULT_ACTOR,
-        authn=INTERNAL_KEY,
+        actor=None,
+        authn=authn,
         ip=peer_address(req.scope),
         request_id=request_id,
-        reason=header(req, "X-Access-Reason", MAX_REASON),
+        claim=_lenient(req, "X-Service-Name"),
+        subject=subject,
     )
+
+
+def known(
+    req: falcon.asgi.Request, authn: str, granted: Granted | None, subject: Subject | None
+) -> Context:
+    """Who asks, from where and why; raises InvalidRequestError.
+
+    Where a grant proves who he is, what he calls himself is kept beside it, as his claim.
+    """
+    named = header(req, "X-Service-Name", MAX_NAME)
+    return Context(
+        actor=granted.name if granted else named or DEFAULT_ACTOR,
+        authn=authn,
+        ip=peer_address(req.scope),
+        request_id=req.context.request_id,
+        reason=header(req, "X-Access-Reason", MAX_REASON),
+        claim=named if granted else None,
+        subject=subject,
+    )
+
+
+def _lenient(req: falcon.asgi.Request, name: str) -> str | None:
+    try:
+        return header(req, name, MAX_NAME)
+    except InvalidRequestError:
+        return None
 
 
 def new_request_id() -> str:

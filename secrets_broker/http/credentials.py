@@ -8,25 +8,25 @@ import msgspec
 
 from secrets_broker.http import errors
 from secrets_broker.http.body import read_json
+from secrets_broker.http.desk import Desk
 from secrets_broker.http.query import read_query
 from secrets_broker.ledger.commands import Command, Delete, Lookup, Upsert, parse
 from secrets_broker.ledger.credential import DECRYPT_FAILED, EXPIRED, NOT_FOUND
 from secrets_broker.ledger.encoding import rfc3339
 from secrets_broker.ledger.fold import Outcome
-from secrets_broker.ledger.writer import Writer
 
 
 class _Resource:
     operation: str
 
-    def __init__(self, writer: Writer) -> None:
-        self._writer = writer
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
 
     async def _record(
         self, req: falcon.asgi.Request, resp: falcon.asgi.Response, command: Command
     ) -> Outcome | None:
         """Record the command; None where the answer already says that it came to nothing."""
-        outcome = await self._writer.submit(command, req.context.caller)
+        outcome = await self._desk.submit(command, req.context.caller)
         resp.set_header("X-Ledger-Position", str(outcome.position))
         resp.context.position = outcome.position
         if outcome.error is None:

@@ -1,43 +1,75 @@
-"""Which key opens which paths.
+"""Who asks, and what he asks for: which key opens which paths.
 
-The internal key opens what services ask for. The auditor's key opens what auditors ask for, and
-no secret: none of its paths reads a ciphertext or holds a key. A few paths that say nothing about
-anybody else's secret are open to both.
+The shared keys are compared here. The internal key opens what services ask for; the auditor's
+opens what auditors ask for, and no secret: none of its paths reads a ciphertext or holds a key. A
+few paths that say nothing about anybody else's secret are open to both. Any other key may be an
+access key; what it is worth is judged by the grants, which the ledger has.
 """
 
-from collections.abc import Iterator
 from typing import Final
 
 import falcon.asgi
 
-from secrets_broker.http.caller import KeyCheck
+from secrets_broker.http.caller import INTERNAL_KEY, KeyCheck
+from secrets_broker.ledger.access_key import digest
+from secrets_broker.ledger.denial import UNKNOWN
+from secrets_broker.ledger.events import NO_KEY, TWO_KEYS, Subject
+from secrets_broker.ledger.rights import AUDIT, DELETE, READ, WRITE
 
 _BEARER: Final = "bearer "  # RFC 9110, section 11.1: the scheme's name has no case
+AUDITOR_KEY: Final = "auditor_key"
 
 LOG: Final = "/log/"
 _INTERNAL: Final = "/internal/"
 _AUDIT: Final = "/internal/audit/"
 _BOTH: Final = frozenset({"/internal/audit/due", "/internal/audit/proof"})
+_RIGHTS: Final = {
+    "/internal/secrets/credential-lookup": READ,
+    "/internal/secrets/credential-upsert": WRITE,
+    "/internal/secrets/credential-delete": DELETE,
+}
+_NO_RIGHT: Final = "none"
 
 
 class Doors:
-    """Compares what a request presents with the keys of its path, in constant time."""
+    """Compares what a request presents with the shared keys of its path, in constant time."""
 
-    def __init__(self, internal_key: str, auditor_key: str | None = None) -> None:
-        self._internal = KeyCheck(internal_key)
+    def __init__(self, internal_key: str | None, auditor_key: str | None = None) -> None:
+        self._internal = KeyCheck(internal_key) if internal_key else None
         self._auditor = KeyCheck(auditor_key) if auditor_key else None
 
-    def admits(self, req: falcon.asgi.Request) -> bool:
-        """Tell whether one of the path's keys was presented; without a key set, none was."""
-        presented = req.get_header("X-Internal-Key") or _bearer(req)
-        return any(key.admits(presented) for key in self._keys(req.path))
+    def identify(self, req: falcon.asgi.Request) -> tuple[str, Subject | None]:
+        """How the caller is known, and what is still to be judged; None where nothing is."""
+        presented = list(filter(None, (req.get_header("X-Internal-Key"), _bearer(req))))
+        if len(presented) != 1:
+            return UNKNOWN, Subject(problem=TWO_KEYS if presented else NO_KEY)
+        key = presented[0]
+        # All are computed, whichever it is.
+        internal = self._internal is not None and self._internal.admits(key)
+        auditor = self._auditor is not None and self._auditor.admits(key)
+        subject = Subject(sha256=digest(key))
+        if internal or auditor:
+            opens = _is_open(req.path, internal=internal, auditor=auditor)
+            how = INTERNAL_KEY if internal else AUDITOR_KEY
+            return how, None if opens else Subject(problem="operation")
+        return UNKNOWN, subject
 
-    def _keys(self, path: str) -> Iterator[KeyCheck]:
-        auditors = path.startswith((LOG, _AUDIT))
-        if not auditors or path in _BOTH:
-            yield self._internal
-        if auditors and self._auditor:
-            yield self._auditor
+
+def _is_open(path: str, *, internal: bool, auditor: bool) -> bool:
+    auditors = path.startswith((LOG, _AUDIT))
+    return (internal and (not auditors or path in _BOTH)) or (auditor and auditors)
+
+
+def right(path: str) -> str:
+    """The right that a path needs."""
+    if path.startswith((LOG, _AUDIT)):
+        return AUDIT
+    return _RIGHTS.get(path, _NO_RIGHT)
+
+
+def only_reads(path: str) -> bool:
+    """Tell whether a path's answer is no command's outcome."""
+    return is_protected(path) and path not in _RIGHTS
 
 
 def is_protected(path: str) -> bool:

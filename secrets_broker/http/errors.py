@@ -12,6 +12,7 @@ import falcon.asgi
 import msgspec
 import structlog
 
+from secrets_broker.http.desk import RefusedError
 from secrets_broker.ledger.errors import (
     FieldError,
     InvalidCommandError,
@@ -19,6 +20,7 @@ from secrets_broker.ledger.errors import (
     OutcomeUnknownError,
 )
 from secrets_broker.ledger.evidence import NotPublishedError
+from secrets_broker.ledger.rights import RATE_LIMITED, REASON_REQUIRED, Refusal
 
 _log = structlog.get_logger(__name__)
 
@@ -27,6 +29,11 @@ RETRY_AFTER_SECONDS: Final = "1"
 NOT_FOUND: Final = b'{"reason":"not_found"}'
 EXPIRED: Final = b'{"reason":"expired"}'
 FORBIDDEN: Final = "Invalid or missing X-Internal-Key header"
+_NOT_ALLOWED: Final = (
+    "The key does not allow this request; the event at X-Ledger-Position says which rule."
+)
+_REASON_REQUIRED: Final = "This request needs a reason: send it in the header X-Access-Reason."
+_RATE_LIMITED: Final = "The key allows no more requests for now; see Retry-After."
 
 _REASONS: Final = {
     400: ("invalid_request", "The request is malformed."),
@@ -85,7 +92,20 @@ def install(app: "falcon.asgi.App[Any, Any]") -> None:
     app.add_error_handler(InvalidRequestError, _invalid)
     app.add_error_handler(InvalidCommandError, _invalid)
     app.add_error_handler(LedgerUnavailableError, _unavailable)
+    app.add_error_handler(RefusedError, _refused)
     app.add_error_handler(NotPublishedError, _not_published)
+
+
+async def answer(
+    req: falcon.asgi.Request,
+    resp: falcon.asgi.Response,
+    error: RefusedError | LedgerUnavailableError,
+) -> None:
+    """Fill an answer in place of the one that was there."""
+    if isinstance(error, RefusedError):
+        await _refused(req, resp, error, {})
+    else:
+        await _unavailable(req, resp, error, {})
 
 
 async def _invalid(
@@ -95,6 +115,34 @@ async def _invalid(
     _params: dict[str, Any],
 ) -> None:
     write(resp, 400, "invalid_request", "The request breaks a rule.", error.errors)
+
+
+async def _refused(
+    _req: falcon.asgi.Request,
+    resp: falcon.asgi.Response,
+    error: RefusedError,
+    _params: dict[str, Any],
+) -> None:
+    refusal = error.refusal
+    resp.context.rule = refusal.rule
+    resp.context.counted = error.position is None
+    if error.position is not None and refusal.authn:
+        resp.set_header("X-Ledger-Position", str(error.position))
+    resp.context.position = error.position
+    write(resp, *_refusal(refusal))
+    if refusal.retry_after is not None:
+        resp.set_header("Retry-After", str(refusal.retry_after))
+
+
+def _refusal(refusal: Refusal) -> tuple[int, str, str]:
+    # One answer for all who are not known, so that nobody learns whether a key once was good.
+    if refusal.authn is None:
+        return 403, "forbidden", FORBIDDEN
+    if refusal.error == REASON_REQUIRED:
+        return 403, REASON_REQUIRED, _REASON_REQUIRED
+    if refusal.error == RATE_LIMITED:
+        return 429, RATE_LIMITED, _RATE_LIMITED
+    return 403, "forbidden", _NOT_ALLOWED
 
 
 async def _unavailable(

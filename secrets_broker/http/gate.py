@@ -7,9 +7,11 @@ import falcon.asgi
 import structlog
 
 from secrets_broker.http import errors, metrics
-from secrets_broker.http.caller import context, header, new_request_id
-from secrets_broker.http.doors import LOG, Doors, is_protected
-from secrets_broker.ledger.events import MAX_NAME
+from secrets_broker.http.caller import header, known, new_request_id, stranger
+from secrets_broker.http.desk import Desk, RefusedError
+from secrets_broker.http.doors import LOG, Doors, is_protected, only_reads, right
+from secrets_broker.ledger.errors import LedgerUnavailableError
+from secrets_broker.ledger.events import MAX_NAME, Context, Subject
 
 _log = structlog.get_logger("secrets_broker.request")
 
@@ -17,24 +19,31 @@ _log = structlog.get_logger("secrets_broker.request")
 class Gate:
     """Falcon middleware."""
 
-    def __init__(self, doors: Doors) -> None:
+    def __init__(self, doors: Doors, desk: Desk) -> None:
         self._doors = doors
+        self._desk = desk
 
     async def process_request(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
-        """Refuse without a key of the path, before a route, a body or a header is looked at."""
+        """Refuse who may not enter, before a route, a body or a header is looked at.
+
+        Raises RefusedError, or LedgerUnavailableError where a refusal cannot be judged.
+        """
         req.context.started = time.perf_counter()
         req.context.request_id = new_request_id()
         if not is_protected(req.path):
             return
         resp.set_header("Cache-Control", "no-store")
-        if not self._doors.admits(req):
-            errors.write(resp, 403, "forbidden", errors.FORBIDDEN)
-            resp.complete = True
-            return
+        authn, subject = self._doors.identify(req)
+        if subject is not None:
+            await self._enter(req, authn, subject)
         request_id = header(req, "X-Request-Id", MAX_NAME)
         if request_id:
             req.context.request_id = request_id
-        req.context.caller = context(req, req.context.request_id)
+        req.context.caller = known(req, authn, self._desk.granted(subject), subject)
+
+    async def _enter(self, req: falcon.asgi.Request, authn: str, subject: Subject) -> None:
+        req.context.caller = stranger(req, authn, subject, req.context.request_id)
+        await self._desk.enter(right(req.path), req.context.caller)
 
     async def process_response(
         self,
@@ -43,13 +52,19 @@ class Gate:
         resource: Any,
         req_succeeded: bool,
     ) -> None:
-        """Echo the request's id, count it, and log it in one line."""
+        """Echo the request's id, count it, and log it in one line.
+
+        What was only read for a caller with a grant goes out if he has it still.
+        """
         resp.set_header("X-Request-Id", req.context.request_id)
+        await self._leave(req, resp)
         operation = "log" if req.path.startswith(LOG) else OPERATIONS.get(req.path, "none")
         outcome = str(resp.context.get("outcome", "ok"))
         if operation == "none" and outcome != "forbidden":
             return
         metrics.count(operation, resp.status_code, outcome)
+        if resp.context.get("counted"):
+            return  # nor may a flood of refusals fill the disk by way of the log
         caller = req.context.get("caller")
         _log.info(
             "request",
@@ -58,10 +73,23 @@ class Gate:
             ip=caller.ip if caller else None,
             operation=operation,
             outcome=outcome,
+            rule=resp.context.get("rule"),
             status=resp.status_code,
             position=resp.context.get("position"),
             duration_ms=round((time.perf_counter() - req.context.started) * 1000, 2),
         )
+
+    async def _leave(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
+        caller: Context | None = req.context.get("caller")
+        if caller is None or caller.subject is None or not only_reads(req.path):
+            return
+        if resp.status_code >= 400:  # it gives nothing out
+            return
+        try:
+            await self._desk.leave(right(req.path), caller)
+        except (RefusedError, LedgerUnavailableError) as error:
+            resp.text = resp.media = resp.stream = None
+            await errors.answer(req, resp, error)
 
 
 OPERATIONS: Final = {

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final, TypeVar
 import msgspec
 from msgspec import Meta
 
+from secrets_broker.ledger.access import GrantCommand
 from secrets_broker.ledger.encoding import canonical_json, json_problem, text_problem
 from secrets_broker.ledger.errors import FieldError, InvalidCommandError
 
@@ -220,11 +221,12 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
         return None
 
 
-Command = (
+CredentialCommand = (
     Upsert | Lookup | Delete | Rekey | Erase | ImportCredential | ImportAccess | Reveal | Record
 )
+Command = CredentialCommand | GrantCommand
 
-C = TypeVar("C", Upsert, Lookup, Delete, ImportCredential)
+C = TypeVar("C", bound=msgspec.Struct)
 
 
 def parse(kind: type[C], fields: object) -> C:

@@ -10,8 +10,8 @@ from typing import Any, assert_never
 
 from secrets_broker.ledger import events
 from secrets_broker.ledger.commands import (
-    Command,
     Content,
+    CredentialCommand,
     Delete,
     Erase,
     ImportAccess,
@@ -70,7 +70,12 @@ class Decision:
 
 
 def decide(
-    state: State, command: Command, position: int, opened: Opened = None, *, at: datetime
+    state: State,
+    command: CredentialCommand,
+    position: int,
+    opened: Opened = None,
+    *,
+    at: datetime,
 ) -> Decision:
     """Say which event the command becomes at this position and time.
 

@@ -30,6 +30,13 @@ KEY_ROTATION_STARTED = "key.rotation_started"
 KEY_ROTATED = "key.rotated"
 PROJECTION_REBUILT = "projection.rebuilt"
 LEDGER_RESTORED = "ledger.restored"
+ACCESS_DENIED = "access.denied"
+ACCESS_COUNTING = "access.counting"
+ACCESS_COUNTED = "access.counted"
+ACCESS_KEY_GRANTED = "access_key.granted"
+ACCESS_KEY_CHANGED = "access_key.changed"
+ACCESS_KEY_ROTATED = "access_key.rotated"
+ACCESS_KEY_REVOKED = "access_key.revoked"
 
 CHANGES = frozenset({CREATED, UPDATED, DELETED, ERASED, REKEYED, IMPORTED})
 """The types that, where ok, change what a lookup finds."""
@@ -38,6 +45,13 @@ IS_CHANGE: Final = """ok AND type IN (
     'credential.created', 'credential.updated', 'credential.deleted', 'credential.erased',
     'credential.rekeyed', 'credential.imported')"""
 """The same to PostgreSQL; in these words an index, events_changes, is on them."""
+
+IS_ACCESS_KEY: Final = """type IN (
+    'access_key.granted', 'access_key.changed', 'access_key.rotated', 'access_key.revoked')"""
+"""What changes who may do what; in these words an index, events_access_keys, is on them."""
+
+NO_KEY: Final = "no_key"
+TWO_KEYS: Final = "two_keys"
 
 
 class BodyReference(msgspec.Struct, frozen=True):
@@ -69,6 +83,19 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     body: BodyReference | None = None
 
 
+class Subject(msgspec.Struct, frozen=True, kw_only=True):
+    """What a caller presents to prove who he is; what it is worth is judged under the lock."""
+
+    sha256: str | None = None
+    """Of an access key."""
+    certificate: str | None = None
+    """The name in a client's certificate."""
+    fingerprint: str | None = None
+    """The certificate's own SHA-256, in hex."""
+    problem: str | None = None
+    """NO_KEY or TWO_KEYS, where there is nothing to judge."""
+
+
 class Context(msgspec.Struct, frozen=True, kw_only=True):
     """Who asks, how that is known, and why; the same for every command of one caller."""
 
@@ -77,6 +104,10 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     ip: str | None = None
     request_id: str | None = None
     reason: str | None = None
+    claim: str | None = None
+    """What a caller calls himself whose name is proven, or not known at all."""
+    subject: Subject | None = None
+    """None for a caller who may do anything: his door has proven him."""
 
 
 def encode_entry(event: Event) -> bytes:

@@ -12,6 +12,8 @@ from hashlib import sha256
 import structlog
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from secrets_broker.ledger import grants as granting
+from secrets_broker.ledger.access import Enter, GrantCommand
 from secrets_broker.ledger.append import Append, StoredBody
 from secrets_broker.ledger.body import Body, Place, open_content, seal_body, seal_content
 from secrets_broker.ledger.commands import Command, Content, Lookup, Name, Rekey, Upsert
@@ -25,6 +27,7 @@ from secrets_broker.ledger.credential import (
     decide,
     evolve,
 )
+from secrets_broker.ledger.denial import asked, denied, proven
 from secrets_broker.ledger.encoding import rfc3339
 from secrets_broker.ledger.errors import DecryptionError, LedgerUnavailableError
 from secrets_broker.ledger.events import (
@@ -35,8 +38,10 @@ from secrets_broker.ledger.events import (
     check_details,
     encode_entry,
 )
+from secrets_broker.ledger.grants import Grants
 from secrets_broker.ledger.keyring import ACTIVE, PREPARED, DataKey, Kek, Keyring
 from secrets_broker.ledger.projection import Change, Row
+from secrets_broker.ledger.rights import Refusal
 from secrets_broker.ledger.seen import Seen
 
 _log = structlog.get_logger(__name__)
@@ -54,6 +59,7 @@ class Snapshot:
     states: dict[Name, State] = field(default_factory=dict)
     data_keys: dict[str, DataKey] = field(default_factory=dict, repr=False)
     rows: dict[Name, Row] = field(default_factory=dict, repr=False)
+    grants: Grants = field(default_factory=Grants, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +71,7 @@ class Outcome:
     credential_id: int | None = None
     version: int | None = None
     content: Content | None = field(default=None, repr=False)
+    refusal: Refusal | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +99,19 @@ class Fold:
         self._states = dict(snapshot.states)
         self._rows = dict(snapshot.rows)
         self._keys = dict(snapshot.data_keys)
+        self._grants = snapshot.grants
 
     def take(self, command: Command, context: Context) -> Outcome:
-        """Append the command's event; raises InvalidCommandError, and then appends nothing."""
+        """Append the command's event; raises InvalidCommandError, and then appends nothing.
+
+        Where the caller is not allowed what he asks for, the event is the refusal's.
+        """
+        refusal = self._judge(command, context)
+        if refusal:
+            return self._refuse(command, context, refusal)
+        context = proven(self._grants, context)
+        if isinstance(command, GrantCommand):
+            return self._change_grants(command, context)
         position, name = self.append.position, command.name
         state = self.state(name) if name else INITIAL
         opened = self._open(command, state)
@@ -106,6 +123,32 @@ class Fold:
         if isinstance(command, Lookup) and isinstance(opened, Content) and outcome.error is None:
             return replace(outcome, content=opened)
         return outcome
+
+    def enter(self, command: Enter, context: Context) -> Outcome | None:
+        """Append an event where the caller is refused; None, and no event, where he is not."""
+        refusal = self._judge(command, context)
+        return self._refuse(command, context, refusal) if refusal else None
+
+    def _judge(self, command: Command | Enter, context: Context) -> Refusal | None:
+        if context.subject is None:
+            return None
+        return granting.judge(self._grants, context.subject, asked(command, context, self._at))
+
+    def _refuse(self, command: Command | Enter, context: Context, refusal: Refusal) -> Outcome:
+        position = self.append.position
+        decision, named = denied(command, context, refusal)
+        event = self._event(decision, named, command.name, None)
+        self.append.add_entry(encode_entry(event))
+        return Outcome(position, refusal.error, refusal=refusal)
+
+    def _change_grants(self, command: GrantCommand, context: Context) -> Outcome:
+        position = self.append.position
+        decision = granting.decide(self._grants, command, self._at)
+        event = self._event(decision, context, None, None)
+        self.append.add_entry(encode_entry(event))
+        details = decision.details or {}
+        self._grants = granting.evolve(self._grants, event.type, details, position, event.at)
+        return Outcome(position)
 
     def state(self, name: Name) -> State:
         """What the commands so far make of a name that was read."""
@@ -152,6 +195,9 @@ class Fold:
         self, decision: Decision, context: Context, name: Name | None, sealed: _Sealed | None
     ) -> Event:
         host, purpose = name or (None, None)
+        details = decision.details
+        if context.claim is not None:
+            details = {**(details or {}), "claim": context.claim}
         return Event(
             type=decision.type,
             at=self._at_text,
@@ -167,7 +213,7 @@ class Fold:
             version=decision.version,
             ok=decision.error is None,
             error=decision.error,
-            details=check_details(decision.details) if decision.details else None,
+            details=check_details(details) if details else None,
             body=sealed.reference if sealed else None,
         )
 

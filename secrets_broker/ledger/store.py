@@ -18,14 +18,17 @@ import psycopg
 import structlog
 from psycopg import AsyncConnection
 
+from secrets_broker.ledger import grants as granting
 from secrets_broker.ledger.append import Append
 from secrets_broker.ledger.commands import Name
 from secrets_broker.ledger.connection import SESSION, connect
 from secrets_broker.ledger.continuity import PUBLISHED, Continuity
 from secrets_broker.ledger.credential import Live
+from secrets_broker.ledger.encoding import rfc3339
 from secrets_broker.ledger.errors import LedgerUnavailableError, OutcomeUnknownError
-from secrets_broker.ledger.events import IS_CHANGE
+from secrets_broker.ledger.events import IS_ACCESS_KEY, IS_CHANGE
 from secrets_broker.ledger.fold import Snapshot
+from secrets_broker.ledger.grants import Grants
 from secrets_broker.ledger.keyring import DataKey
 from secrets_broker.ledger.projection import Projection
 from secrets_broker.ledger.round_trip import RoundTrips, Statement
@@ -46,12 +49,18 @@ _HEAD: Final = """
            (SELECT jsonb_object_agg(id, state) FROM ledger.keks WHERE state <> 'retired'),
            (SELECT string_agg(leaf_hash, '' ORDER BY position) FROM (
                 SELECT position, leaf_hash FROM ledger.events
-                WHERE position >= $1 ORDER BY position LIMIT $2) AS unseen)
+                WHERE position >= $1 ORDER BY position LIMIT $2) AS unseen),
+           (SELECT max(position) FROM ledger.events WHERE ok AND __is_access_key__)
     FROM (VALUES (1)) AS one
     LEFT JOIN LATERAL (
         SELECT position, at FROM ledger.events ORDER BY position DESC LIMIT 1
     ) AS last ON true
-"""
+""".replace("__is_access_key__", IS_ACCESS_KEY)
+# Only where the grants have changed since this connection last read them.
+_GRANTS: Final = """
+    SELECT position, type, details, at FROM ledger.events
+    WHERE ok AND __is_access_key__ AND position > $1 ORDER BY position
+""".replace("__is_access_key__", IS_ACCESS_KEY)
 # For each name: the last change that the ledger has, its data key, and the projection's row.
 _NAMED: Final = """
     SELECT name.host, name.purpose, last.credential_id, last.version, last.position, last.key,
@@ -109,6 +118,7 @@ class Store:
         self._connection = connection
         self._projection = projection
         self.committing = False
+        self.grants = Grants()
         self._named = _NAMED.replace("__live__", projection.select).replace(
             "__is_change__", IS_CHANGE
         )
@@ -167,14 +177,25 @@ class Store:
             Statement(_HEAD, (b"%d" % seen.overlap, b"%d" % MAX_UNSEEN)),
             Statement(self._named, (wanted,)),
         )
-        (clock, position, last_at, keks, unseen), *_ = answer.rows[2]
+        (clock, position, last_at, keks, unseen, generation), *_ = answer.rows[2]
         size = 0 if position is None else position + 1
         if size - seen.overlap > MAX_UNSEEN:
             raise TooFarBehindError
-        snapshot = Snapshot(clock, last_at, seen.catch_up(size, _leaves(unseen)), keks or {})
+        await self._read_grants(-1 if generation is None else generation)
+        caught_up = seen.catch_up(size, _leaves(unseen))
+        snapshot = Snapshot(clock, last_at, caught_up, keks or {}, grants=self.grants)
         for record in answer.rows[3]:
             self._take(record, snapshot)
         return snapshot
+
+    async def _read_grants(self, generation: int) -> None:
+        if generation == self.grants.generation:
+            return
+        known = self.grants if generation > self.grants.generation else Grants()
+        answer = await self._round_trips.send(Statement(_GRANTS, (b"%d" % known.generation,)))
+        for position, kind, details, at in answer.rows[0]:
+            known = granting.evolve(known, kind, details, position, rfc3339(at))
+        self.grants = known
 
     def _take(self, record: Sequence[Any], snapshot: Snapshot) -> None:
         host, purpose, credential_id, version, position, key, *rest = record

@@ -16,6 +16,7 @@ from typing import Final
 import psycopg
 import structlog
 
+from secrets_broker.ledger.access import Enter
 from secrets_broker.ledger.commands import Command
 from secrets_broker.ledger.continuity import PUBLISHED, Continuity
 from secrets_broker.ledger.errors import (
@@ -30,6 +31,7 @@ from secrets_broker.ledger.errors import (
 )
 from secrets_broker.ledger.events import Context
 from secrets_broker.ledger.fold import Fold, Outcome, Snapshot
+from secrets_broker.ledger.grants import Grants
 from secrets_broker.ledger.kek_loader import KekLoader
 from secrets_broker.ledger.keks import check_keys
 from secrets_broker.ledger.keyring import Keyring
@@ -49,14 +51,14 @@ MAX_CLOCK_DIFFERENCE: Final = timedelta(minutes=5)
 BATCH_SECONDS: Final = 10.0
 
 
-Request = tuple[Command, Context]
-Result = Outcome | LedgerError | None
+Request = tuple[Command | Enter, Context]
+Result = Outcome | InvalidCommandError | None
 
 
 @dataclass(slots=True)
 class _Waiting:
-    request: Request | None  # None: a probe
-    outcome: "asyncio.Future[Outcome | None]"
+    requests: Sequence[Request]  # none: a probe
+    results: "asyncio.Future[Sequence[Result]]"
 
 
 class Writer:
@@ -75,7 +77,10 @@ class Writer:
         self._loader = KekLoader(database_url, keyring, providers) if providers else None
         self._projection = projection
         self._continuity = continuity
+        self.grants = Grants()
+        """As of the last batch that this process began: what a request is judged by in advance."""
         self._waiting: deque[_Waiting] = deque()
+        self._queued = 0  # commands in `_waiting`
         self._wake = asyncio.Event()
         self._store: Store | None = None
         self._seen = Seen()
@@ -99,7 +104,7 @@ class Writer:
 
         Raises LedgerUnavailableError where a command would get it too.
         """
-        await self._submit(None)
+        await self._submit(())
 
     async def close(self) -> None:
         """Record what waits, then stop."""
@@ -121,47 +126,77 @@ class Writer:
 
         Raises InvalidCommandError, or LedgerUnavailableError where nothing may be served.
         """
-        outcome = await self._submit((command, context))
-        assert outcome is not None  # noqa: S101 - only a probe has none
+        outcome = _only(await self._submit([(command, context)]))
+        assert outcome is not None  # noqa: S101 - only one who enters has none
         return outcome
 
-    async def _submit(self, request: Request | None) -> Outcome | None:
+    async def submit_all(
+        self, commands: Sequence[Command], context: Context
+    ) -> Sequence[Outcome | InvalidCommandError]:
+        """Record up to MAX_BATCH commands of one caller, in order and in one commit.
+
+        What breaks a rule is among the results; raises LedgerUnavailableError for all of them.
+        """
+        assert 0 < len(commands) <= MAX_BATCH  # noqa: S101 - the caller has checked
+        results = await self._submit([(command, context) for command in commands])
+        return [result for result in results if result is not None]
+
+    async def enter(self, command: Enter, context: Context) -> Outcome | None:
+        """Judge a caller under the lock; None where he may enter.
+
+        A refusal comes once its event is committed. Raises LedgerUnavailableError.
+        """
+        return _only(await self._submit([(command, context)]))
+
+    async def _submit(self, requests: Sequence[Request]) -> Sequence[Result]:
         if self._stopped:
             raise LedgerMismatchError(str(self._stopped))
         if self._closing or self._task is None:
             raise LedgerUnavailableError("the writer is closed")
-        if len(self._waiting) >= MAX_WAITING:
+        if self._queued >= MAX_WAITING:
             raise QueueFullError("too many requests wait for the ledger")
-        outcome: asyncio.Future[Outcome | None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Waiting(request, outcome))
+        results: asyncio.Future[Sequence[Result]] = asyncio.get_running_loop().create_future()
+        self._waiting.append(_Waiting(requests, results))
+        self._queued += len(requests)
         self._wake.set()
-        return await outcome
+        return await results
 
     async def _run(self) -> None:
         while not (self._closing and not self._waiting):
             await self._wake.wait()
             self._wake.clear()
             while self._waiting:
-                count = min(len(self._waiting), MAX_BATCH)
-                await self._record([self._waiting.popleft() for _ in range(count)])
+                await self._record(self._next_batch())
+
+    def _next_batch(self) -> list[_Waiting]:
+        """Whoever waited longest, as many as fit; what was submitted together stays together."""
+        batch, size = [self._waiting.popleft()], 0
+        size = len(batch[0].requests)
+        while self._waiting and size + len(self._waiting[0].requests) <= MAX_BATCH:
+            batch.append(self._waiting.popleft())
+            size += len(batch[-1].requests)
+        self._queued -= size
+        return batch
 
     async def _record(self, batch: Sequence[_Waiting]) -> None:
-        for waiting, result in zip(batch, await self._results(batch), strict=True):
-            if waiting.outcome.done():
+        for waiting, results in zip(batch, await self._results(batch), strict=True):
+            if waiting.results.done():
                 continue  # the caller went away; what was recorded stays recorded
-            if isinstance(result, LedgerError):
-                waiting.outcome.set_exception(result)
+            if isinstance(results, LedgerError):
+                waiting.results.set_exception(results)
             else:
-                waiting.outcome.set_result(result)
+                waiting.results.set_result(results)
 
-    async def _results(self, batch: Sequence[_Waiting]) -> Sequence[Result]:
+    async def _results(
+        self, batch: Sequence[_Waiting]
+    ) -> Sequence[Sequence[Result] | LedgerUnavailableError]:
         try:
             async with asyncio.timeout(BATCH_SECONDS):
                 return await self._commit(batch)
         except LedgerMismatchError as error:
             self.stop(error)
-            failure: LedgerError = error
-        except LedgerError as error:
+            failure: LedgerUnavailableError = error
+        except LedgerUnavailableError as error:
             failure = error
         except psycopg.Error as error:
             if _is_refusal(error):
@@ -180,26 +215,26 @@ class Writer:
         # One for each caller: an exception that is raised again and again grows its traceback.
         return [type(failure)(str(failure)) for _ in batch]
 
-    def _silence(self) -> LedgerError:
+    def _silence(self) -> LedgerUnavailableError:
         return self._unknown_or_unavailable("the database did not answer in time")
 
-    def _unforeseen(self, error: Exception) -> LedgerError:
+    def _unforeseen(self, error: Exception) -> LedgerUnavailableError:
         _log.error("writer_failed", kind=type(error).__qualname__)
         return self._unknown_or_unavailable("the writer failed")
 
-    def _unknown_or_unavailable(self, why: str) -> LedgerError:
+    def _unknown_or_unavailable(self, why: str) -> LedgerUnavailableError:
         # Once a commit was on its way, nothing can be said about it.
         committing = self._store is not None and self._store.committing
         return OutcomeUnknownError(why) if committing else LedgerUnavailableError(why)
 
-    async def _commit(self, batch: Sequence[_Waiting]) -> Sequence[Result]:
+    async def _commit(self, batch: Sequence[_Waiting]) -> Sequence[Sequence[Result]]:
         store = await self._connected()
         snapshot = await self._read(store, batch)
         _check_clock(snapshot.clock)
         if self._loader:
             self._loader.see(snapshot.keks)
         fold = Fold(snapshot, self._keyring)
-        results = [_take(fold, waiting) for waiting in batch]
+        results = [[_take(fold, *each) for each in waiting.requests] for waiting in batch]
         if fold.append.entries:
             await store.append(fold.append)
         else:
@@ -210,15 +245,17 @@ class Writer:
         return results
 
     async def _read(self, store: Store, batch: Sequence[_Waiting]) -> Snapshot:
-        named = {waiting.request[0].name for waiting in batch if waiting.request}
+        named = {command.name for waiting in batch for command, _ in waiting.requests}
         names = [name for name in named if name]
         try:
-            return await store.read(names, self._seen)
+            snapshot = await store.read(names, self._seen)
         except TooFarBehindError:
             # The lock is given back first: others need not wait for this process to catch up.
             await store.give_up()
             self._seen = await self._caught_up(store)
-            return await store.read(names, self._seen)
+            snapshot = await store.read(names, self._seen)
+        self.grants = snapshot.grants
+        return snapshot
 
     async def _caught_up(self, store: Store) -> Seen:
         known = self._seen
@@ -226,11 +263,16 @@ class Writer:
         await check_contains(store.connection, known)
         return seen
 
-    async def _alone(self, batch: Sequence[_Waiting], error: psycopg.Error) -> Sequence[Result]:
-        if len(batch) == 1:
+    async def _alone(
+        self, batch: Sequence[_Waiting], error: psycopg.Error
+    ) -> Sequence[Sequence[Result] | LedgerUnavailableError]:
+        """Record one command at a time, so that only the one that is refused fails."""
+        single = [_Waiting([request], w.results) for w in batch for request in w.requests]
+        if len(single) == 1:
             _log.warning("command_refused", sqlstate=error.sqlstate)
-            return [InvalidCommandError(FieldError("", "holds a value that cannot be stored"))]
-        return [(await self._results([waiting]))[0] for waiting in batch]
+            return [[InvalidCommandError(FieldError("", "holds a value that cannot be stored"))]]
+        alone = [(await self._results([waiting]))[0] for waiting in single]
+        return [_joined([alone.pop(0) for _ in waiting.requests]) for waiting in batch]
 
     async def _connected(self) -> Store:
         if self._store is None:
@@ -257,13 +299,31 @@ class Writer:
             await store.close()
 
 
-def _take(fold: Fold, waiting: _Waiting) -> Result:
-    if waiting.request is None:
-        return None
+def _take(fold: Fold, command: Command | Enter, context: Context) -> Result:
     try:
-        return fold.take(*waiting.request)
+        if isinstance(command, Enter):
+            return fold.enter(command, context)
+        return fold.take(command, context)
     except InvalidCommandError as error:
         return error
+
+
+def _only(results: Sequence[Result]) -> Outcome | None:
+    (result,) = results
+    if isinstance(result, InvalidCommandError):
+        raise result
+    return result
+
+
+def _joined(
+    parts: Sequence[Sequence[Result] | LedgerUnavailableError],
+) -> Sequence[Result] | LedgerUnavailableError:
+    joined: list[Result] = []
+    for part in parts:
+        if isinstance(part, LedgerUnavailableError):
+            return part
+        joined += part
+    return joined
 
 
 def _check_clock(clock: datetime) -> None:

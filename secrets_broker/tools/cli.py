@@ -2,6 +2,7 @@
 
 import click
 
+from secrets_broker.tools.access import access
 from secrets_broker.tools.dev import dev
 from secrets_broker.tools.due import due
 from secrets_broker.tools.erase import erase
@@ -32,7 +33,7 @@ def main() -> None:
 
 COMMANDS = (
     *(dev, serve, keygen, migrate, rebuild, rotate_key, erase, due, import_legacy_command),
-    *(*QUESTIONS, export, proof, replay, restored, verify, witness),
+    *(*QUESTIONS, access, export, proof, replay, restored, verify, witness),
 )
 for command in COMMANDS:
     main.add_command(command)

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from secrets_broker.ledger.commands import (
-    Command,
     Content,
+    CredentialCommand,
     Delete,
     Erase,
     ImportCredential,
@@ -40,7 +40,7 @@ IMPORT = ImportCredential(**NAME, content=CONTENT, occurred_at=None, details={"l
 LIVE = Live(4, 2, 9, "key")
 NOW = datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=UTC)
 
-commands: st.SearchStrategy[Command] = st.sampled_from([UPSERT, LOOKUP, DELETE, IMPORT])
+commands: st.SearchStrategy[CredentialCommand] = st.sampled_from([UPSERT, LOOKUP, DELETE, IMPORT])
 
 
 def event_of(decision: Decision) -> Event:
@@ -58,7 +58,7 @@ def event_of(decision: Decision) -> Event:
 
 
 @given(st.lists(st.tuples(commands, st.integers(1, 5)), max_size=40))
-def test_a_life(steps: list[tuple[Command, int]]) -> None:
+def test_a_life(steps: list[tuple[CredentialCommand, int]]) -> None:
     """Versions count from 1 without a gap, and no id ever serves two lives of a name."""
     state: State = INITIAL
     ids, alive, version, position = list[int](), False, 0, 0
@@ -88,7 +88,7 @@ def test_a_life(steps: list[tuple[Command, int]]) -> None:
 
 
 @given(commands, st.integers(0, 100))
-def test_decide_is_pure(command: Command, position: int) -> None:
+def test_decide_is_pure(command: CredentialCommand, position: int) -> None:
     """Asked twice, the same answer: no clock, no randomness, nothing remembered."""
     for state in (None, LIVE):
         assert decide(state, command, position, at=NOW) == decide(state, command, position, at=NOW)

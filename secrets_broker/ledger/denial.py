@@ -1,0 +1,58 @@
+"""From a command and its caller to what is judged, and from a refusal to its event. Pure."""
+
+from datetime import datetime
+from typing import Any, Final
+
+import msgspec
+
+from secrets_broker.ledger.access import Enter
+from secrets_broker.ledger.commands import Command, Delete, Lookup, Upsert
+from secrets_broker.ledger.credential import Decision
+from secrets_broker.ledger.events import ACCESS_DENIED, Context
+from secrets_broker.ledger.grants import Grants, authn
+from secrets_broker.ledger.rights import ADMIN, DELETE, READ, WRITE, Refusal, Request
+
+_OPERATIONS: Final[dict[type[Any], str]] = {Lookup: READ, Upsert: WRITE, Delete: DELETE}
+
+UNKNOWN: Final = "none"
+"""The authn of a caller whom nothing proves."""
+
+
+def asked(command: Command | Enter, context: Context, at: datetime) -> Request:
+    """What a command wants to do, with what, from where."""
+    host, purpose = command.name or (None, None)
+    return Request(operation(command), at, host, purpose, context.ip, context.reason)
+
+
+def operation(command: Command | Enter) -> str:
+    """The right that a command needs; one that has none of its own needs the highest."""
+    if isinstance(command, Enter):
+        return command.operation
+    return _OPERATIONS.get(type(command), ADMIN)
+
+
+def proven(grants: Grants, context: Context) -> Context:
+    """Who an allowed caller is, whatever he calls himself."""
+    granted = grants.of(context.subject) if context.subject else None
+    if granted is None or context.subject is None:
+        return context
+    how = authn(granted, context.subject)
+    return msgspec.structs.replace(context, actor=granted.name, authn=how)
+
+
+def denied(
+    command: Command | Enter, context: Context, refusal: Refusal
+) -> tuple[Decision, Context]:
+    """The refusal as an event, and who it is said of: nobody, where no valid key proves him."""
+    known = {"key": refusal.key, "name": refusal.name}
+    details = {
+        "operation": operation(command),
+        "rule": refusal.rule,
+        **{name: text for name, text in known.items() if text is not None},
+    }
+    who = msgspec.structs.replace(
+        context,
+        actor=refusal.name if refusal.authn else None,
+        authn=refusal.authn or UNKNOWN,
+    )
+    return Decision(ACCESS_DENIED, error=refusal.error, details=details), who

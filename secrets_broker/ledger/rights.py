@@ -1,0 +1,189 @@
+"""Rights: what a grant allows, and whether one request is allowed by it. Pure.
+
+A grant has rules, in order. The first whose operation, host, purpose and network fit the request
+decides; where it wants a reason, the request has to give one. Where none fits, the request is
+refused, and the refusal names what was in the way: the test that the nearest rule failed.
+"""
+
+import ipaddress
+from dataclasses import dataclass
+from datetime import datetime
+from functools import lru_cache
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
+from msgspec import Meta
+
+from secrets_broker.ledger.encoding import rfc3339, text_problem
+
+Operation = Literal["read", "write", "delete", "audit", "admin"]
+READ: Final = "read"
+WRITE: Final = "write"
+DELETE: Final = "delete"
+AUDIT: Final = "audit"
+ADMIN: Final = "admin"
+OPERATIONS: Final[tuple[Operation, ...]] = ("read", "write", "delete", "audit", "admin")
+
+FORBIDDEN: Final = "forbidden"
+REASON_REQUIRED: Final = "reason_required"
+RATE_LIMITED: Final = "rate_limited"
+REFUSALS: Final = frozenset({FORBIDDEN, REASON_REQUIRED, RATE_LIMITED})
+"""The errors of an access.denied event."""
+
+ANY: Final = "*"
+MAX_PATTERN: Final = 255
+MAX_RULES: Final = 64
+
+_ON_CREDENTIALS: Final = frozenset({READ, WRITE, DELETE})
+_TESTS: Final = ("operation", "host", "purpose", "network")
+
+Pattern = Annotated[str, Meta(min_length=1, max_length=MAX_PATTERN)]
+
+
+class Limit(msgspec.Struct, frozen=True, array_like=True):
+    """At most so many within so many seconds."""
+
+    most: Annotated[int, Meta(ge=1, le=1_000_000)]
+    seconds: Annotated[int, Meta(ge=1, le=86_400)]
+
+
+class Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Allows operations on credentials whose names fit, from networks that fit."""
+
+    allow: Annotated[tuple[Operation, ...], Meta(min_length=1)]
+    hosts: tuple[Pattern, ...] = ()
+    purposes: tuple[Pattern, ...] = ()
+    networks: tuple[str, ...] = ()
+    """CIDRs; none at all means from anywhere."""
+    reason: bool = False
+
+    def __post_init__(self) -> None:
+        """Hold what types cannot say."""
+        if _ON_CREDENTIALS.intersection(self.allow) and not (self.hosts and self.purposes):
+            # Never by leaving something out: who means all of them says `*`.
+            raise ValueError("hosts: with read, write or delete, hosts and purposes are required")
+        for field, patterns in (("hosts", self.hosts), ("purposes", self.purposes)):
+            for pattern in patterns:
+                if problem := text_problem(pattern):
+                    raise ValueError(f"{field}: {problem}")
+        for network in self.networks:
+            _check_network(network)
+
+
+class Rights(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """All that a grant allows, until when and how often."""
+
+    rules: Annotated[tuple[Rule, ...], Meta(min_length=1, max_length=MAX_RULES)]
+    expires_at: Annotated[datetime, Meta(tz=True)] | None = None
+    requests: Limit | None = None
+    hosts: Limit | None = None
+    """How many distinct hosts may be read."""
+
+    @property
+    def details(self) -> dict[str, Any]:
+        """As an event keeps them."""
+        fields: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(self))
+        fields["expires_at"] = rfc3339(self.expires_at) if self.expires_at else None
+        return fields
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is judged; a host of None stands for no credential in particular."""
+
+    operation: str
+    at: datetime
+    host: str | None = None
+    purpose: str | None = None
+    ip: str | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a request is refused: the error that the caller gets, and the rule that says so."""
+
+    rule: str
+    error: str = FORBIDDEN
+    retry_after: int | None = None
+    """Whole seconds, for what will be allowed again."""
+    key: str | None = None
+    """The id of the grant whose key was presented, where there is one."""
+    name: str | None = None
+    authn: str | None = None
+    """How the caller is known; None where what he presented is no good, or not any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """The rule that decides, counted from 1; or the test that the nearest one failed."""
+
+    rule: int | None
+    failed: str | None = None
+    reason: bool = False
+
+
+def fit(rules: tuple[Rule, ...], request: Request) -> Fit:
+    """Say which rule decides."""
+    furthest = 0
+    for number, rule in enumerate(rules, 1):
+        passed = _passed(rule, request)
+        if passed == len(_TESTS):
+            return Fit(number, reason=rule.reason and request.host is not None)
+        furthest = max(furthest, passed)
+    return Fit(None, _TESTS[furthest])
+
+
+def _passed(rule: Rule, request: Request) -> int:
+    """How many of the tests the rule passes, in their order, before the first that it fails."""
+    if request.operation not in rule.allow:
+        return 0
+    if request.host is not None and not any(map(_matcher(request.host), rule.hosts)):
+        return 1
+    if request.purpose is not None and not any(map(_matcher(request.purpose), rule.purposes)):
+        return 2
+    if rule.networks and not _within(request.ip, rule.networks):
+        return 3
+    return len(_TESTS)
+
+
+def _matcher(text: str) -> Any:
+    return lambda pattern: matches(pattern, text)
+
+
+def matches(pattern: str, text: str) -> bool:
+    """Tell whether a pattern fits; `*` stands for any run of characters, all else for itself.
+
+    Each piece between two stars is looked for once, from the left, and never again: no pattern
+    makes it slow.
+    """
+    if ANY not in pattern:
+        return pattern == text
+    first, *middle, last = pattern.split(ANY)
+    if not text.startswith(first) or not text.endswith(last):
+        return False
+    start, end = len(first), len(text) - len(last)
+    for piece in middle:
+        found = text.find(piece, start, end)
+        if found < 0:
+            return False
+        start = found + len(piece)
+    return start <= end
+
+
+def _within(ip: str | None, networks: tuple[str, ...]) -> bool:
+    return ip is not None and any(_contains(network, ip) for network in networks)
+
+
+@lru_cache(maxsize=8_192)
+def _contains(network: str, ip: str) -> bool:
+    return ipaddress.ip_address(ip) in ipaddress.ip_network(network)
+
+
+def _check_network(text: str) -> None:
+    try:
+        ipaddress.ip_network(text)
+    except ValueError:
+        raise ValueError(
+            "networks: must be CIDRs without host bits, as in 10.1.0.0/16 or 2001:db8::/64"
+        ) from None

@@ -1,0 +1,110 @@
+"""Changing grants from a command, and listing them; a change is an event like any other."""
+
+from datetime import datetime
+from typing import Any, Final
+
+import msgspec
+from psycopg import AsyncConnection
+
+from secrets_broker.ledger.access import GrantCommand
+from secrets_broker.ledger.encoding import rfc3339
+from secrets_broker.ledger.events import IS_ACCESS_KEY, Context
+from secrets_broker.ledger.grants import Granted, Grants, evolve
+from secrets_broker.ledger.keyring import Keyring
+from secrets_broker.ledger.rights import Rights
+from secrets_broker.projections.transactions import transactions
+
+VALID, EXPIRED, REVOKED = "valid", "expired", "revoked"
+
+_GRANTS: Final = f"""
+    SELECT position, type, details, at FROM ledger.events
+    WHERE ok AND {IS_ACCESS_KEY} ORDER BY position
+"""  # noqa: S608 - a constant of ours
+_LAST_USED: Final = """
+    SELECT wanted.id, used.at, used.ip FROM unnest(%(ids)s::text[]) AS wanted (id)
+    CROSS JOIN LATERAL (
+        SELECT at, ip FROM ledger.events
+        WHERE authn = 'access_key:' || wanted.id
+          AND (authn LIKE 'access_key:%%' OR authn LIKE 'mtls:%%')
+        ORDER BY position DESC LIMIT 1
+    ) AS used
+"""
+
+
+class Line(msgspec.Struct, frozen=True, kw_only=True):
+    """A grant for people; a key is not in it, nor anything that a key could be made of."""
+
+    id: str
+    name: str
+    state: str
+    proof: str
+    """key or certificate."""
+    rules: list[dict[str, Any]]
+    expires_at: str | None
+    requests: list[int] | None
+    hosts: list[int] | None
+    granted_at_position: int
+    previous_until: str | None
+    """When the keys before the newest one end, where some are valid still."""
+    revoked_at: str | None
+    last_used_at: str | None
+    last_used_from: str | None
+
+
+async def change(owner_url: str, keyring: Keyring, command: GrantCommand, context: Context) -> int:
+    """Record the change; the position of its event.
+
+    Raises InvalidCommandError where the grant is not such, or LedgerUnavailableError.
+    """
+    async with transactions(owner_url, keyring) as work:
+        fold = await work.begin([])
+        outcome = fold.take(command, context)
+        # Died before the COMMIT: nothing has changed, and the key that was made opens nothing.
+        # Died after it: it is so for every batch that begins from now on, though a key that was
+        # never shown is of no use; `access rotate` makes another.
+        await work.commit(fold)
+    return outcome.position
+
+
+async def read_grants(connection: "AsyncConnection[Any]") -> Grants:
+    """All grants, as their events leave them."""
+    grants = Grants()
+    cursor = await connection.execute(_GRANTS)
+    for position, kind, details, at in await cursor.fetchall():
+        grants = evolve(grants, kind, details, position, rfc3339(at))
+    return grants
+
+
+async def lines(connection: "AsyncConnection[Any]", now: datetime) -> list[Line]:
+    """Every grant, in the order in which they were made."""
+    grants = (await read_grants(connection)).by_id.values()
+    cursor = await connection.execute(_LAST_USED, {"ids": [granted.id for granted in grants]})
+    used = {id_: (rfc3339(at), ip) for id_, at, ip in await cursor.fetchall()}
+    return [_line(granted, used.get(granted.id, (None, None)), now) for granted in grants]
+
+
+def _line(granted: Granted, used: tuple[str | None, str | None], now: datetime) -> Line:
+    fields = granted.rights.details if granted.rights else {}
+    ends = [end for end in granted.keys.values() if end is not None and end > now]
+    return Line(
+        id=granted.id,
+        name=granted.name,
+        state=_state(granted, granted.rights, now),
+        proof="certificate" if granted.certificate else "key",
+        rules=fields.get("rules", []),
+        expires_at=fields.get("expires_at"),
+        requests=fields.get("requests"),
+        hosts=fields.get("hosts"),
+        granted_at_position=granted.position,
+        previous_until=rfc3339(max(ends)) if ends else None,
+        revoked_at=granted.revoked_at,
+        last_used_at=used[0],
+        last_used_from=used[1],
+    )
+
+
+def _state(granted: Granted, rights: Rights | None, now: datetime) -> str:
+    if granted.revoked_at is not None:
+        return REVOKED
+    expires_at = rights.expires_at if rights else None
+    return EXPIRED if expires_at is not None and expires_at <= now else VALID
