@@ -252,7 +252,7 @@ def _field_error(message: str, kind: type[msgspec.Struct]) -> FieldError:
     head, _, rest = (
         text.partition(": ") if text.split(":")[0] in kind.__struct_fields__ else ("", "", text)
     )
-    return FieldError(field or head, rest[:1].lower() + rest[1:])
+    return FieldError(head or field, rest[:1].lower() + rest[1:])
 
 
 def _check_texts(command: msgspec.Struct, *fields: str) -> None:
