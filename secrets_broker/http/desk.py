@@ -3,7 +3,8 @@
 What counts is the judgement under the ledger's lock, in the transaction of the event. The one
 here is by the grants as this process last read them: it keeps a refused caller from costing more
 than a comparison, and a caller whom it would refuse is judged under the lock all the same as long
-as his refusal is an event of its own. So a grant of a moment ago is never held against anybody.
+as his refusal is an event of its own. While refusals are only counted, the grants are read again
+each second, so that a grant of a moment ago opens even from where a flood comes.
 """
 
 import asyncio
@@ -151,8 +152,15 @@ class Desk:
         while not self._closing.is_set():
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._closing.wait(), _TELL_EACH_SECONDS)
+            if self._flood.windows:
+                await self._look_again()
             self._untold += self._flood.over(time.monotonic())
             await self._tell()
+
+    async def _look_again(self) -> None:
+        """Read the grants: while refusals are only counted, nobody else may have it done."""
+        with suppress(LedgerUnavailableError):
+            await self._writer.probe()
 
     async def _tell(self) -> None:
         """Give the counts; what cannot be recorded now is tried again."""

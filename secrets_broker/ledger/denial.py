@@ -53,6 +53,6 @@ def denied(
     who = msgspec.structs.replace(
         context,
         actor=refusal.name if refusal.authn else None,
-        authn=refusal.authn or UNKNOWN,
+        authn=refusal.authn or context.authn,
     )
     return Decision(ACCESS_DENIED, error=refusal.error, details=details), who

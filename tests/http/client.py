@@ -52,6 +52,8 @@ class Service:
     internal_key: str
     pid: int
     database: Database = field(init=False)
+    source: str = "127.0.0.1"
+    """Where requests come from; all of 127.0.0.0/8 is this machine."""
 
     @property
     def url(self) -> str:
@@ -80,7 +82,9 @@ class Service:
         sent |= headers or {}
         if isinstance(body, dict):
             body = json.dumps(body).encode()
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        connection = http.client.HTTPConnection(
+            "127.0.0.1", self.port, timeout=30, source_address=(self.source, 0)
+        )
         with closing(connection):
             connection.putrequest(method, path, skip_accept_encoding=True)
             _send_rest(connection, sent, body)

@@ -1,0 +1,332 @@
+"""Access keys over HTTP: what they open, whose name stands in the record, and when they end."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from itertools import count
+
+import pytest
+
+from secrets_broker.ledger.access import ChangeGrant, Grant, Revoke, RotateKey
+from secrets_broker.ledger.access_key import digest, new_access_key, new_grant_id
+from secrets_broker.ledger.commands import parse
+from secrets_broker.ledger.events import Context
+from secrets_broker.ledger.keyring import Keyring
+from secrets_broker.ledger.rights import Rights
+from secrets_broker.projections import granting
+from secrets_broker.tools.postgres import Cluster
+from tests.conftest import AUDITOR_KEY, INTERNAL_KEY, KMS_KEY, TEMPLATE, fresh_database
+from tests.http.client import DELETE, LOOKUP, UPSERT, Answer, Service
+from tests.http.conftest import folder, serving
+from tests.ledger.helpers import run
+
+OPERATOR = Context(actor="tester", authn="cli")
+NAME = {"host": "web-1", "purpose": "ssh"}
+FORBIDDEN = {"reason": "forbidden", "detail": "Invalid or missing X-Internal-Key header"}
+
+
+class Keys:
+    """Grants in the ledger of a service."""
+
+    def __init__(self, service: Service) -> None:
+        self._url = service.database.owner_url
+        self._keyring = Keyring.from_kms_keys(KMS_KEY)
+
+    def grant(self, name: str, *rules: dict[str, object], **limits: object) -> str:
+        """A key with these rules."""
+        key = new_access_key()
+        rights = parse(Rights, {"rules": rules, **limits})
+        self._do(Grant(grantee=name, id=new_grant_id(), sha256=digest(key), rights=rights))
+        return key
+
+    def change(self, name: str, *rules: dict[str, object]) -> None:
+        """Other rights."""
+        self._do(ChangeGrant(grantee=name, rights=parse(Rights, {"rules": rules})))
+
+    def rotate(self, name: str, until: object) -> str:
+        """Another key."""
+        key = new_access_key()
+        fields = {"grantee": name, "sha256": digest(key), "previous_until": until}
+        self._do(parse(RotateKey, fields))
+        return key
+
+    def revoke(self, name: str) -> int:
+        """None of its keys opens anything from here on."""
+        return self._do(Revoke(grantee=name))
+
+    def _do(self, command: object) -> int:
+        return run(granting.change(self._url, self._keyring, command, OPERATOR))  # type: ignore[arg-type]
+
+
+_sources = count(2)
+
+
+@pytest.fixture
+def keys(service: Service) -> Keys:
+    """Grants for the module's service, which a test asks from an address of its own."""
+    service.source = f"127.0.1.{next(_sources)}"
+    return Keys(service)
+
+
+@pytest.fixture
+def fresh(cluster: Cluster) -> Iterator[Service]:
+    """A service that no other test has asked."""
+    with (
+        fresh_database(cluster, TEMPLATE) as database,
+        folder() as place,
+        serving(database.service_url, place / "gunicorn.log") as running,
+    ):
+        running.database = database
+        yield running
+
+
+def rule(*allow: str, host: str = "web-*", **more: object) -> dict[str, object]:
+    """A rule for ssh."""
+    return {"allow": allow, "hosts": [host], "purposes": ["ssh"], **more}
+
+
+def last(service: Service) -> dict[str, object]:
+    """The newest event."""
+    columns = "type, actor, authn, ip, host, purpose, error, details, reason"
+    rows = service.events(columns)
+    return dict(zip(columns.split(", "), rows[-1], strict=True))
+
+
+def test_a_key_opens_what_its_rules_allow_and_nothing_else(service: Service, keys: Keys) -> None:
+    """The refusal is an event with host, purpose and rule; the access log shows it."""
+    key = keys.grant("opens", rule("read", "write"))
+    stored = service.send("POST", UPSERT, {**NAME, "password": "pw-opens"}, key=key)
+    assert stored.status == 200
+    assert service.send("POST", LOOKUP, NAME, key=key).json["password"] == "pw-opens"
+    for method, path, body, why in (
+        ("POST", LOOKUP, {"host": "db-1", "purpose": "ssh"}, "host"),
+        ("POST", LOOKUP, {"host": "web-1", "purpose": "rdp"}, "purpose"),
+        ("DELETE", f"{DELETE}?host=web-1&purpose=ssh", None, "operation"),
+        ("GET", "/internal/audit/events", None, "operation"),
+    ):
+        answer = service.send(method, path, body, key=key)
+        assert (answer.status, answer.json["reason"]) == (403, "forbidden")
+        position = int(answer.headers["X-Ledger-Position"])
+        event = last(service)
+        assert event["type"] == "access.denied"
+        assert event["actor"] == "opens"
+        assert str(event["authn"]).startswith("access_key:")
+        assert (event["host"], event["purpose"]) == tuple(
+            body[part] if body else None for part in ("host", "purpose")
+        ) or method == "DELETE"
+        query = "SELECT success, error_message FROM secrets.credential_access_log WHERE id = %s"
+        assert service.database.fetch(query, position) == [(False, f"forbidden: {why}")]
+
+
+def test_the_actor_is_the_keys_name_whatever_headers_say(service: Service, keys: Keys) -> None:
+    """X-Service-Name is kept, as a claim."""
+    key = keys.grant("named", rule("read"))
+    bearer = {"Authorization": f"Bearer {key}", "X-Service-Name": "somebody-else"}
+    assert service.send("POST", LOOKUP, NAME, bearer, key=None).status in (200, 404)
+    event = last(service)
+    assert (event["type"], event["actor"]) == ("credential.read", "named")
+    assert event["details"] == {"claim": "somebody-else"}
+
+
+def test_unknown_expired_revoked_and_malformed_keys_get_the_same_answer(
+    service: Service, keys: Keys
+) -> None:
+    """To the byte, headers too; the record tells them apart, and names no caller."""
+    revoked = keys.grant("revoked", rule("read"))
+    keys.revoke("revoked")
+    rotated = keys.grant("rotated", rule("read"))
+    keys.rotate("rotated", "2026-01-02T00:00:00Z")
+    shown = {
+        "revoked": revoked,
+        "expired": rotated,
+        "unknown_key": new_access_key(),
+        "unknown_key ": "malformed",
+    }
+    answers: list[Answer] = []
+    for expected, key in shown.items():
+        answer = service.send("POST", LOOKUP, NAME, {"X-Service-Name": "claimed"}, key=key)
+        answers.append(answer)
+        event = last(service)
+        assert event["type"] == "access.denied"
+        assert (event["actor"], event["authn"]) == (None, "none")
+        details = event["details"]
+        assert isinstance(details, dict)
+        assert (details["rule"], details["claim"]) == (expected.strip(), "claimed")
+        assert key not in str(service.events("*"))
+    assert {answer.status for answer in answers} == {403}
+    assert {answer.body for answer in answers} == {answers[0].body}
+    assert answers[0].json == FORBIDDEN
+    assert {tuple(sorted(answer.headers.keys())) for answer in answers} == {
+        tuple(sorted(answers[0].headers.keys()))
+    }
+
+
+def test_old_and_new_key_are_valid_side_by_side_until_a_time(service: Service, keys: Keys) -> None:
+    """And both have the same name."""
+    old = keys.grant("rotating", rule("read"))
+    new = keys.rotate("rotating", "2100-01-01T00:00:00Z")
+    for key in (old, new):
+        assert service.send("POST", LOOKUP, NAME, key=key).status != 403
+        assert last(service)["actor"] == "rotating"
+    keys.rotate("rotating", "2026-01-01T00:00:00Z")
+    assert {service.send("POST", LOOKUP, NAME, key=key).status for key in (old, new)} == {403}
+
+
+def test_a_change_is_in_force_on_every_process_at_once(service: Service, keys: Keys) -> None:
+    """Whichever worker is asked, it is asked after the change."""
+    key = keys.grant("changing", rule("read"))
+    for _ in range(6):
+        assert service.send("POST", LOOKUP, NAME, key=key).status != 403
+    keys.change("changing", rule("read", host="db-*"))
+    for _ in range(6):
+        assert service.send("POST", LOOKUP, NAME, key=key).status == 403
+        assert service.send("POST", LOOKUP, {**NAME, "host": "db-1"}, key=key).status != 403
+    position = keys.revoke("changing")
+    for _ in range(4):
+        assert service.send("POST", LOOKUP, {**NAME, "host": "db-1"}, key=key).status == 403
+    opened = f"actor = 'changing' AND type = 'credential.read' AND position > {position}"
+    assert service.events("position", opened) == []
+
+
+def test_an_auditors_right_opens_auditors_paths(service: Service, keys: Keys) -> None:
+    """Without hosts; and ends with the grant, though nothing of it is an event."""
+    key = keys.grant("auditing", {"allow": ["audit"]})
+    assert service.send("GET", "/internal/audit/events", key=key).status == 200
+    assert service.send("GET", "/log/checkpoint", key=key).status == 200
+    assert service.send("POST", LOOKUP, NAME, key=key).status == 403
+    keys.revoke("auditing")
+    for _ in range(4):
+        answer = service.send("GET", "/internal/audit/events", key=key)
+        assert (answer.status, answer.json) == (403, FORBIDDEN)
+
+
+def test_a_key_may_be_bound_to_networks(service: Service, keys: Keys) -> None:
+    """From elsewhere it opens nothing."""
+    near = keys.grant("near", rule("read", networks=["127.0.0.0/8"]))
+    far = keys.grant("far", rule("read", networks=["192.0.2.0/24", "2001:db8::/32"]))
+    assert service.send("POST", LOOKUP, NAME, key=near).status != 403
+    assert service.send("POST", LOOKUP, NAME, key=far).status == 403
+    details = last(service)["details"]
+    assert isinstance(details, dict)
+    assert details["rule"] == "network"
+
+
+def test_a_rule_can_demand_a_reason(service: Service, keys: Keys) -> None:
+    """403 reason_required without one; with one, it is in the event."""
+    key = keys.grant("reasoned", rule("read", reason=True))
+    answer = service.send("POST", LOOKUP, NAME, key=key)
+    assert (answer.status, answer.json["reason"]) == (403, "reason_required")
+    assert last(service)["error"] == "reason_required"
+    given = {"X-Access-Reason": "CHG-4711"}
+    assert service.send("POST", LOOKUP, NAME, given, key=key).status != 403
+    assert last(service)["reason"] == "CHG-4711"
+
+
+def test_two_keys_in_one_request_are_refused(service: Service, keys: Keys) -> None:
+    """Even where each would do, and even where they are the same."""
+    key = keys.grant("twice", rule("read"))
+    for first, second in ((key, key), (INTERNAL_KEY, key), (key, INTERNAL_KEY)):
+        both = {"Authorization": f"Bearer {second}"}
+        answer = service.send("POST", LOOKUP, NAME, both, key=first)
+        assert (answer.status, answer.json) == (403, FORBIDDEN)
+
+
+@pytest.mark.usefixtures("keys")
+def test_the_shared_keys_still_work_and_are_refused_by_name(service: Service) -> None:
+    """What they do not open is an event that says which key it was."""
+    assert service.lookup(**NAME).status != 403
+    answer = service.send("POST", LOOKUP, NAME, key=AUDITOR_KEY)
+    assert answer.json == FORBIDDEN
+    event = last(service)
+    assert (event["actor"], event["authn"]) == (None, "auditor_key")
+
+
+def test_the_internal_key_can_be_switched_off(cluster: Cluster) -> None:
+    """Then it opens nothing, and need not be set; grants go on working."""
+    off = {"INTERNAL_KEY_OFF": "true"}
+    with fresh_database(cluster, TEMPLATE) as database, folder() as place:
+        with serving(database.service_url, place / "log", settings=off) as service:
+            service.database = database
+            assert service.lookup(**NAME).status == 403
+            key = Keys(service).grant("alone", rule("read"))
+            assert service.send("POST", LOOKUP, NAME, key=key).status == 404
+        unset = {**off, "INTERNAL_KEY": ""}
+        with serving(database.service_url, place / "log", settings=unset) as service:
+            assert service.send("POST", LOOKUP, NAME, key="").status == 403
+            assert service.send("POST", LOOKUP, NAME, key=key).status == 404
+
+
+def test_the_database_away_keys_are_judged_and_requests_get_503(fresh: Service) -> None:
+    """A key that is known and allowed gets 503, one that is refused its 403; then all is told."""
+    keys = Keys(fresh)
+    key = keys.grant("away", rule("read"))
+    for _ in range(8):
+        assert fresh.send("POST", LOOKUP, NAME, key=key).status == 404
+    with fresh.database.owner() as connection:
+        connection.execute("ALTER ROLE service_login CONNECTION LIMIT 0")
+        connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'service_login'"
+        )
+        try:
+            assert fresh.send("POST", LOOKUP, NAME, key=key).status == 503
+            refused = [fresh.send("POST", LOOKUP, NAME, key="wrong").status for _ in range(9)]
+            assert fresh.send("POST", LOOKUP, {**NAME, "host": "db"}, key=key).status == 403
+        finally:
+            connection.execute("ALTER ROLE service_login CONNECTION LIMIT -1")
+    assert refused == [403] * 9
+    assert _told(fresh, 10) == 10
+
+
+def _told(service: Service, expected: int) -> int:
+    """How many refusals the record tells of, once it tells of so many."""
+    give_up = time.monotonic() + 40
+    query = """
+        SELECT count(*) FILTER (WHERE type = 'access.denied')
+               + coalesce(sum((details ->> 'count')::bigint)
+                          FILTER (WHERE type = 'access.counted'), 0) FROM ledger.events"""
+    told = 0
+    while told < expected and time.monotonic() < give_up:
+        ((told,),) = service.database.fetch(query)
+        time.sleep(0.2)
+    return int(told)
+
+
+def test_of_a_flood_the_first_few_are_events_and_the_rest_is_counted(fresh: Service) -> None:
+    """Exactly, over all processes, once they have ended; and the log stays as short."""
+    for _ in range(200):
+        assert fresh.send("POST", LOOKUP, NAME, key="wrong").status == 403
+    os.kill(fresh.pid, signal.SIGTERM)
+    assert _told(fresh, 200) == 200
+    assert len(fresh.events("position", "type = 'access.denied'")) <= 10
+    counting = fresh.events("position", "type = 'access.counting'")
+    assert len(counting) == len(fresh.events("position", "type = 'access.counted'")) <= 2
+    lines = [line for line in fresh.log.read_text().splitlines() if "forbidden" in line]
+    assert len(lines) <= 10
+
+
+def test_a_key_that_was_just_granted_is_let_in_during_a_flood(fresh: Service) -> None:
+    """Within seconds, from the very source of the flood, on processes that do nothing else."""
+    for _ in range(60):
+        assert fresh.send("POST", LOOKUP, NAME, key="wrong").status == 403
+    key = Keys(fresh).grant("late", rule("read"))
+    give_up, opened = time.monotonic() + 20, 0
+    while opened < 8 and time.monotonic() < give_up:
+        opened += fresh.send("POST", LOOKUP, NAME, key=key).status == 404
+        time.sleep(0.05)
+    assert opened == 8
+
+
+def test_a_count_that_died_with_its_process_shows_as_unknown(fresh: Service) -> None:
+    """That counting began is durable before anything is only counted."""
+    for _ in range(60):
+        assert fresh.send("POST", LOOKUP, NAME, key="wrong").status == 403
+    began = fresh.events("position, details", "type = 'access.counting'")
+    assert {row[1]["source"] for row in began} == {"127.0.0.1"}
+    os.kill(fresh.pid, signal.SIGSTOP)  # so that no worker is made anew
+    for worker in fresh.workers():
+        os.kill(worker, signal.SIGKILL)
+    os.kill(fresh.pid, signal.SIGCONT)
+    counted = fresh.events("details", "type = 'access.counted'")
+    told = {row[0]["counting"] for row in counted}
+    assert {row[0] for row in began} - told
