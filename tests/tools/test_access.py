@@ -4,9 +4,20 @@ import json
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from secrets_broker.ledger.access import Grant
 from secrets_broker.ledger.access_key import digest, is_well_formed
-from tests.conftest import Database
+from secrets_broker.ledger.events import Subject
+from secrets_broker.ledger.grants import Grants, judge
+from secrets_broker.ledger.keyring import Keyring
+from secrets_broker.ledger.rights import Request, Rights, Rule
+from secrets_broker.projections.whatif import refused_by
+from tests.conftest import KMS_KEY, Database
+from tests.ledger.helpers import lookup, record, upsert
+from tests.ledger.test_grants import apply, at
+from tests.ledger.test_rights import addresses, hosts, purposes, rules
 from tests.tools.test_commands import run, settings
 
 GRANT = ("access", "grant", "deploy", "--allow", "read", "--host", "web-*", "--purpose", "ssh")
@@ -96,16 +107,96 @@ def test_what_cannot_be_meant_is_refused(
 
 def test_rules_come_from_a_file_in_their_order(database: Database, tmp_path: Path) -> None:
     """Several of them, each with its own networks and its own demand for a reason."""
-    rules = [
+    written = [
         {"allow": ["read"], "hosts": ["prod-*"], "purposes": ["*"], "reason": True},
         {"allow": ["read", "write"], "hosts": ["*"], "purposes": ["ssh"]},
     ]
-    (tmp_path / "rules.json").write_text(json.dumps(rules))
-    given = ("access", "grant", "x", "--rules", "rules.json", "--rate", "600/m")
+    (tmp_path / "rules.json").write_text(json.dumps(written))
+    granted = ("access", "grant", "x", "--rules", "rules.json", "--rate", "600/m")
     more = ("--host-limit", "100/h", "--expires", "90d", "--certificate")
-    done = run(*given, *more, cwd=tmp_path, env=settings(database))
+    done = run(*granted, *more, cwd=tmp_path, env=settings(database))
     assert (done.returncode, done.stdout) == (0, "")
     ((details,),) = database.fetch("SELECT details FROM ledger.events")
     assert [rule["hosts"] for rule in details["rules"]] == [["prod-*"], ["*"]]
     assert (details["requests"], details["hosts"]) == ([600, 60], [100, 3600])
     assert (details["certificate"], "sha256" in details) == (True, False)
+
+
+EXPLAINED = [
+    (("read", "web-1", "ssh", "--ip", "10.0.0.1"), 0, "allowed by rule 2"),
+    (("read", "web-1", "rdp", "--ip", "10.0.0.1"), 1, "forbidden: no rule fits; the nearest one"),
+    (("write", "web-1", "ssh"), 1, "fails at the operation"),
+    (("read", "db-1", "ssh", "--ip", "10.0.0.1"), 1, "fails at the host"),
+    (("read", "web-1", "ssh", "--ip", "192.0.2.1"), 1, "fails at the network"),
+    (("read", "prod-1", "ssh"), 1, "needs an X-Access-Reason, by rule 1"),
+    (("read", "prod-1", "ssh", "--reason", "CHG"), 0, "allowed by rule 1"),
+]
+
+
+def test_explain_says_by_which_rule(database: Database, tmp_path: Path) -> None:
+    """The judgement is the service's own; nothing is recorded."""
+    env = settings(database)
+    written = [
+        {"allow": ["read"], "hosts": ["prod-*"], "purposes": ["*"], "reason": True},
+        {"allow": ["read"], "hosts": ["web-*"], "purposes": ["ssh"], "networks": ["10.0.0.0/8"]},
+    ]
+    (tmp_path / "rules.json").write_text(json.dumps(written))
+    run("access", "grant", "deploy", "--rules", "rules.json", cwd=tmp_path, env=env)
+    for arguments, status, text in EXPLAINED:
+        done = run("access", "explain", "deploy", *arguments, cwd=tmp_path, env=env)
+        assert (done.returncode, text in done.stdout) == (status, True), done
+    run("access", "revoke", "deploy", cwd=tmp_path, env=env)
+    asked = ("access", "explain", "deploy", "read", "web-1", "ssh", "--json")
+    found = json.loads(run(*asked, cwd=tmp_path, env=env).stdout)
+    assert (found["allowed"], found["refused_by"], found["rule"]) == (False, "revoked", None)
+    assert (
+        "never granted" in run("access", "explain", "nobody", "read", cwd=tmp_path, env=env).stderr
+    )
+    assert database.fetch("SELECT count(*) FROM ledger.events") == [(2,)]
+
+
+def test_replay_lists_what_would_have_been_refused(database: Database, tmp_path: Path) -> None:
+    """Of what was asked over HTTP, by whoever it was; and says so by its exit status."""
+    env = settings(database)
+    record(
+        database,
+        Keyring.from_kms_keys(KMS_KEY),
+        *(upsert("web-1"), lookup("web-1"), lookup("web-1"), lookup("db-1")),
+    )
+    rights = ("--allow", "read,write", "--host", "web-*", "--purpose", "ssh")
+    narrow = ("access", "replay", "tester", *rights, "--json")
+    done = run(*narrow, cwd=tmp_path, env=env)
+    (line,) = map(json.loads, done.stdout.splitlines())
+    assert (done.returncode, "1 of 4 requests" in done.stderr) == (1, True)
+    assert (line["host"], line["rule"], line["count"], line["operation"]) == (
+        "db-1",
+        "host",
+        1,
+        "read",
+    )
+    assert line["last_position"] == 3
+    wide = run("access", "replay", "tester", *rights, "--host", "db-*", cwd=tmp_path, env=env)
+    assert (wide.returncode, "of 4 requests" in wide.stdout) == (0, True)
+    (tmp_path / "set.json").write_text(json.dumps({"other": {"rules": [{"allow": ["audit"]}]}}))
+    nobody = run("access", "replay", "--grants", "set.json", "--json", cwd=tmp_path, env=env)
+    assert {json.loads(text)["rule"] for text in nobody.stdout.splitlines()} == {"no_grant"}
+    run("access", "grant", "tester", *rights, cwd=tmp_path, env=env)
+    now = run("access", "replay", "--json", cwd=tmp_path, env=env)
+    assert [json.loads(text)["host"] for text in now.stdout.splitlines()] == ["db-1"]
+
+
+@given(
+    st.lists(st.tuples(hosts, purposes, addresses, st.booleans()), min_size=1, max_size=8),
+    st.lists(rules, min_size=1, max_size=3).map(tuple),
+)
+def test_replay_judges_as_the_service_does(
+    asked: list[tuple[str, str, str | None, bool]], given_rules: tuple[Rule, ...]
+) -> None:
+    """Whatever a grant with these rules would have refused, and nothing else."""
+    rights = Rights(rules=given_rules)
+    grants = apply(Grants(), Grant(grantee="x", id="0" * 16, sha256="0" * 64, rights=rights), 0, 0)
+    for host, purpose, ip, has_reason in asked:
+        reason = "why" if has_reason else None
+        request = Request("read", at(1), host, purpose, ip, reason)
+        refusal = judge(grants, Subject(sha256="0" * 64), request)
+        assert refused_by(rights, request) == (refusal.rule if refusal else None)

@@ -1,5 +1,9 @@
 """`secrets-broker access`: who may do what."""
 
 from secrets_broker.tools.access.command import access
+from secrets_broker.tools.access.try_out import explain, replay_grants
+
+access.add_command(explain)
+access.add_command(replay_grants)
 
 __all__ = ["access"]

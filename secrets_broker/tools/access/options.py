@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -56,22 +56,27 @@ class RightsOptions:
     rate: str | None
     host_limit: str | None
 
+    @property
+    def given(self) -> bool:
+        """Whether there was any option at all."""
+        return any(getattr(self, field.name) for field in fields(self))
+
     def rights(self) -> Rights:
         """The rights; raises InvalidCommandError, or click.UsageError."""
-        fields = {
+        given = {
             "rules": self._rules(),
             "expires_at": later("expires", self.expires) if self.expires else None,
             "requests": _limit("rate", self.rate),
             "hosts": _limit("host-limit", self.host_limit),
         }
-        return parse(Rights, fields)
+        return parse(Rights, given)
 
     def _rules(self) -> Any:
         given = (self.allow, self.hosts, self.purposes, self.networks, self.require_reason)
         if self.rules_file is not None:
             if any(given):
                 raise click.UsageError("--rules stands for itself: put the rest into the file")
-            return _read(self.rules_file)
+            return read_json(self.rules_file)
         if not self.allow:
             raise click.UsageError("--allow is required, or --rules; see --help")
         return [
@@ -110,10 +115,9 @@ def _limit(field: str, text: str | None) -> tuple[int, int] | None:
     return int(match[1]), int(match[2] or 1) * _SECONDS[match[3]]
 
 
-def _read(path: Path) -> Any:
+def read_json(path: Path) -> Any:
+    """What a file of rules or grants holds; raises InvalidCommandError."""
     try:
         return json.loads(path.read_text())
     except (OSError, ValueError):
-        raise InvalidCommandError(
-            FieldError("rules", f"{path} cannot be read as JSON: a list of rules belongs there")
-        ) from None
+        raise InvalidCommandError(FieldError("", f"{path} cannot be read as JSON")) from None
