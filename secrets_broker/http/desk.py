@@ -13,10 +13,10 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from secrets_broker.http.flood import Flood, Window, source_of
+from secrets_broker.http.flood import Flood, Source, Window, source_of
 from secrets_broker.ledger.access import Enter
 from secrets_broker.ledger.commands import Command, Record
-from secrets_broker.ledger.denial import asked
+from secrets_broker.ledger.denial import UNKNOWN, asked
 from secrets_broker.ledger.encoding import rfc3339
 from secrets_broker.ledger.errors import LedgerUnavailableError
 from secrets_broker.ledger.events import ACCESS_COUNTED, ACCESS_COUNTING, Context, Subject
@@ -26,7 +26,6 @@ from secrets_broker.ledger.rights import Refusal
 from secrets_broker.ledger.writer import Writer
 
 _TELL_EACH_SECONDS: Final = 1.0
-_SERVICE: Final = Context(actor=None, authn="none")
 
 
 class RefusedError(Exception):
@@ -183,5 +182,8 @@ class Desk:
                 return
             self._untold.pop(0)
 
-    async def _record(self, kind: str, **details: Any) -> int:
-        return (await self._writer.submit(Record(type=kind, details=details), _SERVICE)).position
+    async def _record(self, kind: str, source: Source, **details: Any) -> int:
+        command = Record(type=kind, details={"source": source, **details})
+        single = source is not None and "/" not in source
+        context = Context(actor=None, authn=UNKNOWN, ip=source if single else None)
+        return (await self._writer.submit(command, context)).position

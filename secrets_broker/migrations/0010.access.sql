@@ -27,17 +27,20 @@ SELECT position AS id,
            WHEN 'access.imported' THEN details ->> 'access_type'
            ELSE 'denied'
        END AS access_type,
-       ok AND type NOT LIKE 'access.count%' AS success,
+       ok AND type NOT IN ('access.counting', 'access.counted') AS success,
        CASE type
            WHEN 'access.imported' THEN details ->> 'error_message'
            WHEN 'access.denied' THEN concat_ws(': ', error, details ->> 'rule')
-           WHEN 'access.counting' THEN 'refusals are only counted from here on'
-           WHEN 'access.counted' THEN format('%s refusals from %s to %s', details ->> 'count',
-                                             details ->> 'first_at', details ->> 'last_at')
+           WHEN 'access.counting' THEN concat(
+               'refusals are only counted from here on: ',
+               coalesce(details ->> 'source', 'all other sources'))
+           WHEN 'access.counted' THEN concat(
+               details ->> 'count', ' refusals from ', details ->> 'first_at',
+               ' to ', details ->> 'last_at', ': ',
+               coalesce(details ->> 'source', 'all other sources'))
            ELSE error
        END AS error_message,
-       CASE WHEN type LIKE 'access.count%' THEN (details ->> 'source')::inet ELSE ip::inet END
-           AS ip_address,
+       ip::inet AS ip_address,
        -- The very expression that events_accessed_at indexes.
        coalesce(occurred_at, at) AS accessed_at,
        version,

@@ -4,6 +4,9 @@ import json
 from typing import Any, Final
 
 from secrets_broker.ledger.events import (
+    ACCESS_COUNTED,
+    ACCESS_COUNTING,
+    ACCESS_DENIED,
     ACCESS_IMPORTED,
     CREATED,
     DELETED,
@@ -13,35 +16,52 @@ from secrets_broker.ledger.events import (
     Event,
 )
 
-_DENIED: Final = "access.denied"
 _WORDS: Final = {
     READ: "read",
     CREATED: "create",
     UPDATED: "update",
     DELETED: "delete",
     ERASED: "erase",
+    ACCESS_COUNTING: "denied",
+    ACCESS_COUNTED: "denied",
 }
+_COUNTS: Final = frozenset({ACCESS_COUNTING, ACCESS_COUNTED})
 
 
 def is_access(event: Event) -> bool:
     """Tell whether the view has a line of this event."""
-    return event.type in _WORDS or event.type in (_DENIED, ACCESS_IMPORTED)
+    return event.type in _WORDS or event.type in (ACCESS_DENIED, ACCESS_IMPORTED)
 
 
 def access_type(event: Event) -> str | None:
     """Its access_type."""
-    match event.type:
-        case "access.denied":
-            return _text_of(event, "operation")
-        case "access.imported":
-            return _text_of(event, "access_type")
-        case _:
-            return _WORDS[event.type]
+    if event.type == ACCESS_DENIED:
+        return _text_of(event, "operation")
+    if event.type == ACCESS_IMPORTED:
+        return _text_of(event, "access_type")
+    return _WORDS[event.type]
+
+
+def success(event: Event) -> bool:
+    """Its success: refusals that were counted are none, though their event is ok."""
+    return event.ok and event.type not in _COUNTS
 
 
 def error_message(event: Event) -> str | None:
     """Its error_message."""
-    return _text_of(event, "error_message") if event.type == ACCESS_IMPORTED else event.error
+    source = _text_of(event, "source") or "all other sources"
+    match event.type:
+        case "access.imported":
+            return _text_of(event, "error_message")
+        case "access.denied":
+            return ": ".join(filter(None, (event.error, _text_of(event, "rule"))))
+        case "access.counting":
+            return f"refusals are only counted from here on: {source}"
+        case "access.counted":
+            count, *span = (_text_of(event, key) or "" for key in ("count", "first_at", "last_at"))
+            return f"{count} refusals from {span[0]} to {span[1]}: {source}"
+        case _:
+            return event.error
 
 
 def _text_of(event: Event, key: str) -> str | None:

@@ -18,7 +18,7 @@ from secrets_broker.ledger.encoding import canonical_json
 from secrets_broker.ledger.entries import Row
 from secrets_broker.ledger.events import Event
 from secrets_broker.ledger.merkle import TILE_WIDTH, Node
-from secrets_broker.tools.export.access_log import access_type, error_message, is_access
+from secrets_broker.tools.export.access_log import access_type, error_message, is_access, success
 from secrets_broker.tools.export.folder import Folder
 
 RANGE: Final = TILE_WIDTH**2
@@ -60,7 +60,6 @@ _SCHEMAS: Final = {"events": EVENTS, "access_log": ACCESS_LOG}
 _FROM_EVENTS: Final = {
     "id": "position",
     "accessed_by": "actor",
-    "success": "ok",
     "ip_address": "ip",
 }
 # What hardly repeats would only fill a dictionary.
@@ -179,6 +178,7 @@ def _access_log(table: Any, events: Sequence[Event]) -> Any:
     lines = [event for event in events if is_access(event)]
     made = {
         "access_type": pa.array([access_type(line) for line in lines], pa.string()),
+        "success": pa.array([success(line) for line in lines], pa.bool_()),
         "error_message": pa.array([error_message(line) for line in lines], pa.string()),
         "accessed_at": pc.coalesce(chosen["occurred_at"], chosen["at"]),
     }

@@ -13,10 +13,19 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from secrets_broker.ledger.commands import Command, ImportAccess
+from secrets_broker.ledger.commands import Command, ImportAccess, Record
 from secrets_broker.ledger.connection import connect
+from secrets_broker.ledger.encoding import rfc3339
 from secrets_broker.ledger.entries import Row, read_rows
-from secrets_broker.ledger.events import ACCESS_IMPORTED, Context, Event
+from secrets_broker.ledger.events import (
+    ACCESS_COUNTED,
+    ACCESS_COUNTING,
+    ACCESS_IMPORTED,
+    NO_KEY,
+    Context,
+    Event,
+    Subject,
+)
 from secrets_broker.ledger.keyring import Keyring
 from secrets_broker.ledger.merkle import Node
 from secrets_broker.tools.export.access_log import access_type
@@ -67,6 +76,8 @@ contexts = st.builds(
     Context,
     actor=st.none() | texts,
     authn=st.sampled_from(["internal_key", "none"]),
+    subject=st.none() | st.just(Subject(problem=NO_KEY)),
+    claim=st.none() | texts,
     ip=st.none() | st.ip_addresses().map(str),
     request_id=st.none() | texts,
     reason=st.none() | texts,
@@ -96,7 +107,17 @@ def table(folder: Path, kind: str) -> list[tuple[Any, ...]]:
     return [tuple(row.values()) for row in found.to_pylist()]
 
 
-any_command: st.SearchStrategy[Command] = commands | imports
+counts = st.builds(
+    Record,
+    type=st.sampled_from([ACCESS_COUNTING, ACCESS_COUNTED]),
+    details=st.fixed_dictionaries(
+        {"source": st.none() | texts},
+        optional={
+            name: details_values | times.map(rfc3339) for name in ("count", "first_at", "last_at")
+        },
+    ),
+)
+any_command: st.SearchStrategy[Command] = commands | imports | counts
 
 
 @settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
