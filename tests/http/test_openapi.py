@@ -18,6 +18,7 @@ from secrets_broker.http.doors import Doors, is_protected
 from secrets_broker.http.health import DETAILS
 from secrets_broker.ledger.commands import Delete, Lookup, Upsert
 from secrets_broker.ledger.keyring import Keyring
+from secrets_broker.ledger.rights import REFUSALS
 from secrets_broker.ledger.writer import Writer
 from secrets_broker.projections import due
 from secrets_broker.projections.host_credentials import HostCredentials
@@ -171,6 +172,7 @@ def test_every_reason_is_described(description: Any) -> None:
         "internal_error",
         "ledger_unavailable",
         "outcome_unknown",
+        *REFUSALS,
     }
     assert set(description["components"]["schemas"]["Error"]["properties"]["reason"]["enum"]) == (
         reasons
