@@ -21,7 +21,8 @@ from secrets_broker.ledger.encoding import rfc3339
 from secrets_broker.ledger.errors import LedgerUnavailableError
 from secrets_broker.ledger.events import ACCESS_COUNTED, ACCESS_COUNTING, Context, Subject
 from secrets_broker.ledger.fold import Outcome
-from secrets_broker.ledger.grants import Granted, judge
+from secrets_broker.ledger.grants import Granted
+from secrets_broker.ledger.quota import judge
 from secrets_broker.ledger.rights import Refusal
 from secrets_broker.ledger.writer import Writer
 
@@ -101,7 +102,7 @@ class Desk:
         if context.subject is None:
             return None
         request = asked(command, context, datetime.now(UTC))
-        return judge(self._writer.grants, context.subject, request)
+        return judge(self._writer.grants, self._writer.meters, context.subject, request)
 
     async def _refuse(
         self, command: Command | Enter, context: Context, early: Refusal

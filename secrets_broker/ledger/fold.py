@@ -41,6 +41,7 @@ from secrets_broker.ledger.events import (
 from secrets_broker.ledger.grants import Grants
 from secrets_broker.ledger.keyring import ACTIVE, PREPARED, DataKey, Kek, Keyring
 from secrets_broker.ledger.projection import Change, Row
+from secrets_broker.ledger.quota import Meters, Use, judge
 from secrets_broker.ledger.rights import Refusal
 from secrets_broker.ledger.seen import Seen
 
@@ -60,6 +61,7 @@ class Snapshot:
     data_keys: dict[str, DataKey] = field(default_factory=dict, repr=False)
     rows: dict[Name, Row] = field(default_factory=dict, repr=False)
     grants: Grants = field(default_factory=Grants, repr=False)
+    meters: Meters = field(default_factory=Meters, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +102,7 @@ class Fold:
         self._rows = dict(snapshot.rows)
         self._keys = dict(snapshot.data_keys)
         self._grants = snapshot.grants
+        self._meters = snapshot.meters
 
     def take(self, command: Command, context: Context) -> Outcome:
         """Append the command's event; raises InvalidCommandError, and then appends nothing.
@@ -119,6 +122,7 @@ class Fold:
         sealed = self._seal(decision, name, state)
         event = self._event(decision, context, name, sealed)
         self._record(event, encode_entry(event), name, state, sealed)
+        self._meter(command, context, position)
         outcome = Outcome(position, decision.error, decision.credential_id, decision.version)
         if isinstance(command, Lookup) and isinstance(opened, Content) and outcome.error is None:
             return replace(outcome, content=opened)
@@ -132,7 +136,14 @@ class Fold:
     def _judge(self, command: Command | Enter, context: Context) -> Refusal | None:
         if context.subject is None:
             return None
-        return granting.judge(self._grants, context.subject, asked(command, context, self._at))
+        request = asked(command, context, self._at)
+        return judge(self._grants, self._meters, context.subject, request)
+
+    def _meter(self, command: Command, context: Context, position: int) -> None:
+        granted = self._grants.of(context.subject) if context.subject else None
+        if granted is not None:
+            host = command.host if isinstance(command, Lookup) else None
+            self._meters.add(granted.id, Use(position, self._at, host))
 
     def _refuse(self, command: Command | Enter, context: Context, refusal: Refusal) -> Outcome:
         position = self.append.position

@@ -10,7 +10,7 @@ statement the tag is ROLLBACK with no error, and a cancelled wait for a standby 
 a warning.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -31,8 +31,10 @@ from secrets_broker.ledger.fold import Snapshot
 from secrets_broker.ledger.grants import Grants
 from secrets_broker.ledger.keyring import DataKey
 from secrets_broker.ledger.projection import Projection
+from secrets_broker.ledger.quota import Meters
 from secrets_broker.ledger.round_trip import RoundTrips, Statement
 from secrets_broker.ledger.seen import Seen
+from secrets_broker.ledger.usage import add_uses, unseen_uses
 
 _log = structlog.get_logger(__name__)
 
@@ -163,8 +165,12 @@ class Store:
         """For a tool's own statements between `read` and `append`."""
         return self._connection
 
-    async def read(self, names: Iterable[Name], seen: Seen) -> Snapshot:
+    async def read(
+        self, names: Iterable[Name], seen: Seen, meters: Meters | None = None
+    ) -> Snapshot:
         """Begin, take the lock, and read all that the batch needs, in one round trip.
+
+        `meters` take in what was used meanwhile; where there are none, that costs nothing.
 
         Raises LedgerMismatchError, TooFarBehindError, or psycopg.Error; nothing is written.
         """
@@ -176,6 +182,7 @@ class Store:
             _LOCK,
             Statement(_HEAD, (b"%d" % seen.overlap, b"%d" % MAX_UNSEEN)),
             Statement(self._named, (wanted,)),
+            *self._unseen_uses(meters),
         )
         (clock, position, last_at, keks, unseen, generation), *_ = answer.rows[2]
         size = 0 if position is None else position + 1
@@ -183,10 +190,19 @@ class Store:
             raise TooFarBehindError
         await self._read_grants(-1 if generation is None else generation)
         caught_up = seen.catch_up(size, _leaves(unseen))
-        snapshot = Snapshot(clock, last_at, caught_up, keks or {}, grants=self.grants)
+        snapshot = Snapshot(
+            clock, last_at, caught_up, keks or {}, grants=self.grants, meters=meters or Meters()
+        )
         for record in answer.rows[3]:
             self._take(record, snapshot)
+        for uses in answer.rows[4:]:
+            add_uses(snapshot.meters, self.grants, uses, size)
         return snapshot
+
+    def _unseen_uses(self, meters: Meters | None) -> Iterator[Statement]:
+        if meters and meters.by_id:
+            metered = [self.grants.by_id[id_] for id_ in meters.by_id]
+            yield unseen_uses(meters.size, 2 * MAX_UNSEEN, metered)  # they may lag by a batch
 
     async def _read_grants(self, generation: int) -> None:
         if generation == self.grants.generation:

@@ -8,8 +8,8 @@ recorded.
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -17,7 +17,7 @@ import psycopg
 import structlog
 
 from secrets_broker.ledger.access import Enter
-from secrets_broker.ledger.commands import Command
+from secrets_broker.ledger.commands import Command, Name
 from secrets_broker.ledger.continuity import PUBLISHED, Continuity
 from secrets_broker.ledger.errors import (
     FieldError,
@@ -31,15 +31,17 @@ from secrets_broker.ledger.errors import (
 )
 from secrets_broker.ledger.events import Context
 from secrets_broker.ledger.fold import Fold, Outcome, Snapshot
-from secrets_broker.ledger.grants import Grants
+from secrets_broker.ledger.grants import Granted, Grants
 from secrets_broker.ledger.kek_loader import KekLoader
 from secrets_broker.ledger.keks import check_keys
 from secrets_broker.ledger.keyring import Keyring
 from secrets_broker.ledger.kms.provider import Provider
 from secrets_broker.ledger.projection import Projection
+from secrets_broker.ledger.quota import Meters, is_limited
 from secrets_broker.ledger.right_edge import check_contains, load_seen
 from secrets_broker.ledger.seen import Seen
 from secrets_broker.ledger.store import Store, TooFarBehindError
+from secrets_broker.ledger.usage import load_uses
 
 _log = structlog.get_logger(__name__)
 
@@ -79,6 +81,7 @@ class Writer:
         self._continuity = continuity
         self.grants = Grants()
         """As of the last batch that this process began: what a request is judged by in advance."""
+        self.meters = Meters()
         self._waiting: deque[_Waiting] = deque()
         self._queued = 0  # commands in `_waiting`
         self._wake = asyncio.Event()
@@ -245,17 +248,39 @@ class Writer:
         return results
 
     async def _read(self, store: Store, batch: Sequence[_Waiting]) -> Snapshot:
-        named = {command.name for waiting in batch for command, _ in waiting.requests}
-        names = [name for name in named if name]
+        requests = [request for waiting in batch for request in waiting.requests]
+        names = [name for name in {command.name for command, _ in requests} if name]
+        snapshot = await self._snapshot(store, names)
+        while unmetered := self._unmetered(context for _, context in requests):
+            # The lock is given back, as above: what a grant was used for may be long.
+            await store.give_up()
+            for granted in unmetered:
+                self.meters.start(granted, *await load_uses(store.connection, granted))
+            snapshot = await self._snapshot(store, names)
+        return snapshot
+
+    async def _snapshot(self, store: Store, names: Sequence[Name]) -> Snapshot:
         try:
-            snapshot = await store.read(names, self._seen)
+            snapshot = await store.read(names, self._seen, self.meters)
         except TooFarBehindError:
             # The lock is given back first: others need not wait for this process to catch up.
             await store.give_up()
+            self.meters = Meters()
             self._seen = await self._caught_up(store)
-            snapshot = await store.read(names, self._seen)
-        self.grants = snapshot.grants
-        return snapshot
+            snapshot = await store.read(names, self._seen, self.meters)
+        if snapshot.grants is not self.grants:
+            self.grants, self.meters = snapshot.grants, Meters()  # limits may be others, too
+        return replace(snapshot, meters=self.meters)
+
+    def _unmetered(self, contexts: Iterable[Context]) -> list[Granted]:
+        """The grants with limits whose use is not known, of those who ask."""
+        asking = (self.grants.of(context.subject) for context in contexts if context.subject)
+        found = {granted.id: granted for granted in asking if granted}
+        return [
+            granted
+            for granted in found.values()
+            if is_limited(granted.rights) and granted.id not in self.meters.by_id
+        ]
 
     async def _caught_up(self, store: Store) -> Seen:
         known = self._seen
@@ -295,6 +320,7 @@ class Writer:
 
     async def _disconnect(self) -> None:
         store, self._store = self._store, None
+        self.meters = Meters()  # they may have counted what was not committed
         if store:
             await store.close()
 

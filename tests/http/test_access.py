@@ -18,7 +18,7 @@ from secrets_broker.projections import granting
 from secrets_broker.tools.postgres import Cluster
 from tests.conftest import AUDITOR_KEY, INTERNAL_KEY, KMS_KEY, TEMPLATE, fresh_database
 from tests.http.client import DELETE, LOOKUP, UPSERT, Answer, Service
-from tests.http.conftest import folder, serving
+from tests.http.conftest import WORKERS, folder, serving
 from tests.ledger.helpers import run
 
 OPERATOR = Context(actor="tester", authn="cli")
@@ -330,3 +330,73 @@ def test_a_count_that_died_with_its_process_shows_as_unknown(fresh: Service) -> 
     counted = fresh.events("details", "type = 'access.counted'")
     told = {row[0]["counting"] for row in counted}
     assert {row[0] for row in began} - told
+
+
+def test_a_limit_of_requests_is_exact_over_all_processes(fresh: Service) -> None:
+    """So many succeed, whichever worker is asked; then 429 with Retry-After, and it is recorded."""
+    key = Keys(fresh).grant("limited", rule("read"), requests=[10, 3600])
+    answers = [fresh.send("POST", LOOKUP, NAME, key=key) for _ in range(16)]
+    statuses = [answer.status for answer in answers]
+    assert statuses == [statuses[0]] * 10 + [429] * 6
+    assert answers[-1].json["reason"] == "rate_limited"
+    assert 3500 < int(answers[-1].headers["Retry-After"]) <= 3600
+    denied = fresh.events("details, error", "actor = 'limited' AND type = 'access.denied'")
+    assert {(row[0]["rule"], row[1]) for row in denied} == {("requests", "rate_limited")}
+    assert 1 <= len(denied) <= 6
+    assert fresh.lookup(**NAME).status == statuses[0]
+
+
+def test_a_limit_holds_across_a_crash(fresh: Service) -> None:
+    """It is counted from the ledger, by whoever comes next; both keys of a grant share it."""
+    service, keys = fresh, Keys(fresh)
+    key = keys.grant("crashing", rule("read"), requests=[3, 3600])
+    for _ in range(2):
+        assert service.send("POST", LOOKUP, NAME, key=key).status != 429
+    for _ in range(2):
+        service.kill_worker()
+        give_up = time.monotonic() + 20
+        while len(service.workers()) < WORKERS and time.monotonic() < give_up:
+            time.sleep(0.05)
+    other = keys.rotate("crashing", "2100-01-01T00:00:00Z")
+    assert service.send("POST", LOOKUP, NAME, key=other).status != 429
+    assert service.send("POST", LOOKUP, NAME, key=key).status == 429
+    assert service.send("POST", LOOKUP, NAME, key=other).status == 429
+
+
+def test_a_limit_of_hosts_stops_a_bulk_read(fresh: Service) -> None:
+    """Distinct ones; those that were read already can be read on."""
+    service, keys = fresh, Keys(fresh)
+    key = keys.grant("bulk", rule("read", "write"), hosts=[3, 3600])
+    statuses = [
+        service.send("POST", LOOKUP, {**NAME, "host": f"web-{number}"}, key=key).status
+        for number in (1, 2, 1, 3, 4, 5, 2, 3)
+    ]
+    assert [status == 429 for status in statuses] == [False] * 4 + [True] * 2 + [False] * 2
+    stored = service.send("POST", UPSERT, {**NAME, "host": "web-9", "password": "pw"}, key=key)
+    assert stored.status == 200
+    denied = service.events("host, details", "actor = 'bulk' AND type = 'access.denied'")
+    assert [(host, details["rule"]) for host, details in denied] == [
+        ("web-4", "hosts"),
+        ("web-5", "hosts"),
+    ]
+
+
+def test_a_limit_opens_again_with_time_and_with_a_change(fresh: Service) -> None:
+    """After Retry-After, or when the rights are changed."""
+    service, keys = fresh, Keys(fresh)
+    key = keys.grant("waiting", rule("read"), requests=[2, 1])
+    answers = [service.send("POST", LOOKUP, NAME, key=key) for _ in range(2)]
+    give_up = time.monotonic() + 30
+    while time.monotonic() < give_up:
+        answers.append(service.send("POST", LOOKUP, NAME, key=key))
+        if len(answers) > 3 and answers[-1].status != 429 and answers[-2].status == 429:
+            break
+        time.sleep(0.02)
+    assert {answer.status for answer in answers[:2]} == {answers[0].status}
+    assert answers[-1].status == answers[0].status
+    service.source = "127.0.2.1"  # where refusals are not only counted yet
+    hard = keys.grant("changed-limit", rule("read"), requests=[1, 86_400])
+    assert service.send("POST", LOOKUP, NAME, key=hard).status != 429
+    assert service.send("POST", LOOKUP, NAME, key=hard).status == 429
+    keys.change("changed-limit", rule("read"))
+    assert service.send("POST", LOOKUP, NAME, key=hard).status != 429

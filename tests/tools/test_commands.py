@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+import click
 import psycopg
 import pytest
 
@@ -241,13 +242,16 @@ def test_settings_that_cannot_be_read_are_told(tmp_path: Path, command: str) -> 
 
 def test_every_command_explains_itself(tmp_path: Path) -> None:
     """--help lists every command, and each of them takes --help and --data-dir."""
-    commands = tuple(main.commands)
     listed = run("--help", cwd=tmp_path)
-    for command in commands:
-        assert f"  {command} " in listed.stdout
-        done = run(command, "--help", cwd=tmp_path)
-        assert (done.returncode, done.stderr) == (0, "")
-        assert "--data-dir" in done.stdout
+    for name, command in main.commands.items():
+        assert f"  {name} " in listed.stdout
+        parts = command.commands if type(command) is click.Group else {}
+        for part in parts:
+            assert f"  {part} " in run(name, "--help", cwd=tmp_path).stdout
+        for words in [[name, part] for part in parts] or [[name]]:
+            done = run(*words, "--help", cwd=tmp_path)
+            assert (done.returncode, done.stderr) == (0, "")
+            assert "--data-dir" in done.stdout
 
 
 @root_only

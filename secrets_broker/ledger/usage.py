@@ -1,0 +1,96 @@
+"""What grants were used for, by SQL: for the meters of those that have limits."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+import msgspec
+from psycopg import AsyncConnection
+
+from secrets_broker.ledger.grants import Granted, Grants
+from secrets_broker.ledger.quota import Meters, Use
+from secrets_broker.ledger.round_trip import Statement
+
+# One entry of an index a row: what one grant did, newest first.
+_OF_GRANT: Final = """
+    SELECT position, at, host, type FROM ledger.events
+    WHERE __who__ AND type LIKE 'credential.%%' AND position >= %(since)s AND position < %(size)s
+"""
+_BY_KEY: Final = "authn = %(authn)s AND (authn LIKE 'access_key:%%' OR authn LIKE 'mtls:%%')"
+_BY_CERTIFICATE: Final = "authn LIKE 'mtls:%%' AND actor = %(name)s"
+_REQUESTS: Final = "SELECT * FROM (__used__ ORDER BY position DESC LIMIT %(most)s) AS used"
+_HOSTS: Final = """
+    SELECT max(position), max(at), host, 'credential.read'
+    FROM (__used__) AS used WHERE type = 'credential.read' GROUP BY host
+"""
+# Times follow positions, and have no index of their own.
+_FIRST_AT: Final = """
+    WITH RECURSIVE search (low, high) AS (
+        SELECT 0::bigint, (SELECT coalesce(max(position) + 1, 0) FROM ledger.events)
+      UNION ALL
+        SELECT CASE WHEN middle.at < now() - %(span)s THEN middle.position + 1 ELSE low END,
+               CASE WHEN middle.at < now() - %(span)s THEN high ELSE middle.position END
+        FROM search JOIN ledger.events AS middle ON middle.position = (low + high) / 2
+        WHERE low < high
+    )
+    SELECT low, (SELECT coalesce(max(position) + 1, 0) FROM ledger.events)
+    FROM search WHERE low >= high
+"""
+# Bounded: who is further behind than this reads from the history instead.
+_UNSEEN: Final = """
+    SELECT position, at, host, type, authn, actor FROM ledger.events
+    WHERE position >= $1 AND position < $1::bigint + $2 AND type LIKE 'credential.%'
+      AND (authn IN (SELECT jsonb_array_elements_text($3::jsonb))
+           OR authn LIKE 'mtls:%' AND actor IN (SELECT jsonb_array_elements_text($4::jsonb)))
+    ORDER BY position
+"""
+
+
+async def load_uses(
+    connection: "AsyncConnection[Any]", granted: Granted
+) -> tuple[int, Sequence[Use]]:
+    """What a grant was used for within its limits' times; and the size of the ledger then."""
+    rights = granted.rights
+    limits = [limit for limit in (rights and rights.requests, rights and rights.hosts) if limit]
+    span = timedelta(seconds=max(limit.seconds for limit in limits))
+    cursor = await connection.execute(_FIRST_AT, {"span": span})
+    ((since, size),) = await cursor.fetchall()
+    values = {
+        "authn": f"access_key:{granted.id}",
+        "name": granted.name,
+        "since": max(since, granted.position),
+        "size": size,
+        "most": rights.requests.most if rights and rights.requests else 0,
+    }
+    used = _OF_GRANT.replace("__who__", _BY_CERTIFICATE if granted.certificate else _BY_KEY)
+    found: dict[int, Use] = {}
+    for query in (_REQUESTS, _HOSTS):
+        cursor = await connection.execute(query.replace("__used__", used).encode(), values)
+        found |= {row[0]: _use(*row) for row in await cursor.fetchall()}
+    return size, [found[position] for position in sorted(found)]
+
+
+def unseen_uses(size: int, most: int, grants: Sequence[Granted]) -> Statement:
+    """The statement for what these grants were used for behind that many events."""
+    keys = [f"access_key:{granted.id}" for granted in grants if not granted.certificate]
+    names = [granted.name for granted in grants if granted.certificate]
+    encode = msgspec.json.encode
+    return Statement(_UNSEEN, (b"%d" % size, b"%d" % most, encode(keys), encode(names)))
+
+
+def add_uses(meters: Meters, grants: Grants, rows: Sequence[Sequence[Any]], size: int) -> None:
+    """Count the rows of `unseen_uses`, which are all there were below that size."""
+    for position, at, host, kind, authn, actor in rows:
+        granted = _granted(grants, authn, actor)
+        if granted is not None:
+            meters.add(granted.id, _use(position, at, host, kind))
+    meters.see(size)
+
+
+def _granted(grants: Grants, authn: str, actor: str | None) -> Granted | None:
+    kind, _, rest = authn.partition(":")
+    return grants.by_id.get(rest) if kind == "access_key" else grants.named(actor or "")
+
+
+def _use(position: int, at: datetime, host: str | None, kind: str) -> Use:
+    return Use(position, at, host if kind == "credential.read" else None)
