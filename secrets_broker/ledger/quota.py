@@ -99,6 +99,15 @@ class Meters:
         meter.size = max(meter.size, size)
         self.by_id[granted.id] = meter
 
+    def still_right(self, before: Grants, after: Grants) -> "Meters":
+        """Those of grants whose rights are what they were; a changed one begins anew."""
+        kept = {
+            grant_id: meter
+            for grant_id, meter in self.by_id.items()
+            if before.by_id[grant_id].rights == after.by_id[grant_id].rights
+        }
+        return Meters(kept)
+
     def judge(self, granted: Granted, request: Request) -> Refusal | None:
         """Say which limit refuses the request; None where there is none, or it is within."""
         meter = self.by_id.get(granted.id)

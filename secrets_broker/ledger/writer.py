@@ -269,7 +269,8 @@ class Writer:
             self._seen = await self._caught_up(store)
             snapshot = await store.read(names, self._seen, self.meters)
         if snapshot.grants is not self.grants:
-            self.grants, self.meters = snapshot.grants, Meters()  # limits may be others, too
+            self.meters = self.meters.still_right(self.grants, snapshot.grants)
+            self.grants = snapshot.grants
         return replace(snapshot, meters=self.meters)
 
     def _unmetered(self, contexts: Iterable[Context]) -> list[Granted]:
