@@ -30,6 +30,7 @@ bench: $(VENV)/dev
 	$(BIN)/python -m bench.export
 	$(BIN)/python -m bench.verify
 	$(BIN)/python -m bench.evidence
+	$(BIN)/python -m bench.access
 
 # After a change of dependencies in pyproject.toml.
 lock: $(VENV)/dev

@@ -1,13 +1,16 @@
 -- wrk's side of a run: arguments are the operation, how many names there are, the
--- key, and for how many milliseconds a connection waits before each request.
+-- key, for how many milliseconds a connection waits before each request, and how many requests
+-- there are at most (0: no such bound).
 -- Every request takes a name at random. The request text is put together by hand, so that the
 -- load generator takes as little as can be of the cores that it shares with the service.
 
-local total, before, middle, after, pause
+local total, before, middle, after, pause, most
+local asked = 0
+local FOR_EVER = 24 * 3600 * 1000
 
 function init(args)
   local operation, key = args[1], args[3]
-  total, pause = tonumber(args[2]), tonumber(args[4])
+  total, pause, most = tonumber(args[2]), tonumber(args[4]), tonumber(args[5])
   math.randomseed(os.time())
   local rest = ""
   if operation == "upsert" then
@@ -26,7 +29,12 @@ function request()
   return before .. middle .. string.format("%07d", math.random(0, total - 1)) .. after
 end
 
+-- wrk asks for a delay once before each request.
 function delay()
+  asked = asked + 1
+  if most > 0 and asked > most then
+    return FOR_EVER
+  end
   return pause
 end
 

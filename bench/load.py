@@ -47,6 +47,9 @@ class Load:
     seconds: int
     per_second: int = 0
     """Over all connections; 0 is as fast as it goes."""
+    key: str = INTERNAL_KEY
+    refusals: int = 0
+    """Exactly so many requests, all of which have to be refused; 0 is no such bound."""
 
 
 def host(number: int) -> str:
@@ -83,14 +86,15 @@ def _store_share(port: int, numbers: Iterable[int]) -> None:
 
 
 def run(service: Service, postmaster: int, load: Load) -> Figures:
-    """Let wrk load the service; raises RuntimeError where any answer was not a 200."""
+    """Let wrk load the service; raises RuntimeError where any answer was not what it has to be."""
     workers, backends = service.workers, machine.children(postmaster)
     before = machine.cpu_seconds(workers), machine.cpu_seconds(backends)
     said = _wrk(service.url, load)
     worker_cpu = machine.cpu_seconds(workers) - before[0]
     database_cpu = machine.cpu_seconds(backends) - before[1]
-    if said["not_ok"] or said["broken"] or not said["requests"]:
-        raise RuntimeError(f"not every request of {load} was answered with 200: {said}")
+    as_wanted = (said["requests"] == load.refusals) if load.refusals else said["requests"] > 0
+    if said["not_ok"] != load.refusals or said["broken"] or not as_wanted:
+        raise RuntimeError(f"not every request of a load was answered as it should be: {said}")
     return Figures(
         requests=said["requests"],
         rate=said["requests"] / (said["microseconds"] / 1e6),
@@ -105,8 +109,9 @@ def _wrk(url: str, load: Load) -> dict[str, int]:
     command = [
         *("wrk", "--threads", "1", "--connections", str(load.connections)),
         *("--duration", f"{load.seconds}s", "--timeout", "10s", "--script", str(SCRIPT), url),
-        *("--", load.operation, str(load.credentials), INTERNAL_KEY),
+        *("--", load.operation, str(load.credentials), load.key),
         str(load.connections * 1_000 // load.per_second if load.per_second else 0),
+        str(load.refusals),
     ]
     output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     said: dict[str, int] = json.loads(output.strip().splitlines()[-1])
