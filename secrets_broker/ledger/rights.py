@@ -87,8 +87,7 @@ class Rights(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         return fields
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(msgspec.Struct, frozen=True):
     """What is judged; a host of None stands for no credential in particular."""
 
     operation: str
@@ -114,8 +113,7 @@ class Refusal:
     """How the caller is known; None where what he presented is no good, or not any more."""
 
 
-@dataclass(frozen=True, slots=True)
-class Fit:
+class Fit(msgspec.Struct, frozen=True):
     """The rule that decides, counted from 1; or the test that the nearest one failed."""
 
     rule: int | None
@@ -138,17 +136,17 @@ def _passed(rule: Rule, request: Request) -> int:
     """How many of the tests the rule passes, in their order, before the first that it fails."""
     if request.operation not in rule.allow:
         return 0
-    if request.host is not None and not any(map(_matcher(request.host), rule.hosts)):
+    if not _fits(request.host, rule.hosts):
         return 1
-    if request.purpose is not None and not any(map(_matcher(request.purpose), rule.purposes)):
+    if not _fits(request.purpose, rule.purposes):
         return 2
     if rule.networks and not _within(request.ip, rule.networks):
         return 3
     return len(_TESTS)
 
 
-def _matcher(text: str) -> Any:
-    return lambda pattern: matches(pattern, text)
+def _fits(text: str | None, patterns: tuple[str, ...]) -> bool:
+    return text is None or any(matches(pattern, text) for pattern in patterns)
 
 
 def matches(pattern: str, text: str) -> bool:
@@ -159,7 +157,7 @@ def matches(pattern: str, text: str) -> bool:
     """
     if ANY not in pattern:
         return pattern == text
-    first, *middle, last = pattern.split(ANY)
+    first, *middle, last = _pieces(pattern)
     if not text.startswith(first) or not text.endswith(last):
         return False
     start, end = len(first), len(text) - len(last)
@@ -169,6 +167,11 @@ def matches(pattern: str, text: str) -> bool:
             return False
         start = found + len(piece)
     return start <= end
+
+
+@lru_cache(maxsize=8_192)
+def _pieces(pattern: str) -> list[str]:
+    return pattern.split(ANY)
 
 
 def _within(ip: str | None, networks: tuple[str, ...]) -> bool:
