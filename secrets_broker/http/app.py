@@ -9,6 +9,7 @@ import structlog
 
 from secrets_broker import logs
 from secrets_broker.http import errors
+from secrets_broker.http.access import KeyChange, KeyGrant, KeyRevoke, KeyRotate, Keys
 from secrets_broker.http.audit import Due, Events, Exposure, History, Unused
 from secrets_broker.http.credentials import CredentialDelete, CredentialLookup, CredentialUpsert
 from secrets_broker.http.desk import Desk
@@ -92,6 +93,11 @@ def create_app(writer: Writer, reader: Reader, doors: Doors, beside: Sequence[Be
     app.add_route("/internal/secrets/credential-upsert", CredentialUpsert(desk))
     app.add_route("/internal/secrets/credential-lookup", CredentialLookup(desk))
     app.add_route("/internal/secrets/credential-delete", CredentialDelete(desk))
+    app.add_route("/internal/access/keys", Keys(reader))
+    app.add_route("/internal/access/key-grant", KeyGrant(desk))
+    app.add_route("/internal/access/key-change", KeyChange(desk))
+    app.add_route("/internal/access/key-rotate", KeyRotate(desk))
+    app.add_route("/internal/access/key-revoke", KeyRevoke(desk))
     app.add_route("/internal/audit/due", Due(reader))
     app.add_route("/internal/audit/proof", ProofOfInclusion(reader))
     app.add_route("/internal/audit/consistency", ProofOfConsistency(reader))

@@ -2,8 +2,9 @@
 
 The shared keys are compared here. The internal key opens what services ask for; the auditor's
 opens what auditors ask for, and no secret: none of its paths reads a ciphertext or holds a key. A
-few paths that say nothing about anybody else's secret are open to both. Any other key may be an
-access key; what it is worth is judged by the grants, which the ledger has.
+few paths that say nothing about anybody else's secret are open to both, and none to either from
+which grants are changed. Any other key may be an access key; what it is worth is judged by the
+grants, which the ledger has.
 """
 
 from typing import Final
@@ -14,7 +15,7 @@ from secrets_broker.http.caller import INTERNAL_KEY, KeyCheck
 from secrets_broker.ledger.access_key import digest
 from secrets_broker.ledger.denial import UNKNOWN
 from secrets_broker.ledger.events import NO_KEY, TWO_KEYS, Subject
-from secrets_broker.ledger.rights import AUDIT, DELETE, READ, WRITE
+from secrets_broker.ledger.rights import ADMIN, AUDIT, DELETE, READ, WRITE
 
 _BEARER: Final = "bearer "  # RFC 9110, section 11.1: the scheme's name has no case
 AUDITOR_KEY: Final = "auditor_key"
@@ -22,6 +23,8 @@ AUDITOR_KEY: Final = "auditor_key"
 LOG: Final = "/log/"
 _INTERNAL: Final = "/internal/"
 _AUDIT: Final = "/internal/audit/"
+_ACCESS: Final = "/internal/access/"
+_GRANTS: Final = f"{_ACCESS}keys"
 _BOTH: Final = frozenset({"/internal/audit/due", "/internal/audit/proof"})
 _RIGHTS: Final = {
     "/internal/secrets/credential-lookup": READ,
@@ -56,6 +59,8 @@ class Doors:
 
 
 def _is_open(path: str, *, internal: bool, auditor: bool) -> bool:
+    if path.startswith(_ACCESS):
+        return False
     auditors = path.startswith((LOG, _AUDIT))
     return (internal and (not auditors or path in _BOTH)) or (auditor and auditors)
 
@@ -64,11 +69,15 @@ def right(path: str) -> str:
     """The right that a path needs."""
     if path.startswith((LOG, _AUDIT)):
         return AUDIT
+    if path.startswith(_ACCESS):
+        return ADMIN
     return _RIGHTS.get(path, _NO_RIGHT)
 
 
 def only_reads(path: str) -> bool:
     """Tell whether a path's answer is no command's outcome."""
+    if path.startswith(_ACCESS):
+        return path == _GRANTS
     return is_protected(path) and path not in _RIGHTS
 
 

@@ -241,12 +241,14 @@ def parse(kind: type[C], fields: object) -> C:
 
 
 def _field_error(message: str, kind: type[msgspec.Struct]) -> FieldError:
-    # msgspec's messages hold types and limits, never values; an unknown key is the exception.
+    # msgspec's messages hold types and limits, never values; two are the exception.
     known = ", ".join(kind.__struct_fields__)
     if "unknown field" in message:
         return FieldError("", f"has a field that is not known; known are {known}")
     text, _, path = message.partition(" - at `$")
     field = path.rstrip("`").lstrip(".").removeprefix("content.").split("[")[0].split(".")[0]
+    if text.startswith("Invalid enum value"):
+        return FieldError(field, "has a word that is not known here")
     if "missing required field" in text:
         return FieldError(text.split("`")[1], "is required")
     head, _, rest = (
