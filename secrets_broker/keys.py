@@ -65,7 +65,8 @@ def close(asked: Sequence[Provider]) -> None:
 def signing_key(settings: Settings) -> SigningKey | None:
     """What checkpoints are signed with, or None where there is no such key.
 
-    Raises SettingsError where it cannot be read, or is of another name than LEDGER_ORIGIN.
+    Raises SettingsError where it cannot be read, is a witness's, or of another name than
+    LEDGER_ORIGIN.
     """
     if settings.signing_key is None:
         return None
@@ -73,6 +74,10 @@ def signing_key(settings: Settings) -> SigningKey | None:
         key = SigningKey.parse(settings.signing_key)
     except NoteError as error:
         raise SettingsError(f"LEDGER_SIGNING_KEY: {error}") from None
+    if key.kind != ED25519:
+        raise SettingsError(
+            "LEDGER_SIGNING_KEY is the key of a witness: make a log's with: secrets-broker keygen"
+        )
     if settings.origin not in (None, key.name):
         raise SettingsError(
             f"LEDGER_SIGNING_KEY is the key of {key.name}, and not of LEDGER_ORIGIN: "

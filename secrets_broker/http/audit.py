@@ -7,7 +7,7 @@ Every question takes its parameters from the query, each once and no other, and 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar
 
 import falcon
 import falcon.asgi
@@ -15,17 +15,14 @@ import msgspec
 from psycopg import AsyncConnection
 
 from secrets_broker.http.errors import InvalidRequestError
-from secrets_broker.http.query import read_query
+from secrets_broker.http.query import known_fields, page_limit
 from secrets_broker.ledger.errors import FieldError
 from secrets_broker.projections import cursor as cursors
 from secrets_broker.projections import due
 from secrets_broker.projections.moment import parse_moment
 from secrets_broker.projections.questions import events, exposure, history, unused
-from secrets_broker.projections.questions.named import Named, number
+from secrets_broker.projections.questions.named import Named
 from secrets_broker.projections.reader import Question, Reader
-
-DEFAULT_LIMIT: Final = 100
-MAX_LIMIT: Final = 1_000
 
 Fields = dict[str, str]
 Connection = AsyncConnection[Any]
@@ -59,8 +56,8 @@ class _Audit(ABC):
 
     async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
         """Give a page; no secret is in it."""
-        fields = _fields(req.query_string, (*self.parameters, "limit", "cursor"))
-        limit, cursor = _limit(fields.pop("limit", None)), fields.pop("cursor", None)
+        fields = known_fields(req.query_string, (*self.parameters, "limit", "cursor"))
+        limit, cursor = page_limit(fields.pop("limit", None)), fields.pop("cursor", None)
         page = await self._reader.ask(self.question(fields, limit, cursor))
         resp.content_type = falcon.MEDIA_JSON
         resp.data = page.encode()
@@ -159,15 +156,3 @@ class Unused(_Audit):
             return _Page(*await unused.page(connection, since, limit, after))
 
         return ask
-
-
-def _fields(query: str, known: tuple[str, ...]) -> Fields:
-    fields = read_query(query)
-    if not fields.keys() <= set(known):
-        message = f"has a parameter that is not known; known are {', '.join(known)}"
-        raise InvalidRequestError(FieldError("", message))
-    return fields
-
-
-def _limit(text: str | None) -> int:
-    return DEFAULT_LIMIT if text is None else number("limit", text, 1, MAX_LIMIT)

@@ -30,7 +30,7 @@ from secrets_broker.projections.point import (
 )
 from secrets_broker.projections.reader import Reader
 from secrets_broker.projections.replay import FIRST, Scope
-from secrets_broker.projections.replay_diff import Kind
+from secrets_broker.projections.replay_diff import Change
 
 Ends = list[Annotated[int, Meta(ge=BEFORE_THE_FIRST, le=MAX_POSITION)]]
 """The positions that a question's points came to, in their order."""
@@ -49,23 +49,6 @@ class StateItem(msgspec.Struct, frozen=True, kw_only=True):
     created_by: str | None
     updated_by: str | None
     erased: bool
-
-
-class DiffItem(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of a name; which columns differ would be in the bodies."""
-
-    host: str
-    purpose: str
-    kind: Kind
-    id_before: int | None
-    version_before: int | None
-    id_after: int | None
-    version_after: int | None
-    position: int
-    type: str
-    at: str
-    actor: str | None
-    reason: str | None
 
 
 class Cursor(cursors.Cursor, frozen=True):
@@ -162,10 +145,10 @@ class ReplayDiff(_Replayed):
     async def part(
         self, fetch: Fetch, ends: Ends, patterns: Sequence[str | None], after: Name, limit: int
     ) -> _Part:
-        """What changed between two states."""
+        """What changed between two states; which columns differ would be in the bodies."""
         scope = Scope.parse(ends[1], *patterns)
         page = await replay_diff.page(fetch, None, ends[0], scope, after, limit)
-        found = [msgspec.convert(o, DiffItem, from_attributes=True) for o in page.differences]
+        found = [msgspec.convert(o, Change, from_attributes=True) for o in page.differences]
         return found, page.following
 
 

@@ -34,8 +34,16 @@ async def be_alone(connection: AsyncConnection[Any], tool: str) -> None:
     raise BusyError(f"{tool} is already running: {_named(await cursor.fetchone())}")
 
 
+def user_name() -> str:
+    """Who runs this process, as the operating system knows it."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user may have no name
+        return f"uid {os.getuid()}"
+
+
 def _introduction(tool: str) -> str:
-    who = f"{tool} by {getpass.getuser()} on {socket.gethostname()}, process {os.getpid()}"
+    who = f"{tool} by {user_name()} on {socket.gethostname()}, process {os.getpid()}"
     return who.encode("ascii", "replace").decode()[:_MAX_APPLICATION_NAME]
 
 

@@ -74,16 +74,14 @@ class SignedCheckpoint:
     def verify(self, keys: Iterable[VerifierKey]) -> list[VerifierKey]:
         """The log's keys that signed it, at least one; raises NoteError.
 
-        A log signs under its own name: a key of another name is not the log's.
+        A log signs under its own name: a key of another name is not the log's, nor is a witness's
+        that has the same name.
         """
-        signers = self.note.verified_by(key for key in keys if key.name == self.checkpoint.origin)
+        origin = self.checkpoint.origin
+        signers = self.note.verified_by(key for key in keys if key.signs_for(origin))
         if not signers:
-            raise NoteError(f"no key that was given signed this checkpoint of {self._origin}")
+            raise NoteError(f"no key that was given signed this checkpoint of {origin}")
         return signers
-
-    @property
-    def _origin(self) -> str:
-        return self.checkpoint.origin
 
 
 def open_checkpoint(note: str, keys: Iterable[VerifierKey]) -> SignedCheckpoint:

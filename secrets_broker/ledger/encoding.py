@@ -45,6 +45,11 @@ def rfc3339(moment: datetime) -> str:
     return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
 
 
+def rfc3339_or_none(moment: datetime | None) -> str | None:
+    """The same of a time that may not be there."""
+    return None if moment is None else rfc3339(moment)
+
+
 def from_rfc3339(text: str) -> datetime:
     """The time of a text that `rfc3339` made, in UTC."""
     return datetime.fromisoformat(text).astimezone(UTC)

@@ -105,17 +105,22 @@ async def consistency(
 ) -> Consistency:
     """The proof between two sizes, the published one where none is given.
 
-    Raises NotPublishedError where one is larger than that, or the old one larger than the other.
+    Raises NotPublishedError where one is larger than that, or the old one larger than the other,
+    and LedgerMismatchError where the stored tree is not what was signed.
     """
-    top = (await published(connection)).checkpoint.size
-    new = top if size is None else size
-    if not old <= new <= top:
-        raise NotPublishedError(f"sizes go from small to large, up to the published {top}")
+    top = (await published(connection)).checkpoint
+    new = top.size if size is None else size
+    if not old <= new <= top.size:
+        raise NotPublishedError(f"sizes go from small to large, up to the published {top.size}")
     try:
         proof = await prove(connection, plan_consistency(old, new))
         roots = await root_at(connection, old), await root_at(connection, new)
     except ProofError as error:
         raise LedgerMismatchError(f"the stored tree is not complete: {error}") from None
+    if new == top.size and roots[1] != top.root:
+        raise LedgerMismatchError(
+            f"the root of the first {new} events is not the one that was signed"
+        )
     return Consistency(old, new, *roots, tuple(proof))
 
 

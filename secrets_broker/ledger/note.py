@@ -125,6 +125,10 @@ class VerifierKey:
         encoded = b64encode(bytes([self.kind]) + self.public).decode()
         return f"{self.name}+{self.key_id.hex()}+{encoded}"
 
+    def signs_for(self, origin: str) -> bool:
+        """Tell whether it can be the key of the log of that name; a witness's cannot."""
+        return self.name == origin and self.kind == ED25519
+
     def verifies(self, text: str, signature: bytes) -> bool:
         """Tell whether this key made that signature of the text."""
         message = text.encode()

@@ -9,7 +9,6 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any, Final
 
-import psycopg
 import structlog
 from psycopg import AsyncConnection
 
@@ -78,8 +77,9 @@ class Submitter:
             return str(error)
         except ExceptionGroup as group_:
             return _kinds(group_)
-        except psycopg.Error as error:
-            return type(error).__name__
+        except Exception as error:
+            # Whatever it is must not end the submissions unheard. Its text may quote anything.
+            return type(error).__qualname__
         return None
 
 

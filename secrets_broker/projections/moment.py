@@ -9,6 +9,7 @@ from msgspec import Meta
 from secrets_broker.ledger.errors import FieldError, InvalidCommandError
 from secrets_broker.projections.duration import parse_duration
 
+_WithOffset = Annotated[datetime, Meta(tz=True)]
 _RULE: Final = (
     "must be a time with an offset, as 2026-01-31T00:00:00Z, or how long ago, as 30d "
     "(a whole number of at most four digits and m, h, d or w)"
@@ -21,8 +22,12 @@ def parse_moment(field: str, text: str) -> datetime:
         return datetime.now(UTC) - parse_duration(field, text)
     except InvalidCommandError:
         pass
+    return parse_time(field, text, _RULE)
+
+
+def parse_time(field: str, text: str, rule: str) -> datetime:
+    """Read RFC 3339 with an offset, in UTC; raises InvalidCommandError, which says the rule."""
     try:
-        moment: datetime = msgspec.convert(text, Annotated[datetime, Meta(tz=True)])
-        return moment.astimezone(UTC)
+        return msgspec.convert(text, _WithOffset).astimezone(UTC)
     except (msgspec.ValidationError, ValueError, OverflowError):
-        raise InvalidCommandError(FieldError(field, _RULE)) from None
+        raise InvalidCommandError(FieldError(field, rule)) from None

@@ -10,15 +10,14 @@ was found is a position, and says for ever the same.
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, Final, LiteralString
+from datetime import datetime, timedelta
+from typing import Any, Final, LiteralString
 
-import msgspec
-from msgspec import Meta
 from psycopg import AsyncConnection
 
 from secrets_broker.ledger.errors import FieldError, InvalidCommandError
 from secrets_broker.projections.duration import parse_duration
+from secrets_broker.projections.moment import parse_time
 
 Fetch = Callable[[LiteralString, Mapping[str, Any]], Awaitable[list[Any]]]
 """Asks a query with named values, and gives its rows."""
@@ -28,7 +27,6 @@ BEFORE_THE_FIRST: Final = -1
 
 MAX_POSITION: Final = 2**63 - 1
 
-_WithOffset = Annotated[datetime, Meta(tz=True)]
 _DIGITS: Final = re.compile("[0-9]+")
 _DURATION: Final = re.compile("[0-9]+[a-z]")
 _RULE: Final = (
@@ -76,7 +74,7 @@ class Point:
             return cls(field, position=int(text))
         if _DURATION.fullmatch(text):
             return cls(field, ago=parse_duration(field, text))
-        return cls(field, time=_time(field, text))
+        return cls(field, time=parse_time(field, text, _RULE))
 
     async def resolve(self, fetch: Fetch) -> int:
         """The position that it means, or BEFORE_THE_FIRST.
@@ -111,10 +109,3 @@ def asking(connection: "AsyncConnection[Any]") -> Fetch:
         return await cursor.fetchall()
 
     return fetch
-
-
-def _time(field: str, text: str) -> datetime:
-    try:
-        return msgspec.convert(text, _WithOffset).astimezone(UTC)
-    except (msgspec.ValidationError, OverflowError, UnicodeEncodeError):
-        raise InvalidCommandError(FieldError(field, _RULE)) from None

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from secrets_broker.ledger.body import Body, Place, open_body, open_content
 from secrets_broker.ledger.commands import Content, Name
-from secrets_broker.ledger.encoding import rfc3339
+from secrets_broker.ledger.encoding import rfc3339, rfc3339_or_none
 from secrets_broker.ledger.errors import DecryptionError
 from secrets_broker.ledger.events import DELETED, ERASED, IS_CHANGE
 from secrets_broker.ledger.keyring import DataKey, Keyring
@@ -288,7 +288,7 @@ def _credential(record: Sequence[Any], stored: Mapping[int, Stored]) -> Credenti
         version=version,
         position=position,
         data_key=data_key,
-        expires_at=rfc3339(expires_at) if expires_at else None,
+        expires_at=rfc3339_or_none(expires_at),
         rotate_after=rotate_after,
         erased=stored[position].erased,
     )

@@ -53,12 +53,11 @@ _DIFFERENCES: Final = """
 """.replace("__is_change__", IS_CHANGE)
 
 
-class Difference(msgspec.Struct, frozen=True, kw_only=True):
+class Change(msgspec.Struct, frozen=True, kw_only=True):
     """What became of a name; the event is the last one that changed it, `at` is RFC 3339.
 
     `rekeyed` is a new data key for the same content, `recreated` another credential of the same
-    name. `columns` names what differs in content, and is None where that is not known: without
-    keys, where a body was erased, and where there is only one side.
+    name.
     """
 
     host: str
@@ -73,6 +72,15 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True):
     at: str
     actor: str | None
     reason: str | None
+
+
+class Difference(Change, frozen=True, kw_only=True):
+    """A change, and which columns differ in content.
+
+    They are None where that is not known: without keys, where a body was erased, and where there
+    is only one side.
+    """
+
     columns: tuple[str, ...] | None = None
 
 

@@ -1,7 +1,5 @@
 """What every command shares: its options, its settings, and errors that say what to do."""
 
-import getpass
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
+from secrets_broker.ledger.alone import user_name
 from secrets_broker.ledger.errors import LedgerError
 from secrets_broker.ledger.events import MAX_NAME, Context
 from secrets_broker.migrations import runner
@@ -85,14 +84,7 @@ def require_schema(database_url: str) -> None:
 
 def operator(reason: str | None = None) -> Context:
     """Who runs the command, as the operating system knows it."""
-    return Context(actor=_user()[:MAX_NAME], authn="cli", reason=reason)
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container's user may have no name
-        return f"uid {os.getuid()}"
+    return Context(actor=user_name()[:MAX_NAME], authn="cli", reason=reason)
 
 
 def say(text: str) -> None:

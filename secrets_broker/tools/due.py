@@ -8,17 +8,15 @@ from typing import Final
 
 import click
 import msgspec
-import psycopg
 
 from secrets_broker import logs
-from secrets_broker.ledger.connection import connect
-from secrets_broker.ledger.errors import LedgerUnavailableError
 from secrets_broker.projections.due import BEGINNING, Cursor, Line, Wanted, page
 from secrets_broker.projections.reader import READ_SESSION
 from secrets_broker.tools.common import clear_errors, data_dir_option, json_option, load_settings
+from secrets_broker.tools.output import FILE_COLUMNS
+from secrets_broker.tools.reading import reading
 
 PAGE_LINES: Final = 20_000
-FILE_COLUMNS: Final = 8_000  # more than the longest names have, every character escaped
 TOO_LATE: Final = ("expired", "overdue")
 
 # A pass over a large table may take longer than a request may.
@@ -61,20 +59,12 @@ def due(
 
 
 async def _all(database_url: str, wanted: Wanted) -> list[Line]:
-    connection = await connect(database_url, _SESSION)
     lines: list[Line] = []
     following: Cursor | None = BEGINNING
-    try:
+    async with reading(database_url, _SESSION) as connection:
         while following:
             more, following = await page(connection, wanted, PAGE_LINES, following)
             lines += more
-    except psycopg.Error as error:
-        raise LedgerUnavailableError(
-            f"the database refused the question (SQLSTATE {error.sqlstate}); "
-            "where its schema is behind, run: secrets-broker migrate"
-        ) from None
-    finally:
-        await connection.close()
     return lines
 
 

@@ -72,9 +72,9 @@ class Output(Generic[L]):
     """Writes lines of one struct: with it as a context, `write` as they come.
 
     `table` names the fields that a table shows, `at` and those that end in `_at` being times; JSON
-    and CSV have all. `empty` is what a table
-    says where there was no line. A field's value may be a text, a number, a truth value, None,
-    or a list or dict of these, which a table and CSV show as JSON.
+    and CSV have all. `empty` is what a table says where there was no line. A field's value may be
+    a text, a number, a truth value, None, or a list or dict of these, which a table and CSV show
+    as JSON.
     """
 
     def __init__(self, form: Form, kind: type[L], table: Sequence[str], empty: str) -> None:

@@ -1,16 +1,12 @@
 """What `replay` does once it is clear what is asked: ask the ledger, and print what it says."""
 
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
 import click
-import psycopg
 
 from secrets_broker.keys import loaded_keyring
-from secrets_broker.ledger.connection import connect
 from secrets_broker.ledger.errors import FieldError, InvalidCommandError, LedgerUnavailableError
 from secrets_broker.ledger.keyring import Keyring
 from secrets_broker.projections import replay as states
@@ -23,6 +19,7 @@ from secrets_broker.projections.reveal import Revealed, reveal
 from secrets_broker.settings import Settings
 from secrets_broker.tools.common import operator, say
 from secrets_broker.tools.output import Form
+from secrets_broker.tools.reading import reading
 from secrets_broker.tools.replay_report import (
     RevealedCredential,
     difference_lines,
@@ -64,7 +61,8 @@ class Asked:
 
 async def run(settings: Settings, asked: Asked) -> bool:
     """Print what is asked; tells whether all of it opened. Raises LedgerError."""
-    async with _asking(settings.database_url) as fetch:
+    async with reading(settings.database_url, _SESSION) as connection:
+        fetch = asking(connection)
         position = await asked.at.resolve(fetch)
         if asked.since is None:
             say(f"the state {_after(position)}")
@@ -84,20 +82,6 @@ def _after(position: int) -> str:
     if position == BEFORE_THE_FIRST:
         return "before the first event"
     return f"after the event at position {position}"
-
-
-@asynccontextmanager
-async def _asking(database_url: str) -> AsyncIterator[Fetch]:
-    connection = await connect(database_url, _SESSION)
-    try:
-        yield asking(connection)
-    except psycopg.Error as error:
-        raise LedgerUnavailableError(
-            f"the database refused the question (SQLSTATE {error.sqlstate}); "
-            "where its schema is behind, run: secrets-broker migrate"
-        ) from None
-    finally:
-        await connection.close()
 
 
 async def _keyring(settings: Settings, asked: Asked, fetch: Fetch, position: int) -> Keyring | None:

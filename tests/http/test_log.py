@@ -312,6 +312,23 @@ def test_a_changed_row_gets_no_receipt(cluster: Cluster) -> None:
         assert "is not what was signed" in running.log.read_text()
 
 
+def test_a_changed_tree_gets_no_consistency_proof(cluster: Cluster) -> None:
+    """What leads to the published size leads to the root that was signed, or is not given out."""
+    with started(cluster) as running:
+        for _ in range(3):
+            running.lookup(host="x", purpose="ssh")
+        settled(running)
+        question = "/internal/audit/consistency?from=1"
+        assert running.audit(question).status == 200
+        running.database.execute(
+            "ALTER TABLE ledger.events DISABLE TRIGGER ALL;"
+            "UPDATE ledger.events SET leaf_hash = sha256('x') WHERE position = 1"
+        )
+        answer = running.audit(question)
+        assert (answer.status, answer.json["reason"]) == (503, "ledger_unavailable")
+        assert "is not the one that was signed" in running.log.read_text()
+
+
 def test_before_the_first_event_there_is_no_checkpoint(cluster: Cluster) -> None:
     """404; and no tile either."""
     with started(cluster) as running:

@@ -280,6 +280,52 @@ def test_an_event_that_cannot_stand_there(wrong: Event) -> None:
     assert findings.first_bad == 2, findings.problems
 
 
+def replayed(at: int, **fields: Any) -> Event:
+    """What `replay --reveal` records: the credential as it was after the event there."""
+    return event(details={"replay": {"at": at}}, **fields)
+
+
+BEFORE = [
+    created(0),
+    event("updated", credential_id=1, version=2, body=body("key-of-0")),
+    event("deleted", credential_id=1, version=2),
+    created(3),
+]
+
+
+def test_a_version_read_out_of_the_history() -> None:
+    """Not live any more, but it was: no problem, also where it did not open."""
+    reads = [
+        replayed(0, credential_id=1, version=1),
+        replayed(1, credential_id=1, version=2),
+        replayed(3, credential_id=4, version=1),
+        replayed(0, credential_id=1, version=1, ok=False, error="decrypt_failed"),
+    ]
+    assert Ledger.of([*BEFORE, *reads]).check().problems == []
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        event(credential_id=1, version=1),
+        replayed(5, credential_id=1, version=1),
+        replayed(0, credential_id=4, version=1),
+        replayed(3, credential_id=4, version=2),
+        replayed(3, credential_id=2**40, version=1),
+        replayed(3, credential_id=1, version=0),
+        replayed(-1, credential_id=1, version=1),
+        replayed(0, version=1),
+        replayed(0, ok=False, error="not_found"),
+        event(credential_id=4, version=1, details={"replay": {}}),
+        event(credential_id=1, version=1, details={"replay": {"at": "0"}}),
+    ],
+)
+def test_a_version_that_never_was(wrong: Event) -> None:
+    """Neither the live one, nor one of before that is said to be read out of the history."""
+    read = replayed(0, credential_id=1, version=1)
+    assert Ledger.of([*BEFORE, read, wrong]).check().first_bad == 5
+
+
 def test_a_version_that_is_not_live_any_more() -> None:
     """Of disclosures in a row one tells all, but not beyond a change of the credential."""
     read = event(credential_id=1, version=1)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from secrets_broker.ledger.checkpoint import Checkpoint, SignedCheckpoint, open_checkpoint
 from secrets_broker.ledger.merkle import EMPTY_ROOT, Frontier, leaf_hash
-from secrets_broker.ledger.note import NoteError, SigningKey, VerifierKey
+from secrets_broker.ledger.note import COSIGNATURE, NoteError, SigningKey, VerifierKey
 from tests.ledger.vectors import TESSERA_ENTRIES, TESSERA_KEY, TESSERA_ROOTS, tessera_checkpoint
 
 KEY = SigningKey("log.example", bytes(range(32)))
@@ -54,6 +54,15 @@ def test_a_key_of_another_name_is_not_the_logs() -> None:
     note = f"{text}\n{other.sign(text)}"
     with pytest.raises(NoteError, match="no key that was given"):
         open_checkpoint(note, [other.verifier, KEY.verifier])
+
+
+def test_a_witness_of_the_logs_name_is_not_the_log() -> None:
+    """A witness chooses its own name; a cosignature under the log's does not make a checkpoint."""
+    witness = SigningKey("log.example", bytes(32), COSIGNATURE)
+    text = SIGNED.checkpoint.text
+    note = f"{text}\n{witness.cosign(text, 1_700_000_000)}"
+    with pytest.raises(NoteError, match="no key that was given"):
+        open_checkpoint(note, [witness.verifier, KEY.verifier])
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,8 @@ import json
 import os
 import re
 from base64 import b64encode
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +16,20 @@ import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from secrets_broker.ledger.body import Place, open_body, open_content, seal_body, seal_content
-from secrets_broker.ledger.commands import Content
+from secrets_broker.ledger.commands import Content, Upsert
 from secrets_broker.ledger.envelope import BODY, CANARY, DATA_KEY, bind
 from secrets_broker.ledger.events import Event, encode_entry
 from secrets_broker.ledger.keyring import DataKey, Kek, Keyring, derive_key
 from secrets_broker.ledger.merkle import Frontier, leaf_hash
 
 PAGE = Path(__file__).parents[2] / "docs" / "format.md"
-VECTORS = {
+VECTORS: dict[str, list[str]] = {
     name: text.split("\n")
     for name, text in re.findall(
         r"^```text (\S+)\n(.*?)\n```$", PAGE.read_text("utf-8"), re.MULTILINE | re.DOTALL
     )
 }
 ENTRIES = [VECTORS[f"entry-{position}"][0].encode() for position in range(3)]
-PLACE = Place("db1.example", "ssh", credential_id=1, version=1)
 
 
 @pytest.fixture
@@ -37,16 +38,49 @@ def cipher() -> AESGCM:
     return AESGCM(bytes.fromhex(VECTORS["data-key"][1]))
 
 
-@pytest.fixture
-def content() -> Content:
-    """The credential of the page."""
-    additional_data, secret_data = map(json.loads, VECTORS["data"])
-    return Content(
-        username="root",
-        password="pässword",
-        additional_data=additional_data,
-        secret_data=secret_data,
-    )
+@dataclass(frozen=True)
+class Case:
+    """A credential of the page: where it belongs, which event stores it, and the nonces used."""
+
+    prefix: str
+    version: int
+    type: str
+    nonces: tuple[int, int, int]
+    ends: dict[str, Any]
+
+    @property
+    def place(self) -> Place:
+        """Where its ciphertexts belong."""
+        return Place("db1.example", "ssh", credential_id=1, version=self.version)
+
+    @property
+    def content(self) -> Content:
+        """The credential, as an upsert gives it."""
+        additional_data, secret_data = map(json.loads, VECTORS["data"])
+        return Upsert(
+            host=self.place.host,
+            purpose=self.place.purpose,
+            username="root",
+            password="pässword",
+            additional_data=additional_data,
+            secret_data=secret_data,
+            **self.ends,
+        ).content
+
+    def vector(self, name: str) -> list[str]:
+        """One of the page's of it."""
+        return VECTORS[f"{self.prefix}{name}"]
+
+
+ENDS = {
+    "expires_at": datetime.fromisoformat("2027-01-01T00:00:00.5+01:00"),
+    "rotate_after": 90,
+}
+CASES = [
+    Case("", 1, "credential.created", (1, 2, 3), {}),
+    Case("expiring-", 2, "credential.updated", (6, 7, 8), ENDS),
+]
+each_case = pytest.mark.parametrize("case", CASES, ids=["plain", "expiring"])
 
 
 def fix_nonces(monkeypatch: pytest.MonkeyPatch, *numbers: int) -> None:
@@ -84,33 +118,39 @@ def test_a_data_key_is_bound_to_its_id_and_credential() -> None:
     )
 
 
+@each_case
 def test_a_content_is_sealed_to_these_bytes(
-    monkeypatch: pytest.MonkeyPatch, cipher: AESGCM, content: Content
+    monkeypatch: pytest.MonkeyPatch, cipher: AESGCM, case: Case
 ) -> None:
-    """With these nonces a content becomes just these ciphertexts."""
-    clear, aad, ciphertext = VECTORS["body"]
-    fix_nonces(monkeypatch, 1, 2, 3)
-    body = seal_content(cipher, PLACE, content)
-    assert body.secret_data_encrypted == VECTORS["secret-data"][2]
-    assert body.password_encrypted == VECTORS["password"][2]
+    """With these nonces a content becomes just these ciphertexts, whatever offset a time had."""
+    clear, aad, ciphertext = case.vector("body")
+    fix_nonces(monkeypatch, *case.nonces)
+    body = seal_content(cipher, case.place, case.content)
+    assert body.secret_data_encrypted == case.vector("secret-data")[2]
+    assert body.password_encrypted == case.vector("password")[2]
     assert msgspec.json.encode(body).decode() == clear
-    assert PLACE.bind(BODY, "credential.created").decode() == aad
-    assert seal_body(cipher, "credential.created", PLACE, body).hex() == ciphertext
+    assert case.place.bind(BODY, case.type).decode() == aad
+    assert seal_body(cipher, case.type, case.place, body).hex() == ciphertext
 
 
-def test_a_content_opens_from_these_bytes(cipher: AESGCM, content: Content) -> None:
+@each_case
+def test_a_content_opens_from_these_bytes(cipher: AESGCM, case: Case) -> None:
     """The page's body opens to the page's credential."""
-    ciphertext = bytes.fromhex(VECTORS["body"][2])
-    body = open_body(cipher, "credential.created", PLACE, ciphertext)
-    assert open_content(cipher, PLACE, body) == content
+    ciphertext = bytes.fromhex(case.vector("body")[2])
+    body = open_body(cipher, case.type, case.place, ciphertext)
+    assert open_content(cipher, case.place, body) == case.content
 
 
+@each_case
 @pytest.mark.parametrize("name", ["secret-data", "password"])
-def test_the_digest_is_of_the_object_that_the_page_shows(name: str) -> None:
-    """The digest in an AAD is that of the object shown above it."""
-    served, aad, _ = VECTORS[name]
-    assert json.loads(aad)[-1] == hashlib.sha256(served.encode()).hexdigest()
-    assert json.loads(aad)[0] == f"secrets-broker/v1/{name}"
+def test_the_digest_is_of_the_object_that_the_page_shows(name: str, case: Case) -> None:
+    """json and hashlib come to the page's digests and AADs."""
+    served, aad, _ = case.vector(name)
+    digest = hashlib.sha256(served.encode()).hexdigest()
+    assert plain_json(json.loads(served)).decode() == served
+    place = case.place
+    binding = [f"secrets-broker/v1/{name}", place.host, place.purpose, 1, place.version, digest]
+    assert plain_json(binding).decode() == aad
 
 
 @pytest.mark.parametrize("entry", ENTRIES)

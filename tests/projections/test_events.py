@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from secrets_broker.ledger.commands import ImportAccess
 from secrets_broker.ledger.errors import InvalidCommandError
 from secrets_broker.ledger.events import Event, encode_entry
 from secrets_broker.ledger.keyring import Keyring
@@ -88,7 +89,7 @@ def matches(row: tuple[Any, ...], texts: dict[str, str], types: list[str]) -> bo
         and texts.get("outcome", "ok" if ok else "failed") == ("ok" if ok else "failed")
         and texts.get("error", error) == error
         and ("since" not in texts or happened >= datetime.fromisoformat(texts["since"]))
-        and ("until" not in texts or (occurred_at or at) < datetime.fromisoformat(texts["until"]))
+        and ("until" not in texts or happened < datetime.fromisoformat(texts["until"]))
         and position > int(texts.get("after", -1))
     )
 
@@ -171,6 +172,24 @@ def test_a_ledger_with_a_gap_is_read_all_the_same(
     for texts in {"since": "1d"}, {"order": "newest"}, {"host": "a"}:
         lines, _ = found(auditor(cluster, database), Wanted.parse(texts))
         assert sorted(line.position for line in lines) == [0, 3, 4]
+
+
+def test_a_line_of_a_clock_that_was_ahead(
+    cluster: Cluster, database: Database, keyring: Keyring
+) -> None:
+    """What is said to have happened after it was recorded is not hidden by `until`."""
+    line = ImportAccess(
+        host="old",
+        purpose="ssh",
+        ok=True,
+        credential_id=None,
+        occurred_at=datetime.now(UTC) + timedelta(days=99),
+        details={"access_type": "read"},
+    )
+    record(database, keyring, line)
+    until = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
+    lines, _ = found(auditor(cluster, database), Wanted.parse({"until": until}))
+    assert [line.position for line in lines] == [0]
 
 
 def test_a_line_is_the_whole_event_and_verifies(

@@ -21,11 +21,14 @@ from secrets_broker.projections.questions.exposure import (
 )
 from secrets_broker.projections.questions.named import Named
 from secrets_broker.projections.questions.walk import PACE, Pace
+from secrets_broker.projections.replay import Scope
+from secrets_broker.projections.reveal import reveal
 from secrets_broker.tools.postgres import Cluster
 from tests.conftest import TEMPLATE, Database, fresh_database
 from tests.ledger.helpers import delete, lookup, record, run, send, upsert, writing
 from tests.projections.asking import Connection, answer, auditor, lived, pages, steps
 
+AUDIT = Context(actor="auditor", authn="cli", reason="AUD-1")
 NOW = datetime.now(UTC)
 # One that reads all of a credential's events together, and ones that walk along all events.
 paces = st.sampled_from([PACE, Pace(positions=3, few=0, seconds=0), Pace(positions=7, few=0)])
@@ -104,6 +107,29 @@ def test_a_receipt_says_who_and_why(cluster: Cluster, database: Database, keyrin
     assert (line.request_id, line.reason, line.type) == ("r-8", "CHG-1", "credential.read")
     ((at,),) = database.fetch("SELECT at FROM ledger.events WHERE position = 1")
     assert (datetime.fromisoformat(line.received_at), line.occurred_at) == (at, None)
+
+
+@pytest.mark.parametrize("pace", [PACE, Pace(positions=3, few=0, seconds=0)])
+def test_who_read_it_out_of_the_history_received_it_too(
+    cluster: Cluster, database: Database, keyring: Keyring, pace: Pace
+) -> None:
+    """However long after that version ended, and of an earlier credential of the name too."""
+    record(database, keyring, upsert("a"), lookup("a"), upsert("a"), delete("a"), upsert("a"))
+
+    async def reveal_all(position: int) -> None:
+        async for _ in reveal(database.service_url, keyring, AUDIT, Scope(position)):
+            pass
+
+    run(reveal_all(0))
+    run(reveal_all(2))
+    url = auditor(cluster, database)
+    first, second = Which(1, 1), Which(1, 2)
+    assert [(o.position, o.actor) for o in received(url, "a", first, pace=pace)] == [
+        (1, "tester"),
+        (5, "auditor"),
+    ]
+    assert [one.position for one in received(url, "a", second, pace=pace)] == [6]
+    assert received(url, "a", pace=pace) == []
 
 
 def test_which_version_is_meant(cluster: Cluster, database: Database, keyring: Keyring) -> None:

@@ -19,6 +19,7 @@ from tests.conftest import INTERNAL_KEY, KMS_KEY, SIGNING_KEY, Database
 from tests.tools.postgres.helpers import python_of, root_only, run_as
 
 ROOT = Path(__file__).parents[2]
+WITNESS_KEY = SigningKey("log.example", bytes(range(32)), COSIGNATURE).private_text()
 
 
 def run(
@@ -77,6 +78,7 @@ def test_a_signing_key_can_be_renewed_under_its_name(tmp_path: Path) -> None:
     [
         ({"LEDGER_SIGNING_KEY": SIGNING_KEY[:-3] + "abc"}, "LEDGER_SIGNING_KEY: "),
         ({"LEDGER_SIGNING_KEY": SIGNING_KEY, "LEDGER_ORIGIN": "other"}, "LEDGER_ORIGIN"),
+        ({"LEDGER_SIGNING_KEY": WITNESS_KEY}, "LEDGER_SIGNING_KEY is the key of a witness"),
         ({"LEDGER_VERIFIER_KEY": "rubbish"}, "LEDGER_VERIFIER_KEY: "),
         ({"LEDGER_CHECKPOINT_SECONDS": "soon"}, "LEDGER_CHECKPOINT_SECONDS"),
         ({"LEDGER_CHECKPOINT_SECONDS": "nan"}, "LEDGER_CHECKPOINT_SECONDS"),

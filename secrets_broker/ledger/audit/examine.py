@@ -122,7 +122,7 @@ class _Range:
         name = entry.host, entry.purpose
         if entry.type != READ:
             self._last_read.pop(name, None)
-        elif entry.ok and entry.body is None:
+        elif entry.ok and entry.body is None and entry.details is None:
             told = (entry.credential_id, entry.version)
             if self._last_read.get(name) == told:
                 return

@@ -16,6 +16,7 @@ from secrets_broker.ledger.events import (
     FORMAT_VERSION,
     LEDGER_RESTORED,
     MAX_ENTRY_BYTES,
+    READ,
     REKEYED,
     check_details,
 )
@@ -25,9 +26,7 @@ _TIME: Final = re.compile(
     re.ASCII,
 )
 _NUL: Final = b"\\u0000"
-
-
-_WITH_DETAILS: Final = frozenset({ERASED, REKEYED, LEDGER_RESTORED})
+_WITH_DETAILS: Final = frozenset({ERASED, READ, REKEYED, LEDGER_RESTORED})
 
 
 class Reference(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

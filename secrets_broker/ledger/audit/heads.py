@@ -67,7 +67,7 @@ def judge(kept: Kept, keys: Sequence[VerifierKey], edge: Edge) -> tuple[Head, li
     beside = (kept.origin, kept.size, tree.root if kept.root is None else kept.root)
     if beside != (tree.origin, tree.size, tree.root):
         problems.append(wrong("checkpoint", "its note says something else than its row"))
-    own = [key for key in keys if key.name == tree.origin]
+    own = [key for key in keys if key.signs_for(tree.origin)]
     signatures, trusted = 0, not keys
     try:
         if keys:

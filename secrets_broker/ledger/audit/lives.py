@@ -1,41 +1,27 @@
 """The credentials' lives: each event must be one that the events before it allow.
 
-These are the rules of credential.py, read from the other side: not what a command becomes, but
-whether an event can stand where it stands. Positions, ids, versions and data keys are held to
-docs/format.md, sections "Ids" and "Erased and rekeyed".
+What a name's own life allows is Life's to say. Here all names are kept, and whose data keys are,
+which are held to docs/format.md, sections "Ids" and "Erased and rekeyed".
 
 What is kept is one small tuple a name that ever had a credential, and one a data key.
 """
 
 from collections.abc import Iterator
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 from secrets_broker.ledger.audit.facts import Fact
 from secrets_broker.ledger.audit.findings import Problem
+from secrets_broker.ledger.audit.life import NOBODY, STORES, Life
 from secrets_broker.ledger.audit.spill import LIMIT, Spill
-from secrets_broker.ledger.credential import ALREADY_THERE, DECRYPT_FAILED, EXPIRED, NOT_FOUND
-from secrets_broker.ledger.events import CREATED, DELETED, ERASED, IMPORTED, READ, REKEYED, UPDATED
-
-_STORES: Final = frozenset({CREATED, UPDATED, IMPORTED, REKEYED})
-
-
-class _Life(NamedTuple):
-    """A name's last change: id and version; the live content's data key and position, or None."""
-
-    id: int | None
-    version: int | None
-    key: str | None
-    content: int | None
+from secrets_broker.ledger.events import ERASED, READ, UPDATED
 
 
 class _Key(NamedTuple):
-    """A data key: whose it is, and where it was erased."""
+    """A data key: whose it is, where it was erased, and which event first named a body under it."""
 
     credential_id: int | None
     erased: int | None
-
-
-_NOBODY: Final = _Life(None, None, None, None)
+    first: int | None
 
 
 class Lives:
@@ -57,19 +43,19 @@ class Lives:
         if fact.host is None or fact.purpose is None:
             return
         name = f"{fact.host}\x00{fact.purpose}"
-        life = _Life._make(self._names.get(name) or _NOBODY)
-        detail = _problem(fact, life)
+        life = Life._make(self._names.get(name) or NOBODY)
+        detail = life.problem_of(fact)
         if detail is not None:
             yield from _told(fact, detail)
         if fact.type == READ or not fact.ok:
             return
-        if fact.type in _STORES and fact.key is not None:
+        if fact.type in STORES and fact.key is not None:
             yield from _told(fact, *self._use(fact, life))
-        self._names.put(name, _after(fact, life))
+        self._names.put(name, life.after(fact))
 
     def allows(self, fact: Fact) -> bool:
         """Whether a fact is a disclosure of what is live: most are, and this is the quick way."""
-        if fact.type != READ or not fact.ok or fact.key is not None:
+        if fact.type != READ or not fact.ok or fact.key is not None or fact.details is not None:
             return False
         life = self._names.get(f"{fact.host}\x00{fact.purpose}")
         return life is not None and life[2] is not None and life[:2] == fact[4:6]
@@ -96,11 +82,18 @@ class Lives:
             if at is not None:
                 yield key, at
 
-    def _use(self, fact: Fact, life: _Life) -> Iterator[str]:
+    def kept(self) -> Iterator[tuple[str, int | None, int | None]]:
+        """Every data key that was not erased, its credential, and the first event that names it."""
+        for key, value in self._keys.items():
+            known = _Key._make(value)
+            if known.erased is None:
+                yield key, known.credential_id, known.first
+
+    def _use(self, fact: Fact, life: Life) -> Iterator[str]:
         key = fact.key or ""
         found = self._keys.get(key)
         if found is None:
-            self._keys.put(key, _Key(fact.credential_id, None))
+            self._keys.put(key, _Key(fact.credential_id, None, fact.position))
             if fact.type == UPDATED:
                 yield "its data key is none that the credential had"
             return
@@ -123,12 +116,12 @@ class Lives:
             return
         for key in keys:
             found = self._keys.get(key)
-            known = _Key(None, None) if found is None else _Key._make(found)
+            known = _Key(None, None, None) if found is None else _Key._make(found)
             if known.erased is not None:
                 yield "the erasure names a data key that was erased before"
             elif known.credential_id is not None and known.credential_id not in ids:
                 yield "the erasure does not name the credential that a data key was of"
-            self._keys.put(key, _Key(known.credential_id, fact.position))
+            self._keys.put(key, known._replace(erased=fact.position))
 
 
 def _all(values: Any, kind: type) -> list[Any] | None:
@@ -139,66 +132,3 @@ def _all(values: Any, kind: type) -> list[Any] | None:
 def _told(fact: Fact, *details: str) -> Iterator[Problem]:
     check = "erasure" if fact.type == ERASED else "credential"
     return (Problem(fact.position, check, f"{fact.type}: {detail}") for detail in details)
-
-
-def _after(fact: Fact, life: _Life) -> _Life:
-    if fact.type in (DELETED, ERASED):
-        return _Life(fact.credential_id, fact.version, None, None)
-    if fact.type == REKEYED:
-        return _Life(fact.credential_id, fact.version, fact.key, life.content)
-    if fact.type in _STORES:
-        return _Life(fact.credential_id, fact.version, fact.key, fact.position)
-    return life
-
-
-def _problem(fact: Fact, life: _Life) -> str | None:
-    """Say why an event cannot stand where it stands, or None where it can."""
-    live = life if life.key is not None else _NOBODY
-    if (fact.key is not None) is not (fact.ok and fact.type in _STORES):
-        return "it has a body that it must not have, or lacks one"
-    if not fact.ok:
-        return _failure_problem(fact, live)
-    if fact.type == REKEYED and (fact.details or {}).get("content") != live.content:
-        return "it does not name the event that set the content"
-    if fact.type in (CREATED, IMPORTED):
-        if live.key is not None:
-            return "there is a live credential of that name"
-    elif live.key is None and fact.type != ERASED:
-        return "there is no live credential of that name"
-    return _differs((fact.credential_id, fact.version), *_right(fact, life))
-
-
-def _right(fact: Fact, life: _Life) -> tuple[tuple[int | None, int | None], str]:
-    if fact.type in (CREATED, IMPORTED):
-        return (fact.position + 1, 1), "a new credential"
-    if fact.type == UPDATED:
-        return (life.id, (life.version or 0) + 1), "the next version"
-    return (life.id, life.version), "the last version"
-
-
-def _failure_problem(fact: Fact, live: _Life) -> str | None:
-    given = (fact.credential_id, fact.version)
-    if fact.error == NOT_FOUND:
-        if live.key is not None:
-            return "not found, while there is a live credential of that name"
-        return _differs(given, (None, None), "nothing")
-    if fact.error == ALREADY_THERE:
-        return _differs(given, (live.id, None), "the live credential")
-    if fact.error in (DECRYPT_FAILED, EXPIRED):
-        return _differs(given, (live.id, live.version), "the live version")
-    return None
-
-
-def _differs(
-    given: tuple[int | None, int | None], right: tuple[int | None, int | None], what: str
-) -> str | None:
-    if given == right:
-        return None
-    return f"it names {_named(given)}, and {what} would be {_named(right)}"
-
-
-def _named(pair: tuple[int | None, int | None]) -> str:
-    credential_id, version = pair
-    if credential_id is None:
-        return "no credential"
-    return f"credential {credential_id} version {version}"

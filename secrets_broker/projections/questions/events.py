@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Final
 import msgspec
 from psycopg import AsyncConnection
 
-from secrets_broker.ledger.encoding import rfc3339
+from secrets_broker.ledger.encoding import rfc3339_or_none
 from secrets_broker.ledger.errors import FieldError, InvalidCommandError
 from secrets_broker.projections import cursor as cursors
 from secrets_broker.projections.moment import parse_moment
@@ -97,10 +97,11 @@ class Wanted:
         if "error" in texts:
             values["error"] = word("error", texts["error"], MAX_WORD)
             conditions.append("error = %(error)s")
+        # Nothing happens after it was recorded: a later `occurred_at` is of another clock.
         for limit, comparison in ("since", ">="), ("until", "<"):
             if limit in texts:
                 values[limit] = parse_moment(limit, texts[limit])
-                conditions.append(f"coalesce(occurred_at, at) {comparison} %({limit})s")
+                conditions.append(f"least(occurred_at, at) {comparison} %({limit})s")
         exact_host = "host" in texts and ANY not in texts["host"]
         return cls(
             tuple(conditions),
@@ -129,7 +130,7 @@ async def page(
     What is recorded while pages are read is on a later page, or, newest first, on none.
     """
     events = await size(connection)
-    # Nothing happens after it was recorded, so positions before this time need no look.
+    # So positions that were recorded before this time need no look.
     recorded = await first_at(connection, wanted.since, events) if wanted.since else 0
     low, high = max(wanted.after + 1, recorded), events - 1
     if wanted.newest_first:
@@ -161,5 +162,5 @@ def _choice(name: str, texts: dict[str, str], choices: dict[str, bool]) -> bool:
 def _line(record: tuple[Any, ...]) -> Line:
     fields = dict(zip((*_FIELDS, "leaf_hash"), record, strict=True))
     for name in ("at", "occurred_at"):
-        fields[name] = rfc3339(fields[name]) if fields[name] else None
+        fields[name] = rfc3339_or_none(fields[name])
     return Line(**fields)

@@ -1,4 +1,4 @@
-"""Who received a version of a credential: the lookups that disclosed it.
+"""Who received a version of a credential: the lookups that disclosed it, and the replays.
 
 A line of an earlier installation's access log says that somebody read the credential, but not
 which content: that installation counted no versions. Such lines stand, with `version` null, among
@@ -12,9 +12,10 @@ from typing import Any, ClassVar, Final
 import msgspec
 from psycopg import AsyncConnection
 
-from secrets_broker.ledger.encoding import rfc3339
+from secrets_broker.ledger.encoding import rfc3339, rfc3339_or_none
 from secrets_broker.ledger.events import IMPORTED
 from secrets_broker.projections import cursor as cursors
+from secrets_broker.projections.questions.happening import COLUMNS, happening
 from secrets_broker.projections.questions.named import Named, number
 from secrets_broker.projections.questions.versions import ENDED, MAKES, OF_NAME
 from secrets_broker.projections.questions.walk import PACE, Filter, Pace, Stretch, size, walk
@@ -35,9 +36,7 @@ _VERSION: Final = f"""
     FROM made {ENDED}
 """  # noqa: S608 - our own words
 
-_COLUMNS: Final = (
-    """position, type, at, occurred_at, version, actor, authn, ip, request_id, reason"""
-)
+_COLUMNS: Final = ", ".join((*COLUMNS, "version"))
 _OF_CREDENTIAL: Final = "credential_id = %(credential_id)s"
 _DISCLOSES: Final = (
     f"{_OF_CREDENTIAL} AND ok AND type = 'credential.read' AND version = %(version)s"
@@ -147,10 +146,9 @@ async def page(
     pace: Pace = PACE,
 ) -> tuple[list[Receipt], Cursor | None]:
     """At most `limit` lines in the order of the record; short or empty ones may have a next."""
+    # To the end, also where the version ended long ago: it can be read out of the history, and
+    # lines of an earlier installation are imported at any time after their credential.
     stop = await size(connection) - 1
-    # Lines of an earlier installation are imported at any time after their credential.
-    if exposed.ended_position is not None and not exposed.imported:
-        stop = exposed.ended_position
     start = after.position if after else exposed.made_position
     condition = _DISCLOSES_OR_DID if exposed.imported else _DISCLOSES
     values = {"credential_id": exposed.credential_id, "version": exposed.version}
@@ -172,7 +170,7 @@ def _exposed(name: Named, record: tuple[Any, ...]) -> Exposed:
         live=ended is None,
         made_at=rfc3339(made_at),
         made_position=made,
-        ended_at=rfc3339(ended_at) if ended_at else None,
+        ended_at=rfc3339_or_none(ended_at),
         ended_by=ended_by,
         ended_position=ended,
         imported=made_by == IMPORTED,
@@ -180,20 +178,12 @@ def _exposed(name: Named, record: tuple[Any, ...]) -> Exposed:
 
 
 def _receipt(exposed: Exposed, record: tuple[Any, ...]) -> Receipt:
-    position, kind, at, occurred_at, version, actor, authn, ip, request_id, reason = record
+    *told, version = record
     return Receipt(
         host=exposed.host,
         purpose=exposed.purpose,
         credential_id=exposed.credential_id,
         version=version,
         live=exposed.live,
-        position=position,
-        type=kind,
-        at=rfc3339(at),
-        occurred_at=rfc3339(occurred_at) if occurred_at else None,
-        actor=actor,
-        authn=authn,
-        ip=ip,
-        request_id=request_id,
-        reason=reason,
+        **happening(tuple(told)),
     )

@@ -9,10 +9,11 @@ from typing import Any, ClassVar, Final
 import msgspec
 from psycopg import AsyncConnection
 
-from secrets_broker.ledger.encoding import rfc3339
+from secrets_broker.ledger.encoding import rfc3339_or_none
 from secrets_broker.projections import cursor as cursors
+from secrets_broker.projections.questions.happening import COLUMNS, happening
 from secrets_broker.projections.questions.named import Named
-from secrets_broker.projections.questions.versions import ENDED, MAKES, OF_NAME
+from secrets_broker.projections.questions.versions import ENDED, MAKES, OF_NAME, OF_NO_NAME
 
 # Data keys that were destroyed, each where it first was. An erasure that left the live
 # credential belongs to no name; its details have it.
@@ -24,10 +25,7 @@ _HISTORY: Final = f"""
             WHERE {OF_NAME} AND type = 'credential.erased'
           UNION ALL
             SELECT position, details FROM ledger.events
-            WHERE {
-    OF_NAME.replace("host = %(host)s AND purpose = %(purpose)s", "host IS NULL AND purpose IS NULL")
-}
-              AND type = 'credential.erased'
+            WHERE {OF_NO_NAME} AND type = 'credential.erased'
               AND details ->> 'host' = %(host)s AND details ->> 'purpose' = %(purpose)s
         ) AS erasure, jsonb_array_elements_text(details -> 'data_keys') AS key
         GROUP BY key
@@ -35,8 +33,7 @@ _HISTORY: Final = f"""
         SELECT * FROM ledger.events WHERE {OF_NAME} AND {MAKES} AND position > %(after)s
         ORDER BY position LIMIT %(limit)s
     )
-    SELECT made.position, made.type, made.at, made.occurred_at, made.actor, made.authn, made.ip,
-           made.request_id, made.reason, made.credential_id, made.version,
+    SELECT {", ".join(f"made.{name}" for name in COLUMNS)}, made.credential_id, made.version,
            ended.position, ended.at, ended.type, ended.actor,
            rekeyed.count, rekeyed.at, erased.position, erased.at
     FROM made {ENDED}
@@ -116,30 +113,22 @@ async def page(
 
 
 def _version(name: Named, record: tuple[Any, ...]) -> Version:
-    (position, kind, at, occurred_at, actor, authn, ip, request_id, reason, *rest) = record
-    (credential_id, version, ended, ended_at, ended_by, ended_by_actor, *rest) = rest
-    rekeys, rekeyed_at, erased, erased_at = rest
+    told, rest = record[: len(COLUMNS)], record[len(COLUMNS) :]
+    (credential_id, version, ended, ended_at, ended_by, ended_by_actor, *rekeyed) = rest
+    rekeys, rekeyed_at, erased, erased_at = rekeyed
     return Version(
         host=name.host,
         purpose=name.purpose,
         credential_id=credential_id,
         version=version,
-        type=kind,
-        position=position,
-        at=rfc3339(at),
-        occurred_at=rfc3339(occurred_at) if occurred_at else None,
-        actor=actor,
-        authn=authn,
-        ip=ip,
-        request_id=request_id,
-        reason=reason,
+        **happening(told),
         live=ended is None,
-        ended_at=rfc3339(ended_at) if ended_at else None,
+        ended_at=rfc3339_or_none(ended_at),
         ended_by=ended_by,
         ended_by_actor=ended_by_actor,
         ended_position=ended,
         rekeys=rekeys,
-        rekeyed_at=rfc3339(rekeyed_at) if rekeyed_at else None,
-        erased_at=rfc3339(erased_at) if erased_at else None,
+        rekeyed_at=rfc3339_or_none(rekeyed_at),
+        erased_at=rfc3339_or_none(erased_at),
         erased_position=erased,
     )

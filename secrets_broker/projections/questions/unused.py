@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Final
 import msgspec
 from psycopg import AsyncConnection
 
-from secrets_broker.ledger.encoding import rfc3339
+from secrets_broker.ledger.encoding import rfc3339, rfc3339_or_none
 from secrets_broker.ledger.events import IS_CHANGE
 from secrets_broker.projections import cursor as cursors
 from secrets_broker.projections.questions.walk import PACE, Pace, size
@@ -177,7 +177,7 @@ def _line(
         created_by=created_by,
         updated_at=rfc3339(updated_at),
         updated_by=updated_by,
-        last_read_at=rfc3339(happened) if happened else None,
+        last_read_at=rfc3339_or_none(happened),
         last_read_by=by,
         last_read_position=position,
     )

@@ -7,6 +7,9 @@ from secrets_broker.ledger.events import IS_CHANGE
 OF_NAME: Final = f"{IS_CHANGE} AND host = %(host)s AND purpose = %(purpose)s"
 """The changes of one name; events_changes has them, and reads are not in it."""
 
+OF_NO_NAME: Final = f"{IS_CHANGE} AND host IS NULL AND purpose IS NULL"
+"""Those that belong to no name; the same index has them."""
+
 MAKES: Final = "type IN ('credential.created', 'credential.updated', 'credential.imported')"
 """Whether a change makes a version. A new data key does not: it keeps the version."""
 

@@ -21,7 +21,7 @@ this folder, and no secret. {bodies}
 
 To verify it:
 
-  secrets-broker verify --export . --verifier-key "$(cat verifier.key)"
+  secrets-broker verify --export . --verifier-key @verifier.key
   fsck --storage_url=file://$PWD/ --public_key=verifier.key --ui=false
       (go install github.com/transparency-dev/tessera/cmd/fsck@v1.0.4; it wants one key in the
       file, and where all is well its last line says "Successfully fsck'd")

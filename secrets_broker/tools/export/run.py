@@ -6,12 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import psycopg
 from psycopg import AsyncConnection
 
 from secrets_broker.ledger.checkpoint import Checkpoint, SignedCheckpoint
-from secrets_broker.ledger.connection import TOOL_SESSION, connect
-from secrets_broker.ledger.errors import LedgerUnavailableError
+from secrets_broker.ledger.connection import TOOL_SESSION
 from secrets_broker.ledger.note import VerifierKey
 from secrets_broker.ledger.published import read_published
 from secrets_broker.tools.export import folder as folders
@@ -22,6 +20,7 @@ from secrets_broker.tools.export.readme import readme
 from secrets_broker.tools.export.same_log import same_log
 from secrets_broker.tools.export.source import may_read_bodies
 from secrets_broker.tools.export.tidy import tidy
+from secrets_broker.tools.reading import reading
 
 Progress = Callable[[int, int], None]
 """Takes how many of how many events are done."""
@@ -61,8 +60,7 @@ class Exported:
 
 async def export(database_url: str, wanted: Wanted, progress: Progress) -> Exported:
     """Bring a folder up to the published checkpoint; raises LedgerError and its kinds."""
-    connection = await connect(database_url, _SESSION)
-    try:
+    async with reading(database_url, _SESSION) as connection:
         signed = await _published(connection, wanted.keys)
         bodies = wanted.bodies or folders.has_bodies(wanted.path)
         if bodies and not await may_read_bodies(connection):
@@ -74,13 +72,6 @@ async def export(database_url: str, wanted: Wanted, progress: Progress) -> Expor
             )
         with folders.locked(wanted.path, private=bodies) as folder:
             return await _fill(connection, folder, signed, wanted, progress)
-    except psycopg.Error as error:
-        raise LedgerUnavailableError(
-            f"the database refused a question (SQLSTATE {error.sqlstate}); "
-            "where its schema is behind, run: secrets-broker migrate"
-        ) from None
-    finally:
-        await connection.close()
 
 
 async def _published(

@@ -6,15 +6,13 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import msgspec
-import psycopg
 from psycopg import AsyncConnection
 
 from secrets_broker import logs
-from secrets_broker.ledger.connection import connect
-from secrets_broker.ledger.errors import LedgerUnavailableError
 from secrets_broker.projections.cursor import Cursor
 from secrets_broker.projections.reader import READ_SESSION
 from secrets_broker.tools.common import clear_errors, load_settings
+from secrets_broker.tools.reading import reading
 
 L = TypeVar("L", bound=msgspec.Struct)
 C = TypeVar("C", bound=Cursor)
@@ -55,13 +53,5 @@ async def write_all(
 
 
 async def _ask(database_url: str, question: Callable[[Connection], Coroutine[Any, Any, T]]) -> T:
-    connection = await connect(database_url, _SESSION)
-    try:
+    async with reading(database_url, _SESSION) as connection:
         return await question(connection)
-    except psycopg.Error as error:
-        raise LedgerUnavailableError(
-            f"the database refused the question (SQLSTATE {error.sqlstate}); "
-            "where its schema is behind, run: secrets-broker migrate"
-        ) from None
-    finally:
-        await connection.close()

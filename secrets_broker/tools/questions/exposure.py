@@ -52,6 +52,8 @@ def exposure(
 ) -> None:
     """List who received a version of HOST's PURPOSE, by the record of successful lookups.
 
+    A password that `replay --reveal` showed counts too, however long after the version ended.
+
     Which version that is, and whether it is still live, is said on standard error. Versions begin
     at 1 again where a name was stored again after a delete: see `history` for the ids.
 

@@ -1,12 +1,11 @@
-"""What a database is asked once its events are checked: erased data keys, and the projection.
+"""What a database is asked once its events are checked: its data keys, and the projection.
 
-With the keys at hand the rows of secrets.host_credentials are compared byte for byte with a table
-that is rebuilt beside them; without, each row must name the last change of its credential.
+With the keys at hand every data key is opened, and the rows of secrets.host_credentials are
+compared byte for byte with a table that is rebuilt beside them; without, each row must name the
+last change of its credential.
 """
 
 import asyncio
-from collections.abc import Iterable, Iterator
-from itertools import islice
 from typing import Final
 
 from secrets_broker.keys import loaded_keyring
@@ -14,20 +13,14 @@ from secrets_broker.ledger.audit.checker import Checker
 from secrets_broker.ledger.audit.findings import MAX_PROBLEMS, Findings
 from secrets_broker.ledger.errors import LedgerError
 from secrets_broker.ledger.events import IS_CHANGE
+from secrets_broker.ledger.keyring import Keyring
 from secrets_broker.projections.rebuild import Comparison, rebuild
 from secrets_broker.settings import Settings
 from secrets_broker.tools.common import operator
 from secrets_broker.tools.progress import Tell
+from secrets_broker.tools.verify.data_keys import check_erased, check_kept
 from secrets_broker.tools.verify.database import DatabaseSource
 
-KEYS_AT_ONCE: Final = 5_000
-
-_STILL_THERE: Final = "SELECT id FROM ledger.data_keys WHERE id = ANY (%s) ORDER BY id"
-_ERASED_SINCE: Final = """
-    SELECT jsonb_array_elements_text(details -> 'data_keys') FROM ledger.events
-    WHERE position >= %s AND ok AND type = 'credential.erased'
-      AND jsonb_typeof(details -> 'data_keys') = 'array'
-"""
 _ROWS: Final = "SELECT count(*) FROM secrets.host_credentials"
 # In one statement, so that events and rows are of the same moment.
 _MISMATCHES: Final = """
@@ -52,37 +45,56 @@ _LAST_CHANGE: Final = """
 """.replace("__is_change__", IS_CHANGE)
 
 
-def erased_since(source: DatabaseSource, size: int) -> frozenset[str]:
-    """The data keys that were erased while the ledger was read."""
-    return frozenset(key for (key,) in source.fetch(_ERASED_SINCE, size))
+def check_database(
+    source: DatabaseSource, checker: Checker, settings: Settings, tell: Tell
+) -> None:
+    """Hold what stands beside the events to them, as far as the login may."""
+    keyring = _keyring(source, checker, settings)
+    if source.may_read_keys:
+        check_erased(source, checker)
+        check_kept(source, checker, keyring)
+    if source.may_read_rows:
+        _check_rows(source, checker.findings, settings, keyring, tell)
 
 
-def still_there(source: DatabaseSource, keys: Iterable[str]) -> Iterator[str]:
-    """Those of these data keys that the database has."""
-    rest = iter(keys)
-    while some := list(islice(rest, KEYS_AT_ONCE)):
-        yield from (key for (key,) in source.fetch(_STILL_THERE, some))
+def _keyring(source: DatabaseSource, checker: Checker, settings: Settings) -> Keyring | None:
+    if checker.size == 0:
+        return None  # nothing is to be opened; and an empty ledger would take the key for its own
+    if why_not := _why_no_keys(source, settings):
+        checker.findings.left_out(
+            f"whether data keys open, and host_credentials byte for byte: {why_not}"
+        )
+        return None
+    try:
+        return asyncio.run(loaded_keyring(settings, settings.database_url))
+    except LedgerError as error:
+        checker.findings.wrong(None, "key", f"the keys at hand are not this ledger's: {error}")
+        return None
 
 
-def check_erased(source: DatabaseSource, checker: Checker) -> None:
-    """No data key may be there that an event says was destroyed."""
-    erased = ((key, at) for key, at in checker.lives.erased())
-    while some := dict(islice(erased, KEYS_AT_ONCE)):
-        checker.findings.checked["erased data keys"] += len(some)
-        for key in still_there(source, some):
-            detail = "a data key is there that this erasure says was destroyed"
-            checker.findings.wrong(some[key], "erasure", detail)
+def _why_no_keys(source: DatabaseSource, settings: Settings) -> str | None:
+    if not (settings.get("SECRETS_KMS_KEY") or settings.kms_url):
+        return "no SECRETS_KMS_KEY"
+    if not (source.may_read_keys and source.may_read_bodies):
+        return "this login may not read bodies and data keys"
+    return None
 
 
-def check_rows(source: DatabaseSource, findings: Findings, settings: Settings, tell: Tell) -> None:
+def _check_rows(
+    source: DatabaseSource,
+    findings: Findings,
+    settings: Settings,
+    keyring: Keyring | None,
+    tell: Tell,
+) -> None:
     """Hold secrets.host_credentials to the events."""
-    if not source.may_read_rows:
+    if keyring is not None and not source.is_standby:
+        _byte_for_byte(source, findings, settings, keyring, tell)
         return
-    why_not = _why_not_all(source, settings)
-    if why_not is None:
-        _byte_for_byte(source, findings, settings, tell)
-        return
-    findings.left_out(f"the contents of host_credentials, byte for byte: {why_not}")
+    if keyring is not None:
+        findings.left_out(
+            "host_credentials byte for byte: this is a standby, which takes no temporary table"
+        )
     ((count,),) = source.fetch(_ROWS)
     findings.checked["rows of host_credentials"] += count
     for position, claimed, what in source.fetch(_MISMATCHES, MAX_PROBLEMS):
@@ -90,24 +102,13 @@ def check_rows(source: DatabaseSource, findings: Findings, settings: Settings, t
         findings.follows(at, "projection", f"host_credentials: a name {what}")
 
 
-def _why_not_all(source: DatabaseSource, settings: Settings) -> str | None:
-    if not (settings.get("SECRETS_KMS_KEY") or settings.kms_url):
-        return "no SECRETS_KMS_KEY"
-    if not (source.may_read_keys and source.may_read_bodies):
-        return "this login may not read bodies and data keys"
-    return "this is a standby, which takes no temporary table" if source.is_standby else None
-
-
 def _byte_for_byte(
-    source: DatabaseSource, findings: Findings, settings: Settings, tell: Tell
+    source: DatabaseSource, findings: Findings, settings: Settings, keyring: Keyring, tell: Tell
 ) -> None:
-    url = settings.database_url
-
     async def compare() -> Comparison:
-        keys = await loaded_keyring(settings, url)
         return await rebuild(
-            url,
-            keys,
+            settings.database_url,
+            keyring,
             operator(),
             check_only=True,
             progress=lambda done: tell("credentials compared", done, None),

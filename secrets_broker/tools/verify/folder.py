@@ -126,12 +126,13 @@ class FolderSource(FolderReader):
                 "secrets-broker export made, once it has ended"
             )
         try:
-            tree = SignedCheckpoint.parse(note[: MAX_BYTES + 1].decode()).checkpoint
+            text = note[: MAX_BYTES + 1].decode()
+            tree = SignedCheckpoint.parse(text).checkpoint
         except (NoteError, UnicodeDecodeError) as error:
             raise SourceError(f"{self._folder / 'checkpoint'} is not one: {error}") from None
         self._size = tree.size
         found = Overview(tree.size, (tree.origin, tree.size))
-        published = Kept(tree.origin, tree.size, note.decode())
+        published = Kept(tree.origin, tree.size, text)
         self._shelf.fill(self._kept(found, published))
         if self._shelf.beyond(tree.size):
             found.remarks.append("there are checkpoints of more events: an export that was cut off")

@@ -14,7 +14,8 @@ from secrets_broker.ledger.errors import LedgerError
 from secrets_broker.settings import MissingSettingError, Settings
 from secrets_broker.tools.common import require_schema
 from secrets_broker.tools.progress import progress_bar
-from secrets_broker.tools.verify.aftermath import check_erased, check_rows, erased_since
+from secrets_broker.tools.verify.aftermath import check_database
+from secrets_broker.tools.verify.data_keys import erased_since
 from secrets_broker.tools.verify.database import DatabaseSource
 from secrets_broker.tools.verify.folder import FolderSource
 from secrets_broker.tools.verify.listed import check_list
@@ -94,9 +95,7 @@ class Job:
             later = erased_since(database, overview.size) if database else frozenset[str]()
             checker.finish(overview.published, overview.beyond, later)
             if database is not None:
-                if database.may_read_keys:
-                    check_erased(database, checker)
-                check_rows(database, self.findings, self._settings, tell)
+                check_database(database, checker, self._settings, tell)
             if self._erasures is not None:
                 check_list(self._erasures, source, checker, later)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from secrets_broker.ledger.audit.checker import Checker
 from secrets_broker.projections.erasure import Erasure
 from secrets_broker.tools import erasures
-from secrets_broker.tools.verify.aftermath import still_there
+from secrets_broker.tools.verify.data_keys import still_there
 from secrets_broker.tools.verify.database import DatabaseSource
 from secrets_broker.tools.verify.sources import Source
 

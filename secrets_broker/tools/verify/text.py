@@ -1,8 +1,11 @@
 """What verify says to people."""
 
-from secrets_broker.ledger.audit.findings import Findings, Problem
+from collections.abc import Iterable
+from typing import Final
 
-SHOWN = 20
+from secrets_broker.ledger.audit.findings import MAX_PROBLEMS, Findings, Problem
+
+SHOWN: Final = 20
 
 
 def text(name: str, size: int, root: str | None, findings: Findings) -> str:
@@ -15,7 +18,7 @@ def text(name: str, size: int, root: str | None, findings: Findings) -> str:
         f"problems ({findings.problem_count}):", map(_line, sorted_problems(findings)[:SHOWN])
     )
     if findings.problem_count > SHOWN:
-        lines.append("  …; the first 1,000 with --json")
+        lines.append(f"  …; the first {MAX_PROBLEMS:,} with --json")
     return "\n".join([*map(printable, lines), _answer(findings)])
 
 
@@ -36,8 +39,8 @@ def _answer(findings: Findings) -> str:
     return "OK: all of it was checked, and nothing is wrong"
 
 
-def _section(title: str, lines: object) -> list[str]:
-    found = [f"  {line}" for line in lines]  # type: ignore[attr-defined]
+def _section(title: str, lines: Iterable[str]) -> list[str]:
+    found = [f"  {line}" for line in lines]
     return [title, *found] if found else []
 
 
