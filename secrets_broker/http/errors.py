@@ -12,6 +12,7 @@ import falcon.asgi
 import msgspec
 import structlog
 
+from secrets_broker.http import metrics
 from secrets_broker.http.desk import RefusedError
 from secrets_broker.ledger.errors import (
     FieldError,
@@ -151,6 +152,7 @@ async def _unavailable(
     error: LedgerUnavailableError,
     _params: dict[str, Any],
 ) -> None:
+    metrics.unavailable(error)
     resp.set_header("Retry-After", RETRY_AFTER_SECONDS)
     if isinstance(error, OutcomeUnknownError):
         detail = "The ledger may or may not have recorded this request; nothing was disclosed."
