@@ -6,7 +6,7 @@ together. An item that breaks a rule or is refused does not disturb the others.
 """
 
 from collections import Counter
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, NamedTuple
 
 import falcon
 import falcon.asgi
@@ -37,6 +37,16 @@ class Batch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return "Batch(…)"
 
 
+class Told(NamedTuple):
+    """What became of an item, as it is counted; the rule is that of a refusal."""
+
+    status: int
+    reason: str
+    rule: str | None = None
+    counted: bool = False
+    """Whether the refusal is no event, but a number."""
+
+
 class _Batch:
     kind: type[Item]
 
@@ -51,15 +61,11 @@ class _Batch:
         # Died before the commit: nothing of the batch is recorded, and nothing was given out.
         # Died after it: all of it is recorded, and nothing was given out.
         results = iter(await self._desk.submit_all(commands, req.context.caller))
-        items = [
-            _problem(problems.of_rules(each.errors))
-            if isinstance(each, InvalidCommandError)
-            else _item(each, next(results))
-            for each in wanted
+        outcomes = [
+            each if isinstance(each, InvalidCommandError) else next(results) for each in wanted
         ]
-        resp.context.outcomes = Counter(
-            (item["status"], item.get("reason", "ok")) for item in items
-        )
+        items = [_item(*each) for each in zip(wanted, outcomes, strict=True)]
+        resp.context.outcomes = Counter(map(_told, items, outcomes))
         resp.content_type = falcon.MEDIA_JSON
         resp.data = msgspec.json.encode({"items": items})
 
@@ -83,7 +89,7 @@ def _parsed(kind: type[Item], item: Any) -> Item | InvalidCommandError:
         return error
 
 
-def _item(command: Item, result: Result) -> dict[str, Any]:
+def _item(command: Item | InvalidCommandError, result: Result) -> dict[str, Any]:
     if isinstance(result, InvalidCommandError):
         return _problem(problems.of_rules(result.errors))
     if isinstance(result, RefusedError):
@@ -91,6 +97,7 @@ def _item(command: Item, result: Result) -> dict[str, Any]:
         return _problem(problems.of_refusal(result.refusal), position)
     if result.error is not None:
         return _problem(problems.of_outcome(result.error), result.position)
+    assert not isinstance(command, InvalidCommandError)  # noqa: S101 - that is its own result
     return {"status": 200, "position": result.position, **answers.body(command, result)}
 
 
@@ -101,3 +108,10 @@ def _problem(problem: Problem, position: int | None = None) -> dict[str, Any]:
     if problem.retry_after is not None:
         item["retry_after"] = problem.retry_after
     return item
+
+
+def _told(item: dict[str, Any], result: Result) -> Told:
+    reason = item.get("reason", "ok")
+    if isinstance(result, RefusedError):
+        return Told(item["status"], reason, result.refusal.rule, result.position is None)
+    return Told(item["status"], reason)

@@ -1,17 +1,20 @@
 """What every request passes: an id, the key check, and on the way out one log line and a count."""
 
 import time
+from collections import Counter
 from typing import Any, Final
 
 import falcon.asgi
 import structlog
 
 from secrets_broker.http import errors, metrics
+from secrets_broker.http.batch import Told
 from secrets_broker.http.caller import header, known, new_request_id, stranger
 from secrets_broker.http.desk import Desk, RefusedError
 from secrets_broker.http.doors import LOG, Doors, is_protected, only_reads, right
 from secrets_broker.ledger.errors import LedgerUnavailableError
 from secrets_broker.ledger.events import MAX_NAME, Context, Subject
+from secrets_broker.ledger.rights import ADMIN, AUDIT
 
 _log = structlog.get_logger("secrets_broker.request")
 
@@ -22,6 +25,7 @@ class Gate:
     def __init__(self, doors: Doors, desk: Desk) -> None:
         self._doors = doors
         self._desk = desk
+        self._requests = metrics.Requests({*_LABELS.values(), metrics.OTHER})
 
     async def process_request(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
         """Refuse who may not enter, before a route, a body or a header is looked at.
@@ -62,11 +66,8 @@ class Gate:
         outcome = str(resp.context.get("outcome", "ok"))
         if operation == "none" and outcome != "forbidden":
             return
-        items: dict[tuple[int, str], int] = resp.context.get("outcomes") or {}
-        for (status, reason), times in items.items():
-            metrics.count(ITEMS[operation], status, reason, times)
-        if not items:
-            metrics.count(ITEMS.get(operation, operation), resp.status_code, outcome)
+        seconds = time.perf_counter() - req.context.started
+        self._count(operation, resp, outcome, seconds)
         if resp.context.get("counted"):
             return  # nor may a flood of refusals fill the disk by way of the log
         caller = req.context.get("caller")
@@ -80,9 +81,20 @@ class Gate:
             rule=resp.context.get("rule"),
             status=resp.status_code,
             position=resp.context.get("position"),
-            **({"items": _by_reason(items)} if items else {}),
-            duration_ms=round((time.perf_counter() - req.context.started) * 1000, 2),
+            **_items(resp),
+            duration_ms=round(seconds * 1000, 2),
         )
+
+    def _count(
+        self, operation: str, resp: falcon.asgi.Response, outcome: str, seconds: float
+    ) -> None:
+        label = _LABELS.get(operation, metrics.OTHER)
+        self._requests.observe(label, resp.status_code, seconds)
+        kind = ITEMS.get(operation, operation)
+        for item, times in _outcomes(resp, outcome).items():
+            metrics.count(kind, item.status, item.reason, times)
+            if item.rule is not None:
+                metrics.refused(item.rule, counted=item.counted, times=times)
 
     async def _leave(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
         caller: Context | None = req.context.get("caller")
@@ -97,8 +109,23 @@ class Gate:
             errors.answer(resp, error)
 
 
-def _by_reason(items: dict[tuple[int, str], int]) -> dict[str, int]:
-    return {reason: times for (_, reason), times in items.items()}
+def _outcomes(resp: falcon.asgi.Response, outcome: str) -> Counter[Told]:
+    """What became of each item of a batch, or of the one thing that was asked for."""
+    found: Counter[Told] | None = resp.context.get("outcomes")
+    if found is not None:
+        return found
+    rule, counted = resp.context.get("rule"), bool(resp.context.get("counted"))
+    return Counter([Told(resp.status_code, outcome, rule, counted)])
+
+
+def _items(resp: falcon.asgi.Response) -> dict[str, dict[str, int]]:
+    found: Counter[Told] | None = resp.context.get("outcomes")
+    if found is None:
+        return {}
+    reasons: Counter[str] = Counter()
+    for item, times in found.items():
+        reasons[item.reason] += times
+    return {"items": dict(reasons)}
 
 
 ITEMS: Final = {"lookup_batch": "lookup", "upsert_batch": "upsert"}
@@ -126,4 +153,16 @@ OPERATIONS: Final = {
     "/internal/audit/exposure": "exposure",
     "/internal/audit/events": "events",
     "/internal/audit/unused": "unused",
+}
+
+
+def _label(path: str, operation: str) -> str:
+    """The operation as metrics have it: credentials' each by itself, others by their right."""
+    needed = right(path)
+    return needed if needed in (AUDIT, ADMIN) else operation
+
+
+_LABELS: Final = {
+    **{operation: _label(path, operation) for path, operation in OPERATIONS.items()},
+    "log": AUDIT,
 }
