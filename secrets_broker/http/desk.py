@@ -13,7 +13,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from secrets_broker.http.flood import Flood, Source, Window, source_of
+from secrets_broker.http.flood import Flood, Window
 from secrets_broker.ledger.access import Enter
 from secrets_broker.ledger.commands import Command, Record
 from secrets_broker.ledger.denial import UNKNOWN, asked
@@ -24,6 +24,7 @@ from secrets_broker.ledger.fold import Outcome
 from secrets_broker.ledger.grants import Granted
 from secrets_broker.ledger.quota import judge
 from secrets_broker.ledger.rights import Refusal
+from secrets_broker.ledger.source import Source, source_of
 from secrets_broker.ledger.writer import Writer
 
 _TELL_EACH_SECONDS: Final = 1.0
