@@ -98,9 +98,9 @@ class Watch:
                 if "database_away" in self._said:
                     self._said.remove("database_away")
                     _log.info("database_back")
+                await self._look(connection)
                 if found == AT_ONCE:
                     continue
-                await self._look(connection)
                 if self._plan.once:
                     return
                 await asyncio.sleep(self._plan.interval)
