@@ -198,6 +198,16 @@ class Settings:
         return tuple((self.get("WITNESS_LOGS") or "").split())
 
     @property
+    def watch_webhook(self) -> str | None:
+        """Where `watch` posts to (WATCH_WEBHOOK); the URL itself may be a secret."""
+        return self.get("WATCH_WEBHOOK")
+
+    @property
+    def watch_webhook_keys(self) -> tuple[str, ...]:
+        """What it signs with (WATCH_WEBHOOK_KEY): one key, or several while they change."""
+        return tuple((self.get("WATCH_WEBHOOK_KEY") or "").split())
+
+    @property
     def erasures(self) -> Path | None:
         """The list of erasures, which outlives a restore (SECRETS_ERASURES)."""
         path = self.get("SECRETS_ERASURES")

@@ -9,13 +9,13 @@ A source is an address, or an IPv6 /64, which is what one subscriber gets (RFC 6
 many and cheap, so there is a cap over all: past it what is refused is counted together.
 """
 
-import ipaddress
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import lru_cache
 from typing import Final
+
+from secrets_broker.ledger.source import Source
 
 FEW: Final = 5
 """Refusals of one source, within PERIOD_SECONDS, that are events each."""
@@ -29,8 +29,6 @@ LONGEST_SECONDS: Final = 60.0
 
 OTHERS: Final = None
 """The source of a window that counts whoever has none of his own."""
-
-Source = str | None
 
 
 @dataclass(slots=True)
@@ -111,14 +109,3 @@ class Flood:
         if len(self._recent) > MAX_SOURCES:
             self._recent.popitem(last=False)
         return recent
-
-
-@lru_cache(maxsize=4_096)
-def source_of(ip: str | None) -> Source:
-    """The source that an address belongs to; OTHERS where there is no address."""
-    if ip is None:
-        return OTHERS
-    address = ipaddress.ip_address(ip)
-    if address.version == 4:
-        return ip
-    return str(ipaddress.ip_network((address, 64), strict=False))

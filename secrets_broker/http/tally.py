@@ -10,12 +10,13 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from secrets_broker.http.flood import Flood, Source, Window, source_of
+from secrets_broker.http.flood import Flood, Window
 from secrets_broker.ledger.commands import Record
 from secrets_broker.ledger.denial import UNKNOWN
 from secrets_broker.ledger.encoding import rfc3339
 from secrets_broker.ledger.errors import LedgerUnavailableError
 from secrets_broker.ledger.events import ACCESS_COUNTED, ACCESS_COUNTING, Context
+from secrets_broker.ledger.source import Source, source_of
 from secrets_broker.ledger.writer import Writer
 
 _TELL_EACH_SECONDS: Final = 1.0

@@ -8,9 +8,14 @@ from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPSConnection
 from pathlib import Path
 from typing import Final
+from urllib.parse import SplitResult, urlsplit
 
 # Seconds for each step of a request: to connect, and to wait for a piece of the answer.
 _TIMEOUT: Final = 5.0
+
+
+class HttpUrlError(ValueError):
+    """A URL that is not one of an HTTP server; the text does not repeat it."""
 
 
 class UnreachableError(Exception):
@@ -39,3 +44,16 @@ class Endpoint:
             return HTTPConnection(self.host, self.port, timeout=self.timeout)
         trust = ssl.create_default_context(cafile=str(self.ca_file) if self.ca_file else None)
         return HTTPSConnection(self.host, self.port, timeout=self.timeout, context=trust)
+
+
+def parse_url(whose: str, url: str) -> tuple[Endpoint, SplitResult]:
+    """The server that a URL names, and the URL's parts; raises HttpUrlError."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        raise HttpUrlError(f"the URL of {whose} is not a URL") from None
+    tls = parts.scheme == "https"
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise HttpUrlError(f"the URL of {whose} begins with https:// or http:// and a host")
+    return Endpoint(tls, parts.hostname, port or (443 if tls else 80)), parts

@@ -60,6 +60,8 @@ _COUNT: Final = """
     FROM (VALUES (1)) AS one LEFT JOIN final ON true
 """
 
+_MAY_READ: Final = "SELECT has_table_privilege('secrets.host_credentials', 'SELECT')"
+
 
 @dataclass(frozen=True, slots=True)
 class Page:
@@ -80,3 +82,15 @@ async def page(
     cursor = await connection.execute(statement.encode(), values)
     ((differing, *last),) = await cursor.fetchall()
     return Page(differing, (last[0], last[1]) if last[0] is not None else None)
+
+
+async def may_read(connection: "AsyncConnection[Any]") -> bool:
+    """Whether this login may read the rows; an auditor's may not."""
+    ((may,),) = await (await connection.execute(_MAY_READ)).fetchall()
+    return bool(may)
+
+
+async def mismatches(connection: "AsyncConnection[Any]", most: int) -> list[int]:
+    """Their positions, at most so many: of the last change, or what a row names that has none."""
+    cursor = await connection.execute(MISMATCHES.encode(), (most,))
+    return [claimed if last is None else last for last, claimed, _ in await cursor.fetchall()]

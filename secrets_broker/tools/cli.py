@@ -18,6 +18,7 @@ from secrets_broker.tools.restored import restored
 from secrets_broker.tools.rotate_key import rotate_key
 from secrets_broker.tools.serve import serve
 from secrets_broker.tools.verify.command import verify
+from secrets_broker.tools.watch import watch
 from secrets_broker.tools.witness import witness
 
 
@@ -33,7 +34,7 @@ def main() -> None:
 
 COMMANDS = (
     *(dev, serve, keygen, migrate, rebuild, rotate_key, erase, due, import_legacy_command),
-    *(*QUESTIONS, access, export, proof, replay, restored, verify, witness),
+    *(*QUESTIONS, access, export, proof, replay, restored, verify, watch, witness),
 )
 for command in COMMANDS:
     main.add_command(command)

@@ -7,6 +7,7 @@ import click
 
 from secrets_broker.ledger.note import ED25519, SigningKey, is_name
 from secrets_broker.tools.common import data_dir_option
+from secrets_broker.tools.watch.signature import new_webhook_key
 
 
 def new_key() -> str:
@@ -37,6 +38,7 @@ def fresh_settings(origin: str | None = None) -> dict[str, str]:
         "LEDGER_ORIGIN": origin,
         "LEDGER_SIGNING_KEY": signer.private_text(),
         "LEDGER_VERIFIER_KEY": str(signer.verifier),
+        "WATCH_WEBHOOK_KEY": new_webhook_key(),
     }
 
 

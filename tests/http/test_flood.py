@@ -15,8 +15,8 @@ from secrets_broker.http.flood import (
     PERIOD_SECONDS,
     QUIET_SECONDS,
     Flood,
-    source_of,
 )
+from secrets_broker.ledger.source import source_of
 
 START = datetime(2026, 1, 2, tzinfo=UTC)
 

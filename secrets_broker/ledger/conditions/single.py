@@ -1,0 +1,121 @@
+"""What one event says by itself."""
+
+from typing import Any
+
+from secrets_broker.ledger.conditions.condition import (
+    DENIED,
+    ENCRYPTION_ERROR,
+    GRANT_CHANGED,
+    UNAUTHORIZED,
+    Finding,
+    Happened,
+    shown,
+)
+from secrets_broker.ledger.events import (
+    ACCESS_COUNTED,
+    ACCESS_COUNTING,
+    ACCESS_DENIED,
+    ACCESS_KEY_CHANGED,
+    ACCESS_KEY_GRANTED,
+    ACCESS_KEY_REVOKED,
+    ACCESS_KEY_ROTATED,
+)
+from secrets_broker.ledger.source import source_of
+
+DECRYPT_FAILED = "decrypt_failed"
+_CHANGES = {
+    ACCESS_KEY_GRANTED: "granted",
+    ACCESS_KEY_CHANGED: "changed",
+    ACCESS_KEY_ROTATED: "rotated",
+    ACCESS_KEY_REVOKED: "revoked",
+}
+
+
+def encryption_error(event: Happened) -> Finding | None:
+    """What is stored of a credential did not open, or does not follow from the ledger."""
+    if event.error != DECRYPT_FAILED:
+        return None
+    name = f"{shown(event.host)} {shown(event.purpose)}"
+    return Finding(
+        ENCRYPTION_ERROR,
+        f"the credential {name} could not be decrypted",
+        key=f"{ENCRYPTION_ERROR} {name}",
+        facts={"host": event.host, "purpose": event.purpose, "actor": event.actor},
+    )
+
+
+def refusal(event: Happened) -> Finding | None:
+    """Somebody was refused: with a key that is good, or without one."""
+    if event.type == ACCESS_DENIED:
+        return _unauthorized(event) if event.actor is None else _denied(event)
+    if event.type in (ACCESS_COUNTING, ACCESS_COUNTED):
+        return _flood(event)
+    return None
+
+
+def grant_changed(event: Happened) -> Finding | None:
+    """Who may do what has changed: told always."""
+    change = _CHANGES.get(event.type)
+    if change is None or not event.ok:
+        return None
+    name = event.detail("name")
+    return Finding(
+        GRANT_CHANGED,
+        f"the rights of {shown(name)} were {change} by {shown(event.actor)}",
+        facts={
+            "actor": event.actor,
+            "source": source_of(event.ip),
+            "change": change,
+            "grant": event.detail("id"),
+            "name": name,
+        },
+    )
+
+
+def _facts(event: Happened) -> dict[str, Any]:
+    return {
+        "source": source_of(event.ip),
+        "operation": event.detail("operation"),
+        "rule": event.detail("rule"),
+        "grant": event.detail("key"),
+        "name": event.detail("name"),
+        "claim": event.detail("claim"),
+    }
+
+
+def _unauthorized(event: Happened) -> Finding:
+    source = source_of(event.ip)
+    return Finding(
+        UNAUTHORIZED,
+        f"a caller from {source or 'an unknown address'} has no valid key "
+        f"({shown(event.detail('rule'))})",
+        key=f"{UNAUTHORIZED} {source}",
+        facts=_facts(event),
+    )
+
+
+def _denied(event: Happened) -> Finding:
+    rule = event.detail("rule")
+    return Finding(
+        DENIED,
+        f"{shown(event.actor)} was refused: {shown(event.error)}, by the rule {shown(rule)}",
+        key=f"{DENIED} {rule} {event.actor}",
+        facts={
+            **_facts(event),
+            "actor": event.actor,
+            "host": event.host,
+            "purpose": event.purpose,
+        },
+    )
+
+
+def _flood(event: Happened) -> Finding:
+    source, count = event.detail("source"), event.detail("count")
+    many = "so many refusals" if count is None else f"{count} refusals"
+    return Finding(
+        UNAUTHORIZED,
+        f"{many} of {source or 'several sources'} that they are only counted",
+        # A flood is told although the refusals before it were.
+        key=f"{UNAUTHORIZED} counting {source}",
+        facts={"source": source, "count": count},
+    )
