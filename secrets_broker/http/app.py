@@ -22,6 +22,7 @@ from secrets_broker.http.health import Live, Metrics, OpenApi, Ready
 from secrets_broker.http.log import LogCheckpoint, LogTile
 from secrets_broker.http.replay import Replay, ReplayDiff
 from secrets_broker.http.search import Credentials
+from secrets_broker.http.watching import Watching
 from secrets_broker.keys import continuity, keyring, providers, signing_key, witnesses
 from secrets_broker.ledger.checkpointer import Checkpointer
 from secrets_broker.ledger.continuity import Continuity
@@ -135,7 +136,7 @@ def from_settings() -> App:
     checkpointer = list(_checkpointer(settings, known, writer))
     url, seconds, signs = settings.database_url, settings.metrics_seconds, bool(checkpointer)
     gatherer = Gatherer(url, writer, keys, seconds, signs=signs)
-    beside = [*checkpointer, submitter, gatherer]
+    beside = [*checkpointer, submitter, gatherer, Watching(url)]
     return create_app(writer, Reader(settings.database_url), doors, beside)
 
 

@@ -1,13 +1,10 @@
 """Gathers the gauges, beside the requests and not at each scrape.
 
-One worker of a service does so at a time: the one that holds a lock on a file in the folder that
-the workers count in. The system lets go of it when that worker dies, however it does, and the
-next one takes over within a second. Each worker tells how much waits for its own writer.
+One worker of a service does so at a time, whoever's turn it is. Each worker tells how much waits
+for its own writer.
 """
 
 import asyncio
-import fcntl
-import os
 import time
 from contextlib import suppress
 from typing import Final
@@ -15,6 +12,7 @@ from typing import Final
 import structlog
 
 from secrets_broker.http import gauges, metrics
+from secrets_broker.http.turn import Turn
 from secrets_broker.ledger.commands import Name
 from secrets_broker.ledger.errors import LedgerUnavailableError
 from secrets_broker.ledger.keyring import Keyring
@@ -28,34 +26,6 @@ _log = structlog.get_logger(__name__)
 TICK_SECONDS: Final = 1.0
 COMPARE_SECONDS: Final = 300.0
 """From the beginning of one comparison of all names to the next one's; not below its length."""
-_TURN: Final = "gatherer.lock"
-
-
-class Turn:
-    """Whose turn it is to gather: one process at a time has it, until it ends."""
-
-    def __init__(self, folder: str | None) -> None:
-        self._path = os.path.join(folder, _TURN) if folder else None  # noqa: PTH118
-        self._descriptor: int | None = None
-
-    def taken(self) -> bool:
-        """Tell whether this process has it; where nobody has, it takes it."""
-        if self._path is None or self._descriptor is not None:
-            return True
-        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            return False
-        self._descriptor = descriptor
-        return True
-
-    def give_up(self) -> None:
-        """Let another process have it."""
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
 
 
 class Comparison:
@@ -105,7 +75,7 @@ class Gatherer:
         self._keyring = keyring
         self._seconds = seconds
         self._signs = signs
-        self._turn = Turn(metrics.folder())
+        self._turn = Turn(metrics.folder(), "gatherer")
         self._comparison = Comparison(self._reader, compare_seconds, entries)
         self._tasks: list[asyncio.Task[None]] = []
 

@@ -13,6 +13,8 @@ from typing import Final
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
+from secrets_broker.ledger.conditions import WORDS
+from secrets_broker.ledger.conditions.condition import CHECKPOINT_AGE, PROJECTION_DIFFERENCE
 from secrets_broker.ledger.denial import RULES
 from secrets_broker.ledger.errors import (
     KmsError,
@@ -99,21 +101,20 @@ UNAVAILABLE = Counter(
     ["cause"],
 )
 
-CONDITIONS: Final = (
-    "failure_rate",
-    "read_spike",
-    "encryption_error",
-    "unauthorized",
-    "bulk_reads",
-    "new_source",
-    "checkpoint_age",
-    "projection_difference",
-    "grant_changed",
+CONDITIONS: Final = tuple(
+    word for word in WORDS if word not in (CHECKPOINT_AGE, PROJECTION_DIFFERENCE)
 )
+"""What a fold over the events finds; of the other two there are gauges."""
 WATCHED = Counter(
     "secrets_watch_conditions_total",
     "Conditions that this service found in the ledger's events.",
     ["condition"],
+)
+
+WATCH_BEHIND = Gauge(
+    "secrets_watch_behind_events",
+    "Events that were not looked at yet for such conditions.",
+    multiprocess_mode="livemostrecent",
 )
 
 # `labels` costs as much as counting does, so each child is looked up once, here.

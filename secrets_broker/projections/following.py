@@ -90,6 +90,15 @@ async def learn(
         conditions.take(event)
 
 
+async def beginning(connection: "AsyncConnection[Any]", position: int, period: timedelta) -> Place:
+    """Where to read from, to have learned what there is to learn at a position."""
+    if position == 0:
+        return Place()
+    ((last_at, _),) = await _fetch(connection, _LEAF, position - 1)
+    since = await first_at(connection, last_at - period, position)
+    return await place_at(connection, max(since, position - MAX_LEARNED))
+
+
 async def uncovered(
     connection: "AsyncConnection[Any]",
 ) -> tuple[datetime, bool, tuple[int, datetime] | None]:
@@ -102,11 +111,7 @@ async def uncovered(
 async def _before(
     connection: "AsyncConnection[Any]", position: int, period: timedelta
 ) -> AsyncIterator[Happened]:
-    if position == 0:
-        return
-    ((last_at, _),) = await _fetch(connection, _LEAF, position - 1)
-    since = await first_at(connection, last_at - period, position)
-    place = await place_at(connection, max(since, position - MAX_LEARNED))
+    place = await beginning(connection, position, period)
     while place.position < position:
         found = await more(connection, place, min(AT_ONCE, position - place.position))
         for event, behind in found:
