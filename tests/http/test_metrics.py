@@ -24,7 +24,10 @@ ERRORS = "secrets_encryption_errors_total"
 REFUSED = "secrets_requests_refused_total"
 PLAIN = frozenset({LOOKUPS, FAILURES, UPSERTS, DELETES, FORBIDDEN, ERRORS, REFUSED})
 REQUESTS = "secrets_request_duration_seconds_count"
-OPERATIONS = {"lookup", "upsert", "delete", "audit", "admin", "other"}
+OPERATIONS = {
+    *("lookup", "upsert", "delete", "lookup_batch", "upsert_batch", "credentials"),
+    *("audit", "admin", "other"),
+}
 REFUSALS = "secrets_refusals_total"
 NAME = {"host": "count.example", "purpose": "ssh"}
 
