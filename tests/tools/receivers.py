@@ -6,6 +6,7 @@ import hmac
 import json
 import queue
 import socket
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -56,8 +57,11 @@ class Hook:
 
 
 @contextmanager
-def hooked(*behaviours: Behaviour) -> Iterator[Hook]:
-    """Serve one on loopback: a status, HANG, or BREAK off within the answer."""
+def hooked(*behaviours: Behaviour, certificate: Path | None = None) -> Iterator[Hook]:
+    """Serve one on loopback: a status, HANG, or BREAK off within the answer.
+
+    Over TLS where there is a certificate, and its key in the same file.
+    """
     hook = Hook(behaviours=list(behaviours))
 
     class Handler(BaseHTTPRequestHandler):
@@ -82,7 +86,13 @@ def hooked(*behaviours: Behaviour) -> Iterator[Hook]:
             """Say nothing."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        hook.url = f"http://127.0.0.1:{server.server_port}/"
+        scheme = "http"
+        if certificate is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate)
+            server.socket = context.wrap_socket(server.socket, server_side=True)
+            scheme = "https"
+        hook.url = f"{scheme}://127.0.0.1:{server.server_port}/"
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         try:

@@ -19,7 +19,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from secrets_broker.ledger.conditions import Condition
+from secrets_broker.ledger.conditions import WORDS, Condition
 from secrets_broker.ledger.endpoint import HttpUrlError
 from secrets_broker.ledger.events import Context, Subject
 from secrets_broker.ledger.keyring import Keyring
@@ -30,6 +30,7 @@ from secrets_broker.tools.watch.signature import WebhookKey, headers, new_webhoo
 from secrets_broker.tools.watch.sink import DeliveryError
 from secrets_broker.tools.watch.syslog import Address, Syslog, SyslogAddressError
 from secrets_broker.tools.watch.webhook import Webhook
+from tests.certificates import self_signed
 from tests.conftest import KMS_KEY, Database
 from tests.ledger.checkpoints import publish_checkpoint
 from tests.ledger.helpers import lookup, run, send, upsert, writing
@@ -320,6 +321,37 @@ def test_a_webhook_that_hangs_is_given_up_and_asked_again() -> None:
         hook.next()
         run(Delivery(webhook).tell(condition()))
         assert hook.next()["id"] == "denied:7"
+
+
+def test_a_webhooks_certificate_is_checked(tmp_path: Path) -> None:
+    """Nothing goes to a server of an unknown authority, unless that is named."""
+    certificate, key = self_signed(tmp_path), WebhookKey.parse(SECRET)
+    with hooked(certificate=certificate) as hook:
+        with pytest.raises(DeliveryError, match=re.compile("certificate", re.IGNORECASE)):
+            run(Webhook.parse(hook.url, [key]).send(condition()))
+        assert hook.all() == []
+        run(Webhook.parse(hook.url, [key], certificate).send(condition()))
+        assert hook.next()["id"] == "denied:7"
+    with pytest.raises(HttpUrlError, match="no certificates"):
+        Webhook.parse("https://alerts.example/", [key], ROOT / "README.md")
+
+
+def test_the_pages_own_verification_is_right() -> None:
+    """What docs/watch.md shows takes our messages, and no other key, body, id or time."""
+    page = (ROOT / "docs" / "watch.md").read_text()
+    (block,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    scope: dict[str, Any] = {}
+    exec(block, scope)  # noqa: S102 - our own page
+    verify, key, now = scope["verify"], WebhookKey.parse(SECRET), int(time.time())
+    good = headers([WebhookKey.parse(new_webhook_key()), key], "a:1", now, b"{}")
+    assert verify(SECRET, good, b"{}")
+    assert not verify(SECRET, good, b"{ }")
+    assert not verify(new_webhook_key(), good, b"{}")
+    assert not verify(SECRET, good | {"webhook-id": "a:2"}, b"{}")
+    assert not verify(SECRET, headers([key], "a:1", now - 301, b"{}"), b"{}")
+    assert set(re.findall(r"^\| `([a-z_]+)` \| (?:crit|warn|not)", page, re.MULTILINE)) == set(
+        WORDS
+    )
 
 
 def test_signatures_are_those_of_standard_webhooks() -> None:

@@ -44,7 +44,14 @@ class Webhook:
                 "the URL of the webhook begins with https://: over http:// others could read it, "
                 "and know what was noticed of them; --insecure-http allows it"
             )
-        return cls(replace(endpoint, ca_file=ca_file), _target(parts), tuple(keys))
+        endpoint = replace(endpoint, ca_file=ca_file)
+        try:
+            endpoint.connect()  # nothing is sent yet, but the certificates are read
+        except OSError as error:
+            raise HttpUrlError(
+                f"{ca_file}: no certificates of it ({type(error).__name__})"
+            ) from None
+        return cls(endpoint, _target(parts), tuple(keys))
 
     async def send(self, condition: Condition) -> None:
         """Have it taken: any answer of 2xx; raises DeliveryError."""
