@@ -1,8 +1,10 @@
 """Certificates for servers of the tests."""
 
+import ssl
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
+from socketserver import TCPServer
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -33,3 +35,13 @@ def self_signed(folder: Path) -> Path:
     private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     file.write_bytes(certificate.public_bytes(Encoding.PEM) + private)
     return file
+
+
+def scheme(server: TCPServer, certificate: Path | None) -> str:
+    """Have it speak TLS where there is a certificate (and its key, in one file); http or https."""
+    if certificate is None:
+        return "http"
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    return "https"

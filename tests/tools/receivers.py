@@ -6,15 +6,17 @@ import hmac
 import json
 import queue
 import socket
-import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from email.message import Message
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
+
+from tests.certificates import scheme
+from tests.ledger.kms.helpers import serving
 
 SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
 HANG, BREAK = "hang", "break"
@@ -85,22 +87,12 @@ def hooked(*behaviours: Behaviour, certificate: Path | None = None) -> Iterator[
         def log_message(self, *_: object) -> None:
             """Say nothing."""
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        scheme = "http"
-        if certificate is not None:
-            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            context.load_cert_chain(certificate)
-            server.socket = context.wrap_socket(server.socket, server_side=True)
-            scheme = "https"
-        hook.url = f"{scheme}://127.0.0.1:{server.server_port}/"
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
+    with serving(Handler) as server:
+        hook.url = f"{scheme(server, certificate)}://127.0.0.1:{server.server_port}/"
         try:
             yield hook
         finally:
             hook.released.set()
-            server.shutdown()
-            thread.join()
 
 
 @contextmanager

@@ -587,6 +587,16 @@ def test_an_auditors_login_suffices(cluster: Cluster, database: Database, tmp_pa
     assert "projection_difference_not_watched" in done.stderr
 
 
+def test_rows_that_cannot_be_compared_hold_nothing_up(database: Database, tmp_path: Path) -> None:
+    """While somebody has the table locked that is said, and events are told of all the same."""
+    refuse(database, NOBODY)
+    with database.owner() as other, other.transaction():
+        other.execute("LOCK TABLE secrets.host_credentials IN ACCESS EXCLUSIVE MODE")
+        done = command("watch", "--once", "--from", "0", cwd=tmp_path, env=env(database))
+    assert (done.returncode, len(told(done.stdout))) == (0, 1)
+    assert "projection_difference_not_watched" in done.stderr
+
+
 def test_one_watch_has_a_state(database: Database, tmp_path: Path) -> None:
     """A second one with the same file is refused, and says why."""
     with watching(database, tmp_path, "--state", "state"):
