@@ -19,7 +19,7 @@ from tests.certificates import scheme
 from tests.ledger.kms.helpers import serving
 
 SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
-HANG, BREAK = "hang", "break"
+HANG, BREAK, CUT = "hang", "break", "cut"
 Behaviour = int | str
 
 
@@ -60,7 +60,8 @@ class Hook:
 
 @contextmanager
 def hooked(*behaviours: Behaviour, certificate: Path | None = None) -> Iterator[Hook]:
-    """Serve one on loopback: a status, HANG, or BREAK off within the answer.
+    """Serve one on loopback: a status, HANG, BREAK off within the answer's first line, or
+    CUT it short behind its head.
 
     Over TLS where there is a certificate, and its key in the same file.
     """
@@ -74,6 +75,8 @@ def hooked(*behaviours: Behaviour, certificate: Path | None = None) -> Iterator[
             if behaviour == HANG:
                 hook.released.wait(30)
             elif behaviour == BREAK:
+                self.wfile.write(b"HTTP/1.1 20")
+            elif behaviour == CUT:
                 self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nok")
             else:
                 assert isinstance(behaviour, int)

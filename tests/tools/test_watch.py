@@ -37,6 +37,7 @@ from tests.ledger.helpers import lookup, run, send, upsert, writing
 from tests.projections.asking import auditor
 from tests.tools.receivers import (
     BREAK,
+    CUT,
     HANG,
     SECRET,
     datagrams,
@@ -229,9 +230,12 @@ def test_other_thresholds_go_on_from_the_same_place(database: Database, tmp_path
 def test_a_webhook_is_told_signed_and_again_until_it_takes_it(
     database: Database, tmp_path: Path
 ) -> None:
-    """Refused, broken off and at last taken: the same id and body each time, and in order."""
+    """Refused, broken off and at last taken: the same id and body each time, and in order.
+
+    What follows on a 200 does not matter.
+    """
     refuse(database, "192.0.2.1", "192.0.2.2")
-    with hooked(500, BREAK) as hook:
+    with hooked(500, BREAK, CUT) as hook:
         with watching(database, tmp_path, "--from", "0", "--webhook", f"{hook.url}in?a=b"):
             messages = [hook.next() for _ in range(4)]
         assert hook.paths == ["/in?a=b"] * 4
@@ -443,6 +447,23 @@ def test_syslog_in_datagrams(tmp_path: Path, *, local: bool) -> None:
     else:
         at = r"2026-01-02T03:04:05\.000006Z"
         assert re.fullmatch(rf"<132>1 {at} \S+ secrets-broker \d+ denied - ", head)
+
+
+def test_syslog_at_a_path_may_be_a_stream(tmp_path: Path) -> None:
+    """As some daemons have it: each message then ends with a NUL, as syslog(3) ends it."""
+    path = tmp_path / "log"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        listener.settimeout(20)
+        sink = Syslog(Address.parse(str(path)), "daemon")
+        run(sink.send(condition()))
+        sink.close()
+        taken, _ = listener.accept()
+        with taken, taken.makefile("rb") as reading:
+            message = reading.read()
+    assert message.startswith(b"<28>")
+    assert message.endswith(b"}\0")
 
 
 def test_syslog_over_tcp_connects_again(database: Database, tmp_path: Path) -> None:
