@@ -8,7 +8,7 @@ import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
-from http.client import HTTPConnection, HTTPException
+from http.client import HTTPConnection, HTTPException, HTTPResponse
 from threading import Event, Thread, Timer
 from typing import Final
 
@@ -34,14 +34,16 @@ async def post(
     body: bytes,
     headers: Mapping[str, str],
     seconds: float = REQUEST_SECONDS,
+    *,
+    read: bool = True,
 ) -> Answer:
-    """POST, and read at most 64 KiB of the answer; raises UnreachableError."""
+    """POST, and read at most 64 KiB of the answer, or its head alone; raises UnreachableError."""
     loop = asyncio.get_running_loop()
     done: asyncio.Future[Answer] = loop.create_future()
 
     def ask(connection: HTTPConnection) -> Answer:
         connection.request("POST", path, body, headers)
-        return _read(connection)
+        return _answer(connection, read=read)
 
     def work() -> None:
         try:
@@ -79,15 +81,20 @@ def _within(endpoint: Endpoint, seconds: float, ask: Callable[[HTTPConnection], 
         raise UnreachableError(words or f"no HTTP answer ({type(error).__name__})") from None
 
 
-def _read(connection: HTTPConnection) -> Answer:
+def _answer(connection: HTTPConnection, *, read: bool) -> Answer:
     with connection.getresponse() as response:
-        read = response.read(MAX_ANSWER_BYTES + 1)
-        if len(read) > MAX_ANSWER_BYTES:
-            raise UnreachableError(f"the answer is longer than {MAX_ANSWER_BYTES} bytes")
-        if response.length:  # still to come, when the connection has ended
-            raise UnreachableError("the answer ended early")
+        body = _body(response) if read else b""
         headers = response.headers
-        return Answer(response.status, headers.get_content_type(), read, headers["Retry-After"])
+        return Answer(response.status, headers.get_content_type(), body, headers["Retry-After"])
+
+
+def _body(response: HTTPResponse) -> bytes:
+    body = response.read(MAX_ANSWER_BYTES + 1)
+    if len(body) > MAX_ANSWER_BYTES:
+        raise UnreachableError(f"the answer is longer than {MAX_ANSWER_BYTES} bytes")
+    if response.length:  # still to come, when the connection has ended
+        raise UnreachableError("the answer ended early")
+    return body
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from secrets_broker.ledger.errors import LedgerMismatchError
 from secrets_broker.projections.questions.walk import first_at
 
 AT_ONCE: Final = 2_000  # events a statement: a few milliseconds
-MAX_LEARNED: Final = 500_000
+MAX_LEARNED: Final = 250_000
 """Events that are read to learn from: some ten seconds."""
 
 _EVENTS: Final = f"""

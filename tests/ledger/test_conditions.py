@@ -375,7 +375,7 @@ def test_past_the_cap_an_actor_is_new_and_a_source_is_told_again() -> None:
     crowd = [read(actor=f"actor {n}", ip="192.0.2.1") for n in range(MAX_ACTORS)]
     rows = events([read(ip="192.0.2.1"), *crowd, read(ip="192.0.2.9")])
     assert [one.id for one in fold(rows) if one.condition == "new_source"] == []
-    moving = [read(ip=f"10.0.0.{n}") for n in range(MAX_SOURCES + 1)]
+    moving = [read(ip=f"10.0.{n >> 8}.{n & 255}", after=99) for n in range(MAX_SOURCES + 1)]
     told = [one.id for one in fold(events([*moving, moving[0]])) if one.condition == "new_source"]
     assert told[-1] == f"new_source:{len(moving)}"
 

@@ -11,12 +11,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from email.message import Message
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
+from tests.certificates import scheme
+from tests.ledger.kms.helpers import serving
+
 SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
-HANG, BREAK = "hang", "break"
+HANG, BREAK, CUT = "hang", "break", "cut"
 Behaviour = int | str
 
 
@@ -56,8 +59,12 @@ class Hook:
 
 
 @contextmanager
-def hooked(*behaviours: Behaviour) -> Iterator[Hook]:
-    """Serve one on loopback: a status, HANG, or BREAK off within the answer."""
+def hooked(*behaviours: Behaviour, certificate: Path | None = None) -> Iterator[Hook]:
+    """Serve one on loopback: a status, HANG, BREAK off within the answer's first line, or
+    CUT it short behind its head.
+
+    Over TLS where there is a certificate, and its key in the same file.
+    """
     hook = Hook(behaviours=list(behaviours))
 
     class Handler(BaseHTTPRequestHandler):
@@ -68,6 +75,8 @@ def hooked(*behaviours: Behaviour) -> Iterator[Hook]:
             if behaviour == HANG:
                 hook.released.wait(30)
             elif behaviour == BREAK:
+                self.wfile.write(b"HTTP/1.1 20")
+            elif behaviour == CUT:
                 self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nok")
             else:
                 assert isinstance(behaviour, int)
@@ -81,16 +90,12 @@ def hooked(*behaviours: Behaviour) -> Iterator[Hook]:
         def log_message(self, *_: object) -> None:
             """Say nothing."""
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        hook.url = f"http://127.0.0.1:{server.server_port}/"
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
+    with serving(Handler) as server:
+        hook.url = f"{scheme(server, certificate)}://127.0.0.1:{server.server_port}/"
         try:
             yield hook
         finally:
             hook.released.set()
-            server.shutdown()
-            thread.join()
 
 
 @contextmanager

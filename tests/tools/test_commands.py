@@ -57,6 +57,7 @@ def test_keygen_prints_lines_for_an_env_file(tmp_path: Path) -> None:
     first, second = run("keygen", cwd=tmp_path), run("keygen", cwd=tmp_path)
     names = [line.partition("=")[0] for line in first.stdout.splitlines()]
     assert {"SECRETS_KMS_KEY", "INTERNAL_KEY", "LEDGER_SIGNING_KEY", "AUDITOR_KEY"} <= set(names)
+    assert "WATCH_WEBHOOK_KEY" in names
     assert set(first.stdout.split()) & set(second.stdout.split()) == {
         "SECRETS_KMS_KEY_PREVIOUS=",
         "SECRETS_KMS=",
@@ -110,7 +111,10 @@ def test_serve_names_the_setting_that_is_missing(
 
 @pytest.mark.parametrize(
     "command",
-    ["serve", "rebuild", "proof 0", "restored --reason r", "witness", "export out", "verify"],
+    [
+        *("serve", "rebuild", "proof 0", "restored --reason r", "witness", "export out", "verify"),
+        "watch",
+    ],
 )
 def test_a_database_without_the_schema_is_refused(
     empty_database: str, database: Database, tmp_path: Path, command: str
@@ -218,7 +222,7 @@ def test_settings_of_a_data_dir_win(database: Database, tmp_path: Path) -> None:
         *("witness serve", "replay --at 0"),
         *("rotate-key --data-keys", "erase * * --reason r --yes", "erase --list"),
         *("proof 0", "restored --reason r", "export out", "verify"),
-        *("history h p", "exposure h p", "events", "unused --since 1d"),
+        *("history h p", "exposure h p", "events", "unused --since 1d", "watch"),
     ],
 )
 def test_a_data_dir_without_settings_is_refused(
@@ -232,7 +236,10 @@ def test_a_data_dir_without_settings_is_refused(
 
 @pytest.mark.parametrize(
     "command",
-    ["dev", "serve", "migrate", "rebuild", "import-legacy", "witness", "export out", "verify"],
+    [
+        *("dev", "serve", "migrate", "rebuild", "import-legacy", "witness", "export out", "verify"),
+        "watch",
+    ],
 )
 def test_settings_that_cannot_be_read_are_told(tmp_path: Path, command: str) -> None:
     """A file of settings that cannot be read is named in a line, without what is in it."""

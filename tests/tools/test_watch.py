@@ -19,7 +19,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from secrets_broker.ledger.conditions import Condition
+from secrets_broker.ledger.conditions import WORDS, Condition
 from secrets_broker.ledger.endpoint import HttpUrlError
 from secrets_broker.ledger.events import Context, Subject
 from secrets_broker.ledger.keyring import Keyring
@@ -30,12 +30,14 @@ from secrets_broker.tools.watch.signature import WebhookKey, headers, new_webhoo
 from secrets_broker.tools.watch.sink import DeliveryError
 from secrets_broker.tools.watch.syslog import Address, Syslog, SyslogAddressError
 from secrets_broker.tools.watch.webhook import Webhook
+from tests.certificates import self_signed
 from tests.conftest import KMS_KEY, Database
 from tests.ledger.checkpoints import publish_checkpoint
 from tests.ledger.helpers import lookup, run, send, upsert, writing
 from tests.projections.asking import auditor
 from tests.tools.receivers import (
     BREAK,
+    CUT,
     HANG,
     SECRET,
     datagrams,
@@ -228,9 +230,12 @@ def test_other_thresholds_go_on_from_the_same_place(database: Database, tmp_path
 def test_a_webhook_is_told_signed_and_again_until_it_takes_it(
     database: Database, tmp_path: Path
 ) -> None:
-    """Refused, broken off and at last taken: the same id and body each time, and in order."""
+    """Refused, broken off and at last taken: the same id and body each time, and in order.
+
+    What follows on a 200 does not matter.
+    """
     refuse(database, "192.0.2.1", "192.0.2.2")
-    with hooked(500, BREAK) as hook:
+    with hooked(500, BREAK, CUT) as hook:
         with watching(database, tmp_path, "--from", "0", "--webhook", f"{hook.url}in?a=b"):
             messages = [hook.next() for _ in range(4)]
         assert hook.paths == ["/in?a=b"] * 4
@@ -322,6 +327,37 @@ def test_a_webhook_that_hangs_is_given_up_and_asked_again() -> None:
         assert hook.next()["id"] == "denied:7"
 
 
+def test_a_webhooks_certificate_is_checked(tmp_path: Path) -> None:
+    """Nothing goes to a server of an unknown authority, unless that is named."""
+    certificate, key = self_signed(tmp_path), WebhookKey.parse(SECRET)
+    with hooked(certificate=certificate) as hook:
+        with pytest.raises(DeliveryError, match=re.compile("certificate", re.IGNORECASE)):
+            run(Webhook.parse(hook.url, [key]).send(condition()))
+        assert hook.all() == []
+        run(Webhook.parse(hook.url, [key], certificate).send(condition()))
+        assert hook.next()["id"] == "denied:7"
+    with pytest.raises(HttpUrlError, match="no certificates"):
+        Webhook.parse("https://alerts.example/", [key], ROOT / "README.md")
+
+
+def test_the_pages_own_verification_is_right() -> None:
+    """What docs/watch.md shows takes our messages, and no other key, body, id or time."""
+    page = (ROOT / "docs" / "watch.md").read_text()
+    (block,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    scope: dict[str, Any] = {}
+    exec(block, scope)  # noqa: S102 - our own page
+    verify, key, now = scope["verify"], WebhookKey.parse(SECRET), int(time.time())
+    good = headers([WebhookKey.parse(new_webhook_key()), key], "a:1", now, b"{}")
+    assert verify(SECRET, good, b"{}")
+    assert not verify(SECRET, good, b"{ }")
+    assert not verify(new_webhook_key(), good, b"{}")
+    assert not verify(SECRET, good | {"webhook-id": "a:2"}, b"{}")
+    assert not verify(SECRET, headers([key], "a:1", now - 301, b"{}"), b"{}")
+    assert set(re.findall(r"^\| `([a-z_]+)` \| (?:crit|warn|not)", page, re.MULTILINE)) == set(
+        WORDS
+    )
+
+
 def test_signatures_are_those_of_standard_webhooks() -> None:
     """The specification's own example; of two keys both sign, so that they can be exchanged."""
     key = WebhookKey.parse("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
@@ -411,6 +447,23 @@ def test_syslog_in_datagrams(tmp_path: Path, *, local: bool) -> None:
     else:
         at = r"2026-01-02T03:04:05\.000006Z"
         assert re.fullmatch(rf"<132>1 {at} \S+ secrets-broker \d+ denied - ", head)
+
+
+def test_syslog_at_a_path_may_be_a_stream(tmp_path: Path) -> None:
+    """As some daemons have it: each message then ends with a NUL, as syslog(3) ends it."""
+    path = tmp_path / "log"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        listener.settimeout(20)
+        sink = Syslog(Address.parse(str(path)), "daemon")
+        run(sink.send(condition()))
+        sink.close()
+        taken, _ = listener.accept()
+        with taken, taken.makefile("rb") as reading:
+            message = reading.read()
+    assert message.startswith(b"<28>")
+    assert message.endswith(b"}\0")
 
 
 def test_syslog_over_tcp_connects_again(database: Database, tmp_path: Path) -> None:
@@ -551,6 +604,16 @@ def test_an_auditors_login_suffices(cluster: Cluster, database: Database, tmp_pa
     refuse(database, NOBODY)
     login = {"DATABASE_URL": auditor(cluster, database)}
     done = command("watch", "--once", "--from", "0", cwd=tmp_path, env=login)
+    assert (done.returncode, len(told(done.stdout))) == (0, 1)
+    assert "projection_difference_not_watched" in done.stderr
+
+
+def test_rows_that_cannot_be_compared_hold_nothing_up(database: Database, tmp_path: Path) -> None:
+    """While somebody has the table locked that is said, and events are told of all the same."""
+    refuse(database, NOBODY)
+    with database.owner() as other, other.transaction():
+        other.execute("LOCK TABLE secrets.host_credentials IN ACCESS EXCLUSIVE MODE")
+        done = command("watch", "--once", "--from", "0", cwd=tmp_path, env=env(database))
     assert (done.returncode, len(told(done.stdout))) == (0, 1)
     assert "projection_difference_not_watched" in done.stderr
 

@@ -86,7 +86,7 @@ class Conditions:
             memory.failures.take(event, at, thresholds),
             memory.reads.take(event, at, thresholds),
             memory.bulk.take(event, at, thresholds),
-            memory.sources.take(event),
+            memory.sources.take(event, at),
             encryption_error(event),
             refusal(event),
             grant_changed(event),

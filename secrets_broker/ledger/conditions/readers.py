@@ -16,8 +16,8 @@ from secrets_broker.ledger.events import READ
 from secrets_broker.ledger.source import source_of
 
 MAX_READERS: Final = 1_024
-MAX_ACTORS: Final = 4_096
-MAX_SOURCES: Final = 64
+MAX_ACTORS: Final = 1_024
+MAX_SOURCES: Final = 256
 
 
 class BulkReads(msgspec.Struct):
@@ -68,33 +68,32 @@ class Sources(msgspec.Struct):
 
     Past MAX_ACTORS the one not seen for longest is forgotten, and is then one never seen before:
     what it does next is not told. Past MAX_SOURCES of an actor the source not seen for longest is
-    forgotten: it is told as new when it comes back.
+    forgotten: it is told as new when it comes back, once a cool-down.
     """
 
-    by_actor: dict[str, list[str]] = {}
-    """The actors, and the sources of each, in the order in which they were seen last."""
+    by_actor: dict[str, dict[str, int]] = {}
+    """The sources of each actor and when it was seen there last; both in the order of that."""
 
-    def take(self, event: Happened) -> Finding | None:
+    def take(self, event: Happened, at: int) -> Finding | None:
         """Note where an actor was seen."""
         source = source_of(event.ip) if event.actor is not None else None
         if event.actor is None or source is None:
             return None
-        sources = self.by_actor.pop(event.actor, [])
+        sources = self.by_actor.pop(event.actor, {})
         self.by_actor[event.actor] = sources
         if len(self.by_actor) > MAX_ACTORS:
             del self.by_actor[next(iter(self.by_actor))]
-        if source in sources:
-            sources.remove(source)
-            sources.append(source)
-            return None
-        is_known = bool(sources)
-        sources.append(source)
-        del sources[:-MAX_SOURCES]
-        if not is_known:
+        is_news = bool(sources) and source not in sources
+        sources.pop(source, None)
+        sources[source] = at
+        if len(sources) > MAX_SOURCES:
+            del sources[next(iter(sources))]
+        if not is_news:
             return None
         return Finding(
             NEW_SOURCE,
             f"{shown(event.actor)} came from {source}, where it was never seen",
+            key=f"{NEW_SOURCE} {source} {event.actor}",
             facts={"actor": event.actor, "source": source},
         )
 

@@ -29,6 +29,7 @@ SESSION: Final = {**READ_SESSION, "statement_timeout": "60s"}
 _KEEP_SECONDS: Final = 5.0
 """How often the place is kept where nothing is told: reading on from an older one is no harm."""
 _CHECKPOINT_SECONDS: Final = 10.0
+_NO_ROWS: Final = "projection_difference_not_watched"
 _MAX_MISMATCHES: Final = 1_000
 _LONGEST_WAIT: Final = 30.0
 
@@ -125,8 +126,9 @@ class Watch:
             await self._tell(await self._checkpoint(connection), self._place)
             self._next_checkpoint = now + _CHECKPOINT_SECONDS
         if self._plan.projection_seconds and now >= self._next_projection:
-            await self._tell(await self._projection(connection), self._place)
+            # First: where it takes too long, it is not asked again at once.
             self._next_projection = now + self._plan.projection_seconds
+            await self._tell(await self._projection(connection), self._place)
 
     async def _checkpoint(self, connection: "AsyncConnection[Any]") -> list[Condition]:
         now, ever, first = await uncovered(connection)
@@ -139,9 +141,14 @@ class Watch:
     async def _projection(self, connection: "AsyncConnection[Any]") -> list[Condition]:
         if not await may_read(connection):
             why = "this login may not read secrets.host_credentials"
-            self._said_now("projection_difference_not_watched", why=why)
+            self._said_now(_NO_ROWS, why=why)
             return []
-        positions = await mismatches(connection, _MAX_MISMATCHES)
+        try:
+            positions = await mismatches(connection, _MAX_MISMATCHES)
+        except (psycopg.errors.QueryCanceled, psycopg.errors.LockNotAvailable) as error:
+            self._said_now(_NO_ROWS, why=f"for now: {words(error)}")
+            return []
+        self._said.discard(_NO_ROWS)
         now, _, _ = await uncovered(connection)
         return self._conditions.projection(positions, now)
 

@@ -5,6 +5,7 @@ can be lost; over TCP those that were on their way when a connection broke.
 """
 
 import asyncio
+import errno
 import os
 import re
 import socket
@@ -70,10 +71,10 @@ class Syslog:
     async def send(self, condition: Condition) -> None:
         """Hand it to the operating system; raises DeliveryError."""
         priority = self._facility * 8 + _LEVELS[condition.severity]
-        message = self._framed(priority, condition)
         try:
             async with asyncio.timeout(_SECONDS):
                 connected = self._open() or await self._connect()
+                message = self._framed(priority, condition, connected.type == socket.SOCK_STREAM)
                 await asyncio.get_running_loop().sock_sendall(connected, message)
         except TimeoutError:
             self.close()
@@ -100,29 +101,35 @@ class Syslog:
         return self._socket
 
     async def _connect(self) -> socket.socket:
-        family, kind, target = await self._target()
+        if self._address.path:
+            try:
+                return await self._to(socket.AF_UNIX, socket.SOCK_DGRAM, self._address.path)
+            except OSError as error:
+                if error.errno != errno.EPROTOTYPE:
+                    raise
+            return await self._to(socket.AF_UNIX, socket.SOCK_STREAM, self._address.path)
+        kind = socket.SOCK_STREAM if self._address.tcp else socket.SOCK_DGRAM
+        found = await asyncio.get_running_loop().getaddrinfo(
+            self._address.host, self._address.port, type=kind
+        )
+        return await self._to(found[0][0], kind, found[0][4])
+
+    async def _to(self, family: int, kind: int, target: Any) -> socket.socket:
+        self.close()
         self._socket = connecting = socket.socket(family, kind)
         connecting.setblocking(False)
         await asyncio.get_running_loop().sock_connect(connecting, target)
         return connecting
 
-    async def _target(self) -> tuple[int, int, Any]:
-        if self._address.path:
-            return socket.AF_UNIX, socket.SOCK_DGRAM, self._address.path
-        kind = socket.SOCK_STREAM if self._address.tcp else socket.SOCK_DGRAM
-        found = await asyncio.get_running_loop().getaddrinfo(
-            self._address.host, self._address.port, type=kind
-        )
-        return found[0][0], kind, found[0][4]
-
-    def _framed(self, priority: int, condition: Condition) -> bytes:
+    def _framed(self, priority: int, condition: Condition, stream: bool) -> bytes:
         if self._address.path:
             # What glibc's syslog(3) writes, and all local daemons read; not all read RFC 5424.
             now = datetime.now(UTC).astimezone()
             stamp = f"{now:%b} {now.day:2} {now:%H:%M:%S}"
-            return f"<{priority}>{stamp} {_APP}[{os.getpid()}]: {line(condition)}".encode()
+            end = "\0" if stream else ""  # as glibc ends it
+            return f"<{priority}>{stamp} {_APP}[{os.getpid()}]: {line(condition)}{end}".encode()
         header = f"<{priority}>1 {condition.at} {socket.gethostname()} {_APP} {os.getpid()}"
         message = f"{header} {condition.condition} - {line(condition)}".encode()
-        if not self._address.tcp:
+        if not stream:
             return message
         return f"{len(message)} ".encode() + message  # octet counting: RFC 6587, section 3.4.1

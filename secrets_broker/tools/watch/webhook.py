@@ -14,6 +14,9 @@ from secrets_broker.ledger.http_post import post
 from secrets_broker.tools.watch.signature import WebhookKey, headers
 from secrets_broker.tools.watch.sink import DeliveryError, line
 
+SECONDS: Final = 15.0
+"""For an attempt: Standard Webhooks has receivers answer within 15 to 30 seconds."""
+
 _PASSING: Final = (408, 429)
 """Of 400 to 499, those that may be otherwise in a moment."""
 
@@ -44,7 +47,14 @@ class Webhook:
                 "the URL of the webhook begins with https://: over http:// others could read it, "
                 "and know what was noticed of them; --insecure-http allows it"
             )
-        return cls(replace(endpoint, ca_file=ca_file), _target(parts), tuple(keys))
+        endpoint = replace(endpoint, ca_file=ca_file, timeout=SECONDS)
+        try:
+            endpoint.connect()  # nothing is sent yet, but the certificates are read
+        except OSError as error:
+            raise HttpUrlError(
+                f"{ca_file}: no certificates of it ({type(error).__name__})"
+            ) from None
+        return cls(endpoint, _target(parts), tuple(keys))
 
     async def send(self, condition: Condition) -> None:
         """Have it taken: any answer of 2xx; raises DeliveryError."""
@@ -56,7 +66,8 @@ class Webhook:
             **headers(self.keys, condition.id, int(time.time()), body),
         }
         try:
-            answer = await post(self.endpoint, self.target, body, fields)
+            # Its status says all: whatever follows may be long, or broken off.
+            answer = await post(self.endpoint, self.target, body, fields, SECONDS, read=False)
         except UnreachableError as error:
             raise DeliveryError(f"{self.endpoint.origin}: {error}") from None
         status = answer.status

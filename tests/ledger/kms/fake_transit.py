@@ -6,7 +6,6 @@ notice. It holds one key, `kek`, in the mount `transit`.
 
 import json
 import os
-import ssl
 from base64 import b64decode, b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from threading import Event
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from tests.certificates import scheme
 from tests.ledger.kms.helpers import serving
 
 TOKEN = "hvs.not-a-real-token"
@@ -121,12 +121,6 @@ def running(vault: Vault, certificate: Path | None = None) -> Iterator[Vault]:
             pass
 
     with serving(Handler) as server:
-        scheme = "http"
-        if certificate is not None:
-            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            context.load_cert_chain(certificate)
-            server.socket = context.wrap_socket(server.socket, server_side=True)
-            scheme = "https"
-        vault.origin = f"{scheme}://127.0.0.1:{server.server_address[1]}"
+        vault.origin = f"{scheme(server, certificate)}://127.0.0.1:{server.server_address[1]}"
         yield vault
         vault.done.set()

@@ -3,21 +3,16 @@
 import os
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
-from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from hypothesis import given, settings
 
 from secrets_broker.ledger.errors import DecryptionError, KmsError
 from secrets_broker.ledger.kms import open_provider
 from secrets_broker.ledger.kms.transit import Transit
+from tests.certificates import self_signed
 from tests.ledger.kms.fake_transit import TOKEN, Vault, errors, running
 from tests.ledger.kms.helpers import (
     KEK_ID,
@@ -240,7 +235,7 @@ def test_nobody_listens(vault: Vault) -> None:
 
 def test_a_certificate_of_an_unknown_authority(tmp_path: Path) -> None:
     """TLS is verified: the token goes to no server of an unknown authority, unless it is named."""
-    certificate = _certificate(tmp_path)
+    certificate = self_signed(tmp_path)
     with running(Vault(), certificate) as vault:
         with refusal(KmsError, "CERTIFICATE_VERIFY_FAILED.*certificate", TOKEN):
             transit(vault).wrap(KEY, KEK_ID)
@@ -250,28 +245,3 @@ def test_a_certificate_of_an_unknown_authority(tmp_path: Path) -> None:
         missing = open_provider(f"{url}.gone", token=TOKEN)
         with refusal(KmsError, "FileNotFoundError", TOKEN):
             missing.wrap(KEY, KEK_ID)
-
-
-def _certificate(folder: Path) -> Path:
-    """A certificate for 127.0.0.1 that signs itself, with its key in the same file."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "stand-in")])
-    now = datetime.now(UTC)
-    address = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(hours=1))
-        .not_valid_after(now + timedelta(hours=1))
-        .add_extension(address, critical=False)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .sign(key, SHA256())
-    )
-    file = folder / "vault.pem"
-    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    file.write_bytes(certificate.public_bytes(Encoding.PEM) + private)
-    return file
