@@ -35,9 +35,9 @@ bench: $(VENV)/dev
 # After a change of dependencies in pyproject.toml.
 lock: $(VENV)/dev
 	$(BIN)/uv pip compile --quiet --generate-hashes --universal --no-emit-index-url \
-		--output-file requirements.lock pyproject.toml
+		--extra embedded --output-file requirements.lock pyproject.toml
 	$(BIN)/uv pip compile --quiet --generate-hashes --universal --no-emit-index-url \
-		--extra dev --constraint requirements.lock --output-file requirements-dev.lock pyproject.toml
+		--extra embedded --extra dev --constraint requirements.lock --output-file requirements-dev.lock pyproject.toml
 
 clean:
 	rm -rf $(VENV) build *.egg-info
