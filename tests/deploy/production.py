@@ -51,13 +51,13 @@ class Production:
         """Run a script on the database's machine, as PostgreSQL's account."""
         return self._shell(script, self.home, self.account, self.postgres_environment(), more)
 
-    def on_broker(self, script: str, **more: object) -> str:
+    def on_broker(self, script: str, *, fails: bool = False, **more: object) -> str:
         """Run a script on the broker's machine, whose .env is in the working folder."""
-        return self._shell(script, self.broker, None, {}, more)
+        return self._shell(script, self.broker, None, {}, more, fails)
 
-    def broker_run(self, *words: str) -> str:
+    def broker_run(self, *words: str, fails: bool = False) -> str:
         """Run secrets-broker there."""
-        return self.on_broker(shlex.join(["secrets-broker", *words]))
+        return self.on_broker(shlex.join(["secrets-broker", *words]), fails=fails)
 
     def postgres_environment(self) -> dict[str, str]:
         """What psql and the others need, as the superuser."""
@@ -125,7 +125,9 @@ class Production:
         account: Account | None,
         environment: Mapping[str, str],
         more: Mapping[str, object],
+        fails: bool = False,
     ) -> str:
+        """What it printed; where it has to fail, what it said too."""
         done = subprocess.run(
             ["bash", "-euo", "pipefail", "-c", script],
             cwd=cwd,
@@ -144,5 +146,6 @@ class Production:
             timeout=120,
             check=False,
         )
-        assert done.returncode == 0, f"{script}\n{done.stdout}{done.stderr}"
-        return done.stdout
+        said = done.stdout + done.stderr
+        assert done.returncode == (1 if fails else 0), f"{script}\n{said}"
+        return done.stdout or done.stderr

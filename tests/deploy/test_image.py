@@ -14,6 +14,7 @@ import yaml
 
 from secrets_broker.settings import SECRETS
 from secrets_broker.tools.postgres.account import Account
+from tests.deploy.asking import ask
 from tests.deploy.confined import UID, serving, status
 from tests.deploy.production import DEPLOY, Production
 from tests.tools.postgres.helpers import linux_only, python_of, root_only
@@ -28,17 +29,6 @@ def instructions(word: str) -> list[str]:
     """The arguments of each such instruction, with lines that go on put together."""
     joined = re.sub(r"^#.*\n", "", DOCKERFILE, flags=re.MULTILINE).replace("\\\n", " ")
     return re.findall(rf"^{word} +(.*)$", joined, re.MULTILINE)
-
-
-def ask(url: str, key: str, operation: str, **body: Any) -> Any:
-    """Ask the service something."""
-    request = urllib.request.Request(
-        f"{url}/internal/secrets/credential-{operation}",
-        json.dumps(body).encode(),
-        {"X-Internal-Key": key, "Content-Type": "application/json"},
-    )
-    with urllib.request.urlopen(request, timeout=10) as answer:
-        return json.load(answer)
 
 
 def has_compose() -> bool:
