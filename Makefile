@@ -33,12 +33,14 @@ bench: $(VENV)/dev
 	$(BIN)/python -m bench.access
 	$(BIN)/python -m bench.batch
 
-# After a change of dependencies in pyproject.toml.
+# After a change of dependencies in pyproject.toml. The last one is what the image is built with.
 lock: $(VENV)/dev
 	$(BIN)/uv pip compile --quiet --generate-hashes --universal --no-emit-index-url \
-		--output-file requirements.lock pyproject.toml
+		--extra embedded --output-file requirements.lock pyproject.toml
 	$(BIN)/uv pip compile --quiet --generate-hashes --universal --no-emit-index-url \
-		--extra dev --constraint requirements.lock --output-file requirements-dev.lock pyproject.toml
+		--extra embedded --extra dev --constraint requirements.lock --output-file requirements-dev.lock pyproject.toml
+	echo 'setuptools>=80' | $(BIN)/uv pip compile --quiet --generate-hashes --universal \
+		--no-emit-index-url --output-file requirements-build.lock -
 
 clean:
 	rm -rf $(VENV) build *.egg-info

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from secrets_broker.ledger.connection import connect
+from secrets_broker.ledger.connection import TOOL_SESSION, connect
 from secrets_broker.ledger.continuity import CheckpointFile, Continuity
 from secrets_broker.ledger.keks import check_keys
 from secrets_broker.ledger.keyring import Keyring
@@ -14,7 +14,9 @@ from secrets_broker.ledger.note import (
     SigningKey,
     VerifierKey,
 )
+from secrets_broker.ledger.store import Store
 from secrets_broker.ledger.witness_http import Witness, WitnessUrlError
+from secrets_broker.projections.host_credentials import HostCredentials
 from secrets_broker.settings import Settings, SettingsError
 
 
@@ -54,6 +56,17 @@ async def loaded_keyring(settings: Settings, database_url: str) -> Keyring:
         await connection.close()
         close(asked)
     return keys
+
+
+async def keyring_to_append(settings: Settings, database_url: str) -> Keyring:
+    """The same, for a tool that records something.
+
+    Raises LedgerMismatchError where the ledger does not extend the checkpoint in
+    LEDGER_CHECKPOINT_FILE: a restored database does not know of that one by itself.
+    """
+    known = continuity(settings)
+    await (await Store.connect(database_url, HostCredentials(), TOOL_SESSION, known)).close()
+    return await loaded_keyring(settings, database_url)
 
 
 def close(asked: Sequence[Provider]) -> None:

@@ -7,6 +7,10 @@ A value is looked for in this order, and the first that is not empty wins:
 2. the process's environment,
 3. ``.env`` in the working folder.
 
+In each of them NAME_FILE may stand for NAME, where that is a secret (SECRETS): the value is then
+what the file holds, less one line's end. That is how containers and service managers hand over
+secrets, and keeps them out of the environment.
+
 Nothing is required until it is asked for, so that a command only needs what it uses.
 """
 
@@ -24,6 +28,22 @@ DEFAULT_METRICS_SECONDS = 15
 MIN_SECONDS = 0.05
 MAX_SECONDS = 3_600
 
+SECRETS = frozenset(
+    {
+        "SECRETS_KMS_KEY",
+        "SECRETS_KMS_KEY_PREVIOUS",
+        "SECRETS_KMS_PIN",
+        "VAULT_TOKEN",
+        "INTERNAL_KEY",
+        "AUDITOR_KEY",
+        "DATABASE_URL",
+        "MIGRATION_DATABASE_URL",
+        "LEDGER_SIGNING_KEY",
+    }
+)
+"""What a file may hold. Not every name: LEDGER_CHECKPOINT_FILE, say, is a setting itself."""
+
+_FILE = "_FILE"
 _SWITCHES = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
@@ -34,9 +54,9 @@ class SettingsError(Exception):
 class UnreadableSettingsError(SettingsError):
     """A file of settings is there, and cannot be read."""
 
-    def __init__(self, path: Path, error: OSError | UnicodeDecodeError) -> None:
+    def __init__(self, what: object, error: OSError | UnicodeDecodeError) -> None:
         why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        super().__init__(f"{path.absolute()} cannot be read ({why}): correct that, or remove it")
+        super().__init__(f"{what} cannot be read ({why}): correct that, or remove it")
 
 
 class MissingSettingError(SettingsError):
@@ -59,13 +79,18 @@ class Settings:
 
     @classmethod
     def load(cls, data_dir: Path | None = None) -> "Settings":
-        """Read the sources of this module's docstring, in their order."""
+        """Read the sources of this module's docstring, in their order.
+
+        Raises SettingsError where one of them says NAME and NAME_FILE both, and
+        UnreadableSettingsError where a file cannot be read.
+        """
         if data_dir is None and os.environ.get(DATA_DIR):
             data_dir = Path(os.environ[DATA_DIR])
-        merged: dict[str, str] = {}
+        merged: dict[str, _Stated] = {}
         for source in _weakest_first(data_dir):
-            merged.update({name: value for name, value in source.items() if value})
-        return cls(merged, data_dir)
+            merged |= _stated(source)
+        values = {name: said.read(name) for name, said in merged.items()}
+        return cls({name: value for name, value in values.items() if value}, data_dir)
 
     def get(self, name: str) -> str | None:
         """The value, or None where it is unset or empty."""
@@ -234,6 +259,36 @@ class Settings:
         return _SWITCHES[text]
 
 
+@dataclass(frozen=True, slots=True)
+class _Stated:
+    """What a source says of a name: its value, or the file that holds it."""
+
+    text: str = field(repr=False)
+    in_file: bool
+
+    def read(self, name: str) -> str:
+        if not self.in_file:
+            return self.text
+        try:
+            # One line's end and no more: editors and `echo` add it, and spaces may be meant.
+            return Path(self.text).read_text("utf-8").removesuffix("\n")
+        except (OSError, UnicodeDecodeError) as error:
+            # Without the path: somebody may have put the secret itself there.
+            raise UnreadableSettingsError(f"the file of {name}{_FILE}", error) from None
+
+
+def _stated(source: Mapping[str, str | None]) -> dict[str, _Stated]:
+    filled = {name: value for name, value in source.items() if value}
+    stated = {}
+    for name, value in filled.items():
+        secret = name.removesuffix(_FILE)
+        in_file = secret != name and secret in SECRETS
+        if in_file and secret in filled:
+            raise SettingsError(f"{secret} and {name} are both set: keep one of them")
+        stated[secret if in_file else name] = _Stated(value, in_file)
+    return stated
+
+
 def _weakest_first(data_dir: Path | None) -> Iterator[Mapping[str, str | None]]:
     yield _env_file(Path(".env"))
     yield os.environ
@@ -246,4 +301,4 @@ def _env_file(path: Path) -> Mapping[str, str | None]:
         # No interpolation: a key may hold a "$", and means it.
         return dotenv_values(path, interpolate=False) if path.is_file() else {}
     except (OSError, UnicodeDecodeError) as error:
-        raise UnreadableSettingsError(path, error) from None
+        raise UnreadableSettingsError(path.absolute(), error) from None

@@ -7,6 +7,7 @@ from secrets_broker.tools.dev import dev
 from secrets_broker.tools.due import due
 from secrets_broker.tools.erase import erase
 from secrets_broker.tools.export.command import export
+from secrets_broker.tools.health import health
 from secrets_broker.tools.import_legacy import import_legacy_command
 from secrets_broker.tools.keygen import keygen
 from secrets_broker.tools.migrate import migrate
@@ -34,7 +35,7 @@ def main() -> None:
 
 COMMANDS = (
     *(dev, serve, keygen, migrate, rebuild, rotate_key, erase, due, import_legacy_command),
-    *(*QUESTIONS, access, export, proof, replay, restored, verify, watch, witness),
+    *(*QUESTIONS, access, export, health, proof, replay, restored, verify, watch, witness),
 )
 for command in COMMANDS:
     main.add_command(command)

@@ -7,7 +7,7 @@ from typing import Final
 
 import click
 
-from secrets_broker.keys import loaded_keyring
+from secrets_broker.keys import keyring_to_append
 from secrets_broker.ledger.errors import LedgerUnavailableError
 from secrets_broker.projections.erasure import Erased, erase_again, still_there
 from secrets_broker.settings import Settings
@@ -25,7 +25,7 @@ def apply_again(settings: Settings, path: Path, reason: str | None) -> list[Eras
 
     async def destroy() -> list[Erased]:
         url = settings.migration_database_url
-        keys = await loaded_keyring(settings, url)
+        keys = await keyring_to_append(settings, url)
         found = erase_again(url, keys, operator(reason or _REASON), named)
         return [erased async for erased in found]
 

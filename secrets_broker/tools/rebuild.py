@@ -8,7 +8,7 @@ import click
 import msgspec
 
 from secrets_broker import logs
-from secrets_broker.keys import loaded_keyring
+from secrets_broker.keys import keyring_to_append, loaded_keyring
 from secrets_broker.projections import rebuild as projection
 from secrets_broker.projections.rebuild import Comparison
 from secrets_broker.settings import Settings
@@ -44,7 +44,7 @@ def _run(settings: Settings, check: bool) -> Comparison:
     url = settings.migration_database_url
     require_schema(url)
     with progress_bar() as tell:
-        keyring = asyncio.run(loaded_keyring(settings, url))
+        keyring = asyncio.run((loaded_keyring if check else keyring_to_append)(settings, url))
         return asyncio.run(
             projection.rebuild(
                 url,

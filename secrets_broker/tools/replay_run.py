@@ -6,7 +6,7 @@ from typing import Final
 
 import click
 
-from secrets_broker.keys import loaded_keyring
+from secrets_broker.keys import keyring_to_append, loaded_keyring
 from secrets_broker.ledger.errors import FieldError, InvalidCommandError, LedgerUnavailableError
 from secrets_broker.ledger.keyring import Keyring
 from secrets_broker.projections import replay as states
@@ -129,7 +129,7 @@ async def _reveal(settings: Settings, asked: Asked, fetch: Fetch, position: int)
     scope, complete = asked.scope(position), True
     if not asked.yes:
         _confirm(await _count(fetch, scope), position)
-    keyring = await loaded_keyring(settings, settings.database_url)
+    keyring = await keyring_to_append(settings, settings.database_url)
     context = operator(asked.reason)
     with revealed_lines(asked.form) as lines:
         # What comes here is committed: on record first, then shown.

@@ -170,17 +170,17 @@ def _new(settings: Settings, key: str | None, url: str | None) -> NewKek | Provi
 def _rotate(settings: Settings, choice: Choice, settle: float) -> Report:
     try:
         with progress_bar() as tell:
-            url = settings.migration_database_url
             return asyncio.run(
-                _run(url, choice, settle, lambda done, total: tell("data keys", done, total))
+                _run(settings, choice, settle, lambda done, total: tell("data keys", done, total))
             )
     except (psycopg.Error, OutcomeUnknownError) as error:
         why = str(error).strip().partition("\n")[0]  # PostgreSQL's detail may quote a row
         raise click.ClickException(f"{why}. Nothing is lost: run the same again") from None
 
 
-async def _run(url: str, choice: Choice, settle: float, progress: Progress) -> Report:
-    store = await Store.connect(url, HostCredentials(), TOOL_SESSION)
+async def _run(settings: Settings, choice: Choice, settle: float, progress: Progress) -> Report:
+    url, known = settings.migration_database_url, keys.continuity(settings)
+    store = await Store.connect(url, HostCredentials(), TOOL_SESSION, continuity=known)
     try:
         stored = await keks.stored_keks(store.connection)
         _refuse(choice, await keks.uses(store.connection))

@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from http.client import HTTPException
 from pathlib import Path
 
 import pytest
@@ -128,7 +129,7 @@ def _wait(running: Service, process: "subprocess.Popen[bytes]", status: int) -> 
             ready = running.get("/health/ready").status == status
             if ready and len(running.workers()) == WORKERS:  # the first may be there alone
                 return
-        except OSError:
+        except (OSError, HTTPException):  # nobody listens yet: a connection may meet itself
             pass
         time.sleep(0.05)
     pytest.fail(f"the service did not become ready:\n{running.log.read_text()}")

@@ -91,6 +91,28 @@ def test_it_goes_on_under_a_new_origin(ledger: Ledger, keyring: Keyring) -> None
     assert make(ledger.database, NEW).size == 252
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("erase", "a", "ssh", "--reason", "r", "--yes"),
+        ("erase", "--again", "erasures", "--reason", "r", "--yes"),
+        ("rebuild",),
+        ("rotate-key", "--data-keys"),
+        ("rotate-key", "--new-key", "another"),
+        ("access", "grant", "g", "--allow", "audit"),
+        ("replay", "--at", "0", "--reveal", "--reason", "r", "--yes"),
+    ],
+    ids=" ".join,
+)
+def test_before_that_no_command_appends(ledger: Ledger, words: tuple[str, ...]) -> None:
+    """A tool would write a second history over the first, as a service would."""
+    (ledger.file.parent / "erasures").write_text("")
+    code, _, err = ledger.command(*words)
+    assert code == 1
+    assert "the newest ones are gone" in err
+    assert ledger.database.fetch("SELECT count(*) FROM ledger.events") == [(250,)]
+
+
 def test_it_is_not_done_twice(ledger: Ledger) -> None:
     """Once the loss is recorded there is none: the second run says so and records nothing."""
     assert ledger.command("restored", "--reason", "r")[0] == 0

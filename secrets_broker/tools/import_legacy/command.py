@@ -7,7 +7,7 @@ import click
 import msgspec
 
 from secrets_broker import logs
-from secrets_broker.keys import loaded_keyring
+from secrets_broker.keys import keyring_to_append
 from secrets_broker.ledger.errors import LedgerError
 from secrets_broker.migrations.errors import MigrationError
 from secrets_broker.settings import SettingsError
@@ -48,7 +48,7 @@ def _run(data_dir: Path | None) -> Report:
         settings = load_settings(data_dir)
         urls = settings.migration_database_url, settings.database_url
         require_schema(urls[0])
-        keys = asyncio.run(loaded_keyring(settings, urls[0]))
+        keys = asyncio.run(keyring_to_append(settings, urls[0]))
     except (SettingsError, MigrationError, LedgerError) as error:
         raise _Refused(str(error)) from None
     try:

@@ -1,0 +1,242 @@
+"""docs/operations.md, "Backup and restore", followed to the letter on a cluster with passwords."""
+
+import json
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.deploy.asking import ask
+from tests.deploy.production import DEPLOY, Production
+from tests.tools.shell import blocks
+from tests.tools.test_dev import free_port
+
+STEPS = (
+    "archive",
+    "see",
+    "backup",
+    "outside",
+    "restore",
+    "verify",
+    "look",
+    "rename",
+    "erase",
+    "end",
+)
+
+
+class Operator:
+    """Follows the page, with the page's variables."""
+
+    def __init__(self, production: Production) -> None:
+        found = blocks("operations.md")
+        assert len(found) == len(STEPS)
+        self.steps = dict(zip(STEPS, found, strict=True))
+        self.production = production
+        self.outside = production.folder / "outside"
+        self.outside.mkdir()
+        self.restored = production.home / "restored"
+        self.page = {
+            "ARCHIVE": production.home / "archive",
+            "BACKUPS": production.home / "backups",
+            "OUTSIDE": self.outside,
+            "RESTORED": self.restored,
+        }
+
+    def database(self, step: str, **more: object) -> str:
+        """A step on the database's machine."""
+        return self.production.as_postgres(self.steps[step], **self.page, **more)
+
+    def broker(self, step: str, *, fails: bool = False, **more: object) -> str:
+        """A step on the broker's machine."""
+        return self.production.on_broker(self.steps[step], fails=fails, **self.page, **more)
+
+    def backup(self) -> Path:
+        """What the backup's step made: one, and whole."""
+        (made,) = (self.production.home / "backups").iterdir()
+        assert "incomplete" not in made.name
+        return made
+
+    def clock(self) -> str:
+        """The database's time, between two commits."""
+        with psycopg.connect(self.production.secret("database_url")) as connection:
+            ((when,),) = connection.execute("SELECT clock_timestamp()::text").fetchall()
+            return str(when)
+
+    def setting(self, name: str) -> str:
+        """What the broker's .env says."""
+        lines = (self.production.broker / ".env").read_text().splitlines()
+        return next(line for line in lines if line.startswith(f"{name}=")).partition("=")[2]
+
+    @contextmanager
+    def service(self, until: int = 200) -> Iterator[str]:
+        """The URL of a service on the broker's machine, whose /health/ready is that."""
+        log = self.production.broker / "serve.log"
+        port = free_port()
+        command = [str(self.production.tools / "secrets-broker"), "serve", "--port", str(port)]
+        with log.open("w") as output:
+            process = subprocess.Popen(
+                [*command, "--workers", "1"],
+                cwd=self.production.broker,
+                env={"PATH": "/usr/bin:/bin"},
+                stdout=output,
+                stderr=output,
+            )
+        url = f"http://127.0.0.1:{port}"
+        try:
+            self._wait(url, until)
+            yield url
+        finally:
+            process.terminate()
+            process.wait(10)
+
+    def _wait(self, url: str, until: int) -> None:
+        give_up = time.monotonic() + 30
+        while time.monotonic() < give_up:
+            with suppress(OSError):
+                try:
+                    status = urllib.request.urlopen(f"{url}/health/ready", timeout=5).status
+                except urllib.error.HTTPError as error:
+                    status = error.code
+                if status == until:
+                    return
+            time.sleep(0.05)
+        pytest.fail((self.production.broker / "serve.log").read_text())
+
+    def published(self, url: str, size: int) -> None:
+        """Wait for the checkpoint of that size."""
+        headers = {"Authorization": f"Bearer {self.setting('AUDITOR_KEY')}"}
+        request = urllib.request.Request(f"{url}/log/checkpoint", headers=headers)
+        give_up = time.monotonic() + 10
+        while time.monotonic() < give_up:
+            with suppress(urllib.error.HTTPError), urllib.request.urlopen(request) as answer:
+                if int(answer.read().split(b"\n")[1]) == size:
+                    return
+            time.sleep(0.05)
+        pytest.fail(f"no checkpoint of size {size}")
+
+
+@pytest.fixture
+def operator(production: Production) -> Operator:
+    """Whose service keeps a checkpoint outside the database."""
+    made = Operator(production)
+    with (production.broker / ".env").open("a") as file:
+        file.write(f"LEDGER_CHECKPOINT_FILE={made.outside / 'of-the-service'}\n")
+    return made
+
+
+def rows(text: str) -> dict[str, Any]:
+    """What `replay --json` lists, by host."""
+    return {row["host"]: row for row in json.loads(text)}
+
+
+def test_yesterdays_backup(operator: Operator) -> None:
+    """Back to before a mishap: what was lost is known, nothing goes on silently, then all does."""
+    production = operator.production
+    operator.database("archive")
+    operator.database("see")
+    with operator.service() as url:
+        key = operator.setting("INTERNAL_KEY")
+        for host in ("kept", "erased", "changed"):
+            ask(url, key, "upsert", host=host, purpose="ssh", password=f"first-of-{host}")
+        operator.database("backup")
+        ask(url, key, "upsert", host="after", purpose="ssh", password="after-the-backup")
+        ask(url, key, "upsert", host="changed", purpose="ssh", password="second-of-changed")
+        operator.published(url, 5)
+        operator.broker("outside", URL=url)
+        (operator.outside / "checkpoint").rename(operator.outside / "before")
+        when = operator.clock()
+        # The mishap.
+        ask(url, key, "delete", host="kept", purpose="ssh")
+        ask(url, key, "upsert", host="changed", purpose="ssh", password="a-mistake")
+        production.broker_run("erase", "erased", "ssh", "--reason", "GDPR-1", "--yes")
+        operator.published(url, 8)
+        operator.broker("outside", URL=url)
+
+    operator.database("restore", BACKUP=operator.backup(), WHEN=when)
+
+    before = ["verify", "--json", "--since", str(operator.outside / "before")]
+    assert (
+        json.loads(production.broker_run(*before, fails=True))["first_bad"] == 5
+    )  # the service's file
+    (operator.outside / "of-the-service").rename(operator.outside / "aside")
+    found = json.loads(production.broker_run(*before))
+    assert (found["ok"], found["size"]) == (True, 5)
+    (operator.outside / "aside").rename(operator.outside / "of-the-service")
+
+    said = operator.broker("verify", fails=True)
+    assert "3 of the newest are missing" in said
+    assert "since" in said
+    looked = operator.broker("look")
+    assert "kept" in looked
+    then = rows(production.broker_run("replay", "--at", "0m", "--json"))
+    assert set(then) == {"kept", "erased", "changed", "after"}
+    assert then["changed"]["version"] == 2
+
+    with operator.service(until=503):
+        assert "ledger_mismatch" in (production.broker / "serve.log").read_text()
+    erasing = production.broker_run(
+        "erase", "--again", str(operator.outside / "erasures"), "--reason", "r", "--yes", fails=True
+    )
+    assert "the newest ones are gone" in erasing
+
+    old = operator.setting("LEDGER_VERIFIER_KEY")
+    assert "ends" in operator.broker("rename", NAME="log.example/2", REASON="mishap of noon")
+    assert operator.setting("LEDGER_VERIFIER_KEY").endswith(f" {old}")
+    operator.broker("erase", REASON="mishap of noon")
+    assert "OK" in operator.broker("end")
+    assert set(rows(production.broker_run("replay", "--at", "0m", "--json"))) == {
+        "kept",
+        "changed",
+        "after",
+    }
+    with operator.service() as url:
+        found = ask(url, key, "lookup", host="kept", purpose="ssh")
+        assert found["password"] == "first-of-kept"
+        found = ask(url, key, "lookup", host="changed", purpose="ssh")
+        assert found["password"] == "second-of-changed"
+
+
+def test_nothing_is_lost_with_the_disk_of_the_log(operator: Operator) -> None:
+    """To the end of the archive and of the old pg_wal: every acknowledged event is there again."""
+    production = operator.production
+    operator.database("archive")
+    with operator.service() as url:
+        key = operator.setting("INTERNAL_KEY")
+        operator.database("backup")
+        for number in range(20):
+            ask(url, key, "upsert", host=f"h{number}", purpose="ssh", password="p")
+        operator.published(url, 20)
+        operator.broker("outside", URL=url)
+    production.stop()  # at once, as a crash would end it
+    step = operator.steps["restore"].replace("recovery_target_time = '$WHEN'\n", "")
+    step = step.replace("recovery_target_action = 'promote'\n", "")
+    production.as_postgres(step, **operator.page, BACKUP=operator.backup())
+    assert "OK" in operator.broker("verify")
+    assert "nothing that the list names" in operator.broker("erase", REASON="r")
+    assert "OK" in operator.broker("end")
+    with operator.service() as url:
+        assert ask(url, key, "lookup", host="h19", purpose="ssh")["password"] == "p"
+
+
+def test_an_archive_keeps_what_it_has(tmp_path: Path) -> None:
+    """The same segment again is fine, as after a crash; another one of its name is refused."""
+    segment, archive = tmp_path / "segment", tmp_path / "archive"
+    archive.mkdir()
+    segment.write_bytes(b"one")
+    command = [DEPLOY / "archive-wal", segment, archive / "0001"]
+    (archive / "0001.incomplete").write_bytes(b"died while it was copied")
+    for _ in range(2):
+        subprocess.run(command, check=True)
+    assert {path.name: path.read_bytes() for path in archive.iterdir()} == {"0001": b"one"}
+    segment.write_bytes(b"two")
+    done = subprocess.run(command, check=False, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, "is another one" in done.stderr) == (1, True)
+    assert (archive / "0001").read_bytes() == b"one"
