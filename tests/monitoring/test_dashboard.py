@@ -5,7 +5,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any, Final
 
-import yaml  # type: ignore[import-untyped]
+import yaml
 
 from tests.monitoring.expressions import MONITORING, Served, for_prometheus, promtool
 

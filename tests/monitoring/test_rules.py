@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
-import yaml  # type: ignore[import-untyped]
+import yaml
 
 from tests.monitoring.expressions import DOCS, MONITORING, ROOT, Served, promtool
 
