@@ -15,10 +15,12 @@ from email.message import Message
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import psycopg
 import pytest
 from psycopg import sql
 
+from secrets_broker.ledger.access_key import digest
 from secrets_broker.ledger.conditions import WORDS, Condition
 from secrets_broker.ledger.endpoint import HttpUrlError
 from secrets_broker.ledger.events import Context, Subject
@@ -176,6 +178,40 @@ def test_conditions_are_lines_of_json(database: Database, tmp_path: Path) -> Non
     )
     assert done.stdout.isascii()
     assert done.stdout.replace("\n", "").isprintable()
+
+
+def test_what_a_real_ledger_records_is_told(database: Database, tmp_path: Path) -> None:
+    """A key refused by its rules, a row edited by hand, a new address, too many hosts and reads."""
+    made = ("access", "grant", "deploy", "--allow", "read", "--host", "web-*", "--purpose", "ssh")
+    keys = env(database, SECRETS_KMS_KEY=KMS_KEY)
+    key = command(*made, cwd=tmp_path, env=keys).stdout.strip()
+    deploy = Context(actor=None, authn="none", ip="192.0.2.1", subject=Subject(sha256=digest(key)))
+    elsewhere = msgspec.structs.replace(deploy, ip="192.0.2.2")
+
+    async def used() -> None:
+        async with writing(database.service_url, KEYRING) as writer:
+            await send(writer, *[upsert(f"web-{n}") for n in range(4)])
+            await send(writer, lookup("db-1"), lookup("db-2"), context=deploy)
+            database.execute(
+                "UPDATE secrets.host_credentials SET username = 'x' WHERE host = 'web-3'"
+            )
+            await send(writer, lookup("web-3"), context=deploy)
+            await send(writer, *[lookup(f"web-{n}") for n in range(3)], context=elsewhere)
+
+    run(used())
+    options = ("--bulk-hosts", "2", "--failure-lookups", "3", "--from", "1")
+    done = command(*PLAIN, "--once", *options, cwd=tmp_path, env=env(database))
+    found = told(done.stdout)
+    assert [one["id"] for one in found] == [
+        *("denied:5", "failure_rate:7", "encryption_error:7", "new_source:8", "bulk_reads:10"),
+    ]
+    denied = {"actor": "deploy", "name": "deploy", "rule": "host", "host": "db-1", "purpose": "ssh"}
+    assert denied.items() <= found[0].items()
+    assert (found[1]["count"], found[1]["of"]) == (3, 3)
+    assert (found[2]["host"], found[2]["severity"]) == ("web-3", "critical")
+    assert (found[3]["actor"], found[3]["source"]) == ("deploy", "192.0.2.2")
+    assert (found[4]["actor"], found[4]["count"]) == ("deploy", 3)
+    assert key not in done.stdout + done.stderr
 
 
 def test_the_beginning_can_be_chosen(database: Database, tmp_path: Path) -> None:

@@ -15,9 +15,9 @@ from secrets_broker.ledger.conditions import Condition, Conditions, Memory, Thre
 from secrets_broker.ledger.conditions.windows import Told
 from secrets_broker.ledger.connection import connect
 from secrets_broker.ledger.errors import LedgerMismatchError, LedgerUnavailableError
-from secrets_broker.projections.following import AT_ONCE, Place, learn, more, uncovered
-from secrets_broker.projections.mismatches import may_read, mismatches
+from secrets_broker.projections.following import AT_ONCE, Place, learn, more
 from secrets_broker.projections.reader import READ_SESSION
+from secrets_broker.tools.watch.checks import Checks
 from secrets_broker.tools.watch.delivery import Delivery
 from secrets_broker.tools.watch.state import Kept, StateFile
 
@@ -28,9 +28,6 @@ SESSION: Final = {**READ_SESSION, "statement_timeout": "60s"}
 
 _KEEP_SECONDS: Final = 5.0
 """How often the place is kept where nothing is told: reading on from an older one is no harm."""
-_CHECKPOINT_SECONDS: Final = 10.0
-_NO_ROWS: Final = "projection_difference_not_watched"
-_MAX_MISMATCHES: Final = 1_000
 _LONGEST_WAIT: Final = 30.0
 
 
@@ -63,8 +60,9 @@ class Watch:
         """Whether the memory is ahead of what was told."""
         self._kept: Place | None = None
         self._kept_at = 0.0
-        self._next_checkpoint = self._next_projection = 0.0
-        self._said: set[str] = set()
+        self._checks = Checks(self._conditions, plan.projection_seconds)
+        self._failures = 0
+        """Of the database, one after the other."""
 
     async def run(self) -> None:
         """Until it is cancelled or, if only once, to the present.
@@ -73,33 +71,34 @@ class Watch:
         WatchStateError, and, if only once, DeliveryError and LedgerUnavailableError.
         """
         self._keep()
-        failures = 0
         try:
             while True:
                 try:
-                    await self._session()
+                    return await self._session()
                 except (LedgerUnavailableError, psycopg.Error) as error:
                     if isinstance(error, LedgerMismatchError) or self._plan.once:
                         raise
-                    failures = 1 if self._said_now("database_away", why=words(error)) else failures
-                    await asyncio.sleep(min(_LONGEST_WAIT, 2.0 ** min(failures, 8) / 2))
-                    failures += 1
-                else:
-                    return
+                    await self._wait(error)
         finally:
             # What was found and not told stays untold: it is found again from the place before.
             if not self._untold:
                 self._keep()
+
+    async def _wait(self, error: Exception) -> None:
+        if not self._failures:
+            _log.warning("database_away", why=words(error))
+        await asyncio.sleep(min(_LONGEST_WAIT, 2.0 ** min(self._failures, 8)))
+        self._failures += 1
 
     async def _session(self) -> None:
         connection = await connect(self._plan.database_url, SESSION)
         try:
             while True:
                 found = await self._read_on(connection)
-                if "database_away" in self._said:
-                    self._said.remove("database_away")
+                if self._failures:
+                    self._failures = 0
                     _log.info("database_back")
-                await self._look(connection)
+                await self._tell(await self._checks.look(connection), self._place)
                 if found == AT_ONCE:
                     continue
                 if self._plan.once:
@@ -119,39 +118,6 @@ class Watch:
             self._keep()
         return len(found)
 
-    async def _look(self, connection: "AsyncConnection[Any]") -> None:
-        """What does not show in events."""
-        now = time.monotonic()
-        if now >= self._next_checkpoint:
-            await self._tell(await self._checkpoint(connection), self._place)
-            self._next_checkpoint = now + _CHECKPOINT_SECONDS
-        if self._plan.projection_seconds and now >= self._next_projection:
-            # First: where it takes too long, it is not asked again at once.
-            self._next_projection = now + self._plan.projection_seconds
-            await self._tell(await self._projection(connection), self._place)
-
-    async def _checkpoint(self, connection: "AsyncConnection[Any]") -> list[Condition]:
-        now, ever, first = await uncovered(connection)
-        if not ever:
-            self._said_now("checkpoint_age_not_watched", why="no checkpoint was ever published")
-        if first is None or not ever:
-            return []
-        return self._conditions.checkpoint(*first, now)
-
-    async def _projection(self, connection: "AsyncConnection[Any]") -> list[Condition]:
-        if not await may_read(connection):
-            why = "this login may not read secrets.host_credentials"
-            self._said_now(_NO_ROWS, why=why)
-            return []
-        try:
-            positions = await mismatches(connection, _MAX_MISMATCHES)
-        except (psycopg.errors.QueryCanceled, psycopg.errors.LockNotAvailable) as error:
-            self._said_now(_NO_ROWS, why=f"for now: {words(error)}")
-            return []
-        self._said.discard(_NO_ROWS)
-        now, _, _ = await uncovered(connection)
-        return self._conditions.projection(positions, now)
-
     async def _tell(self, conditions: Iterable[Condition], behind: Place) -> None:
         wanted = [one for one in conditions if one.condition not in self._plan.without]
         if not wanted:
@@ -169,14 +135,6 @@ class Watch:
         if self._state is not None and not self._untold:
             self._state.keep(self._place, self._plan.thresholds, self._conditions.memory)
         self._kept, self._kept_at = self._place, time.monotonic()
-
-    def _said_now(self, what: str, why: str) -> bool:
-        """Say it, unless it was said already; tell which."""
-        if what in self._said:
-            return False
-        self._said.add(what)
-        _log.warning(what, why=why)
-        return True
 
 
 async def prepare(
