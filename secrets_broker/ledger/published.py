@@ -31,6 +31,10 @@ _KEEP_COSIGNATURE: Final = """
 """
 
 
+class NotPublishedError(LookupError):
+    """A position or a size that no published checkpoint covers; the text says which does."""
+
+
 @dataclass(frozen=True, slots=True)
 class Published:
     """Where the ledger stands, and what was last published of it."""
