@@ -23,12 +23,13 @@ from secrets_broker.ledger.audit.facts import (
 from secrets_broker.ledger.audit.findings import Problem
 from secrets_broker.ledger.audit.heads import Kept, judge
 from secrets_broker.ledger.audit.ranges import Examined, Loaded
+from secrets_broker.ledger.audit.rotations import ROTATIONS
 from secrets_broker.ledger.audit.subtree import Hash, Subtree
 from secrets_broker.ledger.events import CHANGES, LEDGER_RESTORED, READ
 from secrets_broker.ledger.merkle import TILE_WIDTH, leaf_hash
 from secrets_broker.ledger.note import VerifierKey
 
-_FOLLOWED: Final = CHANGES | {READ, LEDGER_RESTORED}
+_FOLLOWED: Final = CHANGES | ROTATIONS | {READ, LEDGER_RESTORED}
 
 
 class _Range:

@@ -59,6 +59,10 @@ class DatabaseReader:
         """The rows of one statement."""
         return self._run(self._fetch(query, *values))
 
+    def view_of(self, query: str) -> str | None:
+        """PostgreSQL's own words for a query; None where the login may make no temporary view."""
+        return self._run(self._view_of(query))
+
     def close(self) -> None:
         """Close the connection."""
         self._loop.run_until_complete(self._connection.close())
@@ -84,6 +88,16 @@ class DatabaseReader:
         if (positions or []) != list(range(first, first + count)):
             _align(loaded, count, positions or [])
         return loaded
+
+    async def _view_of(self, query: str) -> str | None:
+        try:
+            async with self._connection.transaction(force_rollback=True):
+                await self._connection.execute("SET TRANSACTION READ WRITE")
+                await self._connection.execute(f"CREATE TEMP VIEW shipped AS {query}".encode())
+                ((text,),) = await self._fetch("SELECT pg_get_viewdef('pg_temp.shipped'::regclass)")
+                return str(text)
+        except psycopg.errors.InsufficientPrivilege:
+            return None
 
     async def _fetch(self, query: str, *values: Any) -> list[Any]:
         cursor = await self._connection.execute(query.encode(), values or None, binary=True)
