@@ -64,7 +64,10 @@ async def receipt(
     # Int8: else psycopg prepares one statement for small numbers and another for large ones.
     wanted = {"position": Int8(position), "size": None if size is None else Int8(size)}
     cursor = await connection.execute(_EVIDENCE, wanted, prepare=True, binary=True)
-    ((in_recovery, origin, newest, note, lines, row, *levels),) = await cursor.fetchall()
+    found = await cursor.fetchall()
+    if len(found) != 1:
+        raise LedgerMismatchError("ledger.published has not one row")
+    ((in_recovery, origin, newest, note, lines, row, *levels),) = found
     if in_recovery:
         raise LedgerUnavailableError("this database is a standby: ask the primary")
     if origin is None:

@@ -1,7 +1,7 @@
 """What the shipped files say that guards a ledger: triggers, functions, primary keys, and views.
 
-A database is held against it. Functions by their body, which PostgreSQL keeps as it was written; triggers in a form that is the
-same for a file's words and for pg_get_triggerdef's; views as queries.
+Functions are known by their source, which PostgreSQL keeps as it was written; triggers in a form
+that is the same for a file's words and for pg_get_triggerdef's; views as queries.
 """
 
 import re

@@ -88,10 +88,12 @@ def tracks_covered(database: Database) -> Iterator[None]:
     off = back_in_force(database)
     with suppress(UniqueViolation, NotNullViolation, InvalidTableDefinition):
         database.execute("ALTER TABLE ledger.events ADD CONSTRAINT was_off PRIMARY KEY (position)")
-    yield
-    database.execute("ALTER TABLE ledger.events DROP CONSTRAINT IF EXISTS was_off")
-    for table, name in off:
-        database.execute(f"ALTER TABLE {table} DISABLE TRIGGER {name}")
+    try:
+        yield
+    finally:
+        database.execute("ALTER TABLE ledger.events DROP CONSTRAINT IF EXISTS was_off")
+        for table, name in off:
+            database.execute(f"ALTER TABLE {table} DISABLE TRIGGER {name}")
 
 
 def history(database: Database, keyring: Keyring) -> None:

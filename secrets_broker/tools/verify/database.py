@@ -75,7 +75,7 @@ class DatabaseReader:
         bodies = None
         if self._with_bodies:
             rows = await self._fetch(queries.BODIES, first, first + count)
-            bodies = {at: StoredBody(key, sha256(text).digest()) for at, key, text in rows}
+            bodies = {at: StoredBody(key, sha256(text or b"").digest()) for at, key, text in rows}
         texts = joined.encode().split(b"\n") if joined else []
         loaded = Loaded(
             first=first,
@@ -182,13 +182,18 @@ class DatabaseSource(DatabaseReader):
             problems = [problem async for problem in self._beyond(size)]
         if first < 0:
             problems.append(Problem(0, "position", "there are events before position 0"))
-        if len(published) != 1:
-            problems.append(Problem(None, "checkpoint", "ledger.published has not one row"))
+        ((astray,),) = await self._fetch(queries.COSIGNATURES_ASTRAY)
+        if astray:
+            detail = f"{astray} cosignatures are of no checkpoint, or of another key than they say"
+            problems.append(Problem(None, "signature", detail))
+        if len(published) != 1 or published[0][1] is None:
+            detail = "ledger.published has not one row with a size"
+            problems.append(Problem(None, "checkpoint", detail))
         found = Overview(size, None, problems=problems)
         found.not_checked += self._not_readable()
         largest = self._largest.items()
         found.beyond = [Kept(origin, most, "") for origin, most in largest if most > size]
-        if published and published[0][0] is not None:
+        if published and None not in published[0]:
             found.published = published[0]
         self.is_standby = in_recovery
         if in_recovery:
