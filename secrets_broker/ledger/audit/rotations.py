@@ -4,7 +4,7 @@ The first KEK of a ledger, and one that is only prepared, are in no event until 
 them. All rotations are kept, since there are few.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, NamedTuple
 
 from secrets_broker.ledger.audit.facts import Fact
@@ -46,11 +46,10 @@ class Rotations:
                 "data_keys": dict(used),
             }:
                 self._start(fact.position, kek, provider, used)
-            case "key.rotated", {"kek": str(kek), "retired": list(retired)}:
-                for one in retired:
-                    known = self._keks.get(one)
-                    provider_ = known.provider if known else None
-                    self._keks[one] = _Known(RETIRED, provider_, fact.position)
+            case "key.rotated", {"kek": str(), "retired": list(retired)} if all(
+                isinstance(one, str) for one in retired
+            ):
+                self._leave(fact.position, RETIRED, retired)
                 self._under_way = False
             case _:
                 return f"{fact.type} does not name its KEKs"
@@ -75,8 +74,11 @@ class Rotations:
 
     def _start(self, position: int, kek: str, provider: str, used: Mapping[str, object]) -> None:
         before = {one for one, known in self._keks.items() if known.state == ACTIVE}
-        for other in (before | used.keys()) - {kek}:
-            old = self._keks.get(other)
-            self._keks[other] = _Known(RETIRING, old.provider if old else None, position)
+        self._leave(position, RETIRING, (before | used.keys()) - {kek})
         self._keks[kek] = _Known(ACTIVE, provider, position)
         self._under_way = True
+
+    def _leave(self, position: int, state: str, keks: Iterable[str]) -> None:
+        for kek in keks:
+            known = self._keks.get(kek)
+            self._keks[kek] = _Known(state, known.provider if known else None, position)
