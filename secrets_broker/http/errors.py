@@ -11,7 +11,7 @@ from secrets_broker.http import metrics, problems
 from secrets_broker.http.desk import RefusedError
 from secrets_broker.http.problems import Problem
 from secrets_broker.ledger.errors import FieldError, InvalidCommandError, LedgerUnavailableError
-from secrets_broker.ledger.evidence import NotPublishedError
+from secrets_broker.ledger.published import NotPublishedError
 
 _log = structlog.get_logger(__name__)
 

@@ -13,7 +13,7 @@ from msgspec import Meta
 from secrets_broker.http.errors import InvalidRequestError
 from secrets_broker.http.log import ask
 from secrets_broker.http.query import known_fields, page_limit
-from secrets_broker.ledger import evidence
+from secrets_broker.ledger import evidence, inclusion
 from secrets_broker.ledger.errors import FieldError
 from secrets_broker.projections.cursor import Cursor, Position
 from secrets_broker.projections.reader import Reader
@@ -31,7 +31,7 @@ class ProofOfInclusion:
         """Answer a C2SP tlog-proof; 404 with Retry-After where no checkpoint covers it yet."""
         fields = known_fields(req.query_string, ("position", "size"))
         position, size = _required(fields, "position"), _optional(fields, "size")
-        made = await ask(self._reader, lambda c: evidence.receipt(c, position, size))
+        made = await ask(self._reader, lambda c: inclusion.receipt(c, position, size))
         resp.content_type = "text/plain; charset=utf-8"
         resp.data = str(made).encode()
 

@@ -10,18 +10,20 @@ from psycopg import AsyncConnection
 from secrets_broker.ledger.encoding import canonical_json
 from secrets_broker.ledger.events import Event
 
-_ENTRIES: Final = """
+ENTRY_COLUMNS: Final = """
+    v, type, actor, authn, ip, request_id, reason, host, purpose, credential_id, version, ok, error,
+    details, body, to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS at,
+    to_char(occurred_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS occurred_at
+"""
+"""What row_to_json makes an entry of."""
+_ENTRIES: Final = f"""
     SELECT position, leaf_hash, row_to_json(entry)::text
     FROM (
-        SELECT position, leaf_hash, v, type, actor, authn, ip, request_id, reason, host, purpose,
-               credential_id, version, ok, error, details, body,
-               to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS at,
-               to_char(occurred_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
-                   AS occurred_at
+        SELECT position, leaf_hash, {ENTRY_COLUMNS}
         FROM ledger.events WHERE position >= %s AND position < %s
     ) AS entry
     ORDER BY position
-"""
+"""  # noqa: S608 - our own constant
 
 _decoder = msgspec.json.Decoder(Event)
 
@@ -41,6 +43,11 @@ async def read_rows(connection: AsyncConnection[Any], first: int, count: int) ->
     return [_row(record) for record in await cursor.fetchall()]
 
 
+def entry_of(text: str) -> bytes:
+    """An entry's bytes, from the JSON of its row."""
+    return canonical_json(_decoder.decode(text))
+
+
 def _row(record: Sequence[Any]) -> Row:
     position, leaf, text = record
-    return Row(position, leaf, canonical_json(_decoder.decode(text)))
+    return Row(position, leaf, entry_of(text))

@@ -41,7 +41,7 @@ def seal(cipher: AESGCM, plaintext: bytes, aad: bytes) -> bytes:
 
 def unseal(cipher: AESGCM, sealed: bytes, aad: bytes | None) -> bytes:
     """Decrypt; raises DecryptionError for another key, another place, or any changed bit."""
-    if len(sealed) < NONCE_BYTES + TAG_BYTES:
+    if not sealed or len(sealed) < NONCE_BYTES + TAG_BYTES:
         raise DecryptionError("the ciphertext is too short to be one")
     try:
         return cipher.decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], aad)

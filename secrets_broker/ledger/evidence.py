@@ -1,4 +1,4 @@
-"""What the log shows of itself, by SQL: receipts, consistency proofs, tiles, kept checkpoints.
+"""What the log shows of itself, by SQL: consistency proofs, tiles, kept checkpoints.
 
 Nothing past the published size: what is not signed for is not shown as part of the log.
 """
@@ -13,17 +13,13 @@ from secrets_broker.ledger.checkpoint import SignedCheckpoint
 from secrets_broker.ledger.entries import read_rows
 from secrets_broker.ledger.errors import LedgerMismatchError, LedgerUnavailableError
 from secrets_broker.ledger.hashes import prove, read_runs, root_at
-from secrets_broker.ledger.merkle import leaf_hash
 from secrets_broker.ledger.note import NoteError
 from secrets_broker.ledger.proof import (
     ProofError,
     Run,
     plan_consistency,
-    plan_inclusion,
-    verify_inclusion,
 )
-from secrets_broker.ledger.published import read_published, with_cosignatures
-from secrets_broker.ledger.receipt import Receipt
+from secrets_broker.ledger.published import NotPublishedError, read_published, with_cosignatures
 from secrets_broker.ledger.tile import Tile, encode_bundle
 
 _PUBLISHED_SIZE: Final = "SELECT size FROM ledger.published WHERE origin IS NOT NULL"
@@ -33,17 +29,12 @@ _KEPT: Final = """
             WHERE c.origin = kept.origin AND c.size = kept.size)
     FROM ledger.checkpoints AS kept
 """
-_KEPT_AT: Final = _KEPT + " WHERE kept.origin = %s AND kept.size = %s"
 _KEPT_AFTER: Final = (
     _KEPT
     + """
     WHERE (kept.signed_at, kept.origin, kept.size) > (%s, %s, %s)
     ORDER BY kept.signed_at, kept.origin, kept.size LIMIT %s"""
 )
-
-
-class NotPublishedError(LookupError):
-    """A position or a size that no published checkpoint covers; the text says which does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,32 +63,6 @@ async def published(connection: AsyncConnection[Any]) -> SignedCheckpoint:
     if state.checkpoint is None:
         raise NotPublishedError("no checkpoint has been made yet")
     return state.checkpoint
-
-
-async def receipt(
-    connection: AsyncConnection[Any], position: int, size: int | None = None
-) -> Receipt:
-    """An event's receipt, under the published checkpoint or the kept one of that size.
-
-    Raises NotPublishedError, and LedgerMismatchError where the stored tree does not lead to the
-    signed root.
-    """
-    signed = await published(connection)
-    if size not in (None, signed.checkpoint.size):
-        signed = await _kept_at(connection, signed.checkpoint.origin, size or 0)
-    tree = signed.checkpoint
-    if position >= tree.size:
-        raise NotPublishedError(f"the checkpoint covers the positions below {tree.size}")
-    rows = await read_rows(connection, position, 1)
-    try:
-        proof = await prove(connection, plan_inclusion(position, tree.size))
-        entry = rows[0].entry if rows else b""
-        verify_inclusion(position, tree.size, leaf_hash(entry), proof, tree.root)
-    except ProofError as error:
-        raise LedgerMismatchError(
-            f"the event at {position} is not what was signed: {error}"
-        ) from None
-    return Receipt(position, tuple(proof), signed, entry)
 
 
 async def consistency(
@@ -154,14 +119,6 @@ async def kept_checkpoints(
         ((signed_at, origin, size), _with(note, lines))
         for signed_at, origin, size, note, lines in await cursor.fetchall()
     ]
-
-
-async def _kept_at(connection: AsyncConnection[Any], origin: str, size: int) -> SignedCheckpoint:
-    cursor = await connection.execute(_KEPT_AT, (origin, size))
-    row = await cursor.fetchone()
-    if row is None:
-        raise NotPublishedError(f"no checkpoint of size {size} was published")
-    return _with(row[3], row[4])
 
 
 def _with(note: str, lines: str | None) -> SignedCheckpoint:

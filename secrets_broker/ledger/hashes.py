@@ -7,7 +7,7 @@ from psycopg import AsyncConnection
 
 from secrets_broker.ledger.merkle import EMPTY_ROOT
 from secrets_broker.ledger.proof import Plan, Run, compute, plan_root, runs
-from secrets_broker.ledger.tile import split_hashes
+from secrets_broker.ledger.tile import BundleError, split_hashes
 
 # All runs in one round trip; each as one string of bytes, which is less to read than rows.
 _RUNS: Final = """
@@ -27,7 +27,7 @@ _RUNS: Final = """
 async def read_runs(
     connection: AsyncConnection[Any], wanted: Sequence[Run]
 ) -> dict[Run, list[bytes]]:
-    """The hashes of each run; fewer than it counts where the ledger has no more."""
+    """The hashes of each run; fewer than it counts where there are no more, or none whole."""
     cursor = await connection.execute(
         _RUNS,
         (
@@ -38,7 +38,14 @@ async def read_runs(
         binary=True,
     )
     rows = await cursor.fetchall()
-    return {run: split_hashes(joined or b"") for run, (joined,) in zip(wanted, rows, strict=True)}
+    return {run: _split(joined or b"") for run, (joined,) in zip(wanted, rows, strict=True)}
+
+
+def _split(joined: bytes) -> list[bytes]:
+    try:
+        return split_hashes(joined)
+    except BundleError:
+        return []
 
 
 async def prove(connection: AsyncConnection[Any], plan: Plan) -> list[bytes]:

@@ -26,6 +26,14 @@ def node_hash(left: bytes, right: bytes) -> bytes:
     return sha256(b"\x01" + left + right).digest()
 
 
+def parents(hashes: Iterable[bytes]) -> list[bytes]:
+    """node_hash of each pair, left to right; one that is over is left out."""
+    # As one string of bytes: half the cost of a call for each pair.
+    joined = b"".join(hashes)
+    starts = range(0, len(joined) - 32, 64)
+    return [sha256(b"\x01" + joined[at : at + 64]).digest() for at in starts]
+
+
 @dataclass(frozen=True, slots=True)
 class Node:
     """The root of the 256^level leaves from index * 256^level on."""

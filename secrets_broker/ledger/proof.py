@@ -9,7 +9,7 @@ stored hashes it needs), then read, wherever the hashes are kept, then computed 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from secrets_broker.ledger.merkle import EMPTY_ROOT, TILE_HEIGHT, node_hash
+from secrets_broker.ledger.merkle import EMPTY_ROOT, TILE_HEIGHT, node_hash, parents
 
 
 class ProofError(ValueError):
@@ -177,5 +177,5 @@ def _run_root(run: Run, hashes: Sequence[bytes]) -> bytes:
     # A run is 2^n hashes: a perfect tree, level by level. A frontier would take twice as long.
     level = hashes
     while len(level) > 1:
-        level = [node_hash(*pair) for pair in zip(level[::2], level[1::2], strict=True)]
+        level = parents(level)
     return level[0]

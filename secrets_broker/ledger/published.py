@@ -6,7 +6,7 @@ from typing import Any, Final
 from psycopg import AsyncConnection
 
 from secrets_broker.ledger.checkpoint import Checkpoint, SignedCheckpoint
-from secrets_broker.ledger.note import Note, Signature, parse_signatures
+from secrets_broker.ledger.note import Note, NoteError, Signature, parse_signatures
 
 _STATE: Final = """
     SELECT pg_is_in_recovery(), (SELECT coalesce(max(position) + 1, 0) FROM ledger.events),
@@ -31,6 +31,10 @@ _KEEP_COSIGNATURE: Final = """
 """
 
 
+class NotPublishedError(LookupError):
+    """A position or a size that no published checkpoint covers; the text says which does."""
+
+
 @dataclass(frozen=True, slots=True)
 class Published:
     """Where the ledger stands, and what was last published of it."""
@@ -53,7 +57,12 @@ class Published:
 async def read_published(connection: AsyncConnection[Any]) -> Published:
     """Read it in one statement, so that it fits together; raises NoteError."""
     cursor = await connection.execute(_STATE)
-    ((in_recovery, size, _, _, note, cosignatures),) = await cursor.fetchall()
+    rows = await cursor.fetchall()
+    if len(rows) != 1:
+        raise NoteError("ledger.published has not one row")
+    ((in_recovery, size, origin, _, note, cosignatures),) = rows
+    if note is None and origin is not None:
+        raise NoteError("it is not among those that were kept")
     signed = None if note is None else with_cosignatures(note, cosignatures or "")
     return Published(in_recovery, size, signed)
 

@@ -7,8 +7,9 @@ import click
 import psycopg
 
 from secrets_broker import logs
-from secrets_broker.ledger import evidence
+from secrets_broker.ledger import inclusion
 from secrets_broker.ledger.connection import TOOL_SESSION, connect
+from secrets_broker.ledger.published import NotPublishedError
 from secrets_broker.ledger.receipt import Receipt
 from secrets_broker.projections.transactions import refused
 from secrets_broker.tools.common import (
@@ -40,7 +41,7 @@ def proof(data_dir: Path | None, position: int, size: int | None) -> None:
         require_schema(database_url)
         try:
             made = asyncio.run(_make(database_url, position, size))
-        except evidence.NotPublishedError as error:
+        except NotPublishedError as error:
             raise click.ClickException(
                 f"{error}. A running service that has LEDGER_SIGNING_KEY makes one soon after "
                 "the ledger grew"
@@ -51,7 +52,7 @@ def proof(data_dir: Path | None, position: int, size: int | None) -> None:
 async def _make(database_url: str, position: int, size: int | None) -> Receipt:
     connection = await connect(database_url, TOOL_SESSION)
     try:
-        return await evidence.receipt(connection, position, size)
+        return await inclusion.receipt(connection, position, size)
     except psycopg.Error as error:
         raise refused(error) from None
     finally:

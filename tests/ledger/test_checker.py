@@ -269,7 +269,16 @@ def rfc3339_of(seconds: int) -> str:
             "erased",
             credential_id=1,
             version=1,
-            details={"data_keys": ["key-of-0"], "credential_ids": [7]},
+            details={"data_keys": ["key-of-0"], "credential_ids": [7], "bodies": 1},
+        ),
+        *(
+            event(
+                "erased",
+                credential_id=1,
+                version=1,
+                details={"data_keys": ["key-of-0"], "credential_ids": [1], **bodies},
+            )
+            for bodies in ({}, {"bodies": 2}, {"bodies": -1}, {"bodies": True}, {"bodies": "1"})
         ),
     ],
 )

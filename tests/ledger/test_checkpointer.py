@@ -17,6 +17,7 @@ from secrets_broker.ledger.note import Signature, SigningKey
 from secrets_broker.ledger.writer import Writer
 from secrets_broker.projections.host_credentials import HostCredentials
 from tests.conftest import Database
+from tests.ledger.guards import back_in_force
 from tests.ledger.helpers import lookup, record, run, send, upsert, writing
 
 KEY = SigningKey("log.example", bytes(range(32)))
@@ -46,8 +47,8 @@ def tamper(database: Database, *statements: str) -> None:
     """Change what is append-only, as only an owner can."""
     tables = ("events", "checkpoints", "published", "nodes")
     off = [f"ALTER TABLE ledger.{table} DISABLE TRIGGER ALL" for table in tables]
-    on = [f"ALTER TABLE ledger.{table} ENABLE TRIGGER ALL" for table in tables]
-    database.execute(";".join([*off, *statements, *on]))
+    database.execute(";".join([*off, *statements]))
+    back_in_force(database)
 
 
 @pytest.fixture

@@ -93,6 +93,10 @@ def test_a_ledger_that_nobody_changed(ledger: Database) -> None:
         "erased data keys": 3,
         "data keys": data_keys,
         "rows of host_credentials, byte for byte": rows,
+        "KEKs": 1,
+        "triggers": 17,
+        "functions": 16,
+        "views": 2,
     }
     without = verified(ledger)
     assert (without.ok, without.problems) == (True, [])

@@ -7,7 +7,7 @@ import pytest
 
 from secrets_broker.ledger.checkpoint import Checkpoint, SignedCheckpoint
 from secrets_broker.ledger.connection import connect
-from secrets_broker.ledger.evidence import receipt
+from secrets_broker.ledger.inclusion import receipt
 from secrets_broker.ledger.keyring import Keyring
 from secrets_broker.ledger.note import COSIGNATURE, SigningKey
 from secrets_broker.ledger.published import keep_cosignature

@@ -12,6 +12,7 @@ from secrets_broker.ledger.audit.findings import Findings
 from secrets_broker.ledger.audit.heads import Kept
 from secrets_broker.ledger.audit.lives import Lives
 from secrets_broker.ledger.audit.ranges import Examined, unmarshal
+from secrets_broker.ledger.audit.rotations import ROTATIONS, Rotations
 from secrets_broker.ledger.audit.spill import LIMIT, Spill
 from secrets_broker.ledger.audit.subtree import Spine, Stored
 from secrets_broker.ledger.audit.trust import Trust, WrongNode
@@ -27,6 +28,7 @@ class Checker:
     def __init__(self, stored: Stored, findings: Findings, limit: int = LIMIT) -> None:
         self.findings = findings
         self.lives = Lives(limit)
+        self.rotations = Rotations()
         self._stored = stored
         self._spine = Spine()
         self._trust = Trust(findings)
@@ -108,6 +110,9 @@ class Checker:
         for fact in self._ordered(examined):
             if fact.type == LEDGER_RESTORED:
                 self._trust.restored(fact)
+            elif fact.type in ROTATIONS:
+                if problem := self.rotations.take(fact):
+                    self.findings.wrong(fact.position, "key", problem)
             elif not self._readable:
                 self.lives.note_erased(fact)
             elif not self.lives.allows(fact):

@@ -23,12 +23,13 @@ from secrets_broker.ledger.audit.facts import (
 from secrets_broker.ledger.audit.findings import Problem
 from secrets_broker.ledger.audit.heads import Kept, judge
 from secrets_broker.ledger.audit.ranges import Examined, Loaded
+from secrets_broker.ledger.audit.rotations import ROTATIONS
 from secrets_broker.ledger.audit.subtree import Hash, Subtree
 from secrets_broker.ledger.events import CHANGES, LEDGER_RESTORED, READ
 from secrets_broker.ledger.merkle import TILE_WIDTH, leaf_hash
 from secrets_broker.ledger.note import VerifierKey
 
-_FOLLOWED: Final = CHANGES | {READ, LEDGER_RESTORED}
+_FOLLOWED: Final = CHANGES | ROTATIONS | {READ, LEDGER_RESTORED}
 
 
 class _Range:
@@ -83,8 +84,9 @@ class _Range:
         for position, (kept, made) in pairs:
             if None not in (kept, made) and kept != made:
                 self.wrong(position, "leaf", "the entry does not have the leaf hash that is stored")
-            if kept is None and made is None and not self.loaded.told:
-                self.wrong(position, "missing", "there is no event at this position")
+            if kept is None and not self.loaded.told:
+                check, what = ("missing", "event") if made is None else ("leaf", "leaf hash")
+                self.wrong(position, check, f"there is no {what} at this position")
         return [kept or made for kept, made in zip(stored, computed, strict=True)]
 
     def _unreadable(self, position: int) -> None:

@@ -14,6 +14,8 @@ from secrets_broker.ledger.errors import InvalidCommandError
 from secrets_broker.ledger.events import (
     ERASED,
     FORMAT_VERSION,
+    KEY_ROTATED,
+    KEY_ROTATION_STARTED,
     LEDGER_RESTORED,
     MAX_ENTRY_BYTES,
     READ,
@@ -26,7 +28,9 @@ _TIME: Final = re.compile(
     re.ASCII,
 )
 _NUL: Final = b"\\u0000"
-_WITH_DETAILS: Final = frozenset({ERASED, READ, REKEYED, LEDGER_RESTORED})
+_WITH_DETAILS: Final = frozenset(
+    {ERASED, READ, REKEYED, LEDGER_RESTORED, KEY_ROTATION_STARTED, KEY_ROTATED}
+)
 
 
 class Reference(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

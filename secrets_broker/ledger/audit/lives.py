@@ -17,11 +17,12 @@ from secrets_broker.ledger.events import ERASED, READ, UPDATED
 
 
 class _Key(NamedTuple):
-    """A data key: whose it is, where it was erased, and which event first named a body under it."""
+    """A data key: whose it is, where it was erased; of the bodies under it the first, and all."""
 
     credential_id: int | None
     erased: int | None
     first: int | None
+    bodies: int = 0
 
 
 class Lives:
@@ -93,11 +94,12 @@ class Lives:
         key = fact.key or ""
         found = self._keys.get(key)
         if found is None:
-            self._keys.put(key, _Key(fact.credential_id, None, fact.position))
+            self._keys.put(key, _Key(fact.credential_id, None, fact.position, 1))
             if fact.type == UPDATED:
                 yield "its data key is none that the credential had"
             return
         known = _Key._make(found)
+        self._keys.put(key, known._replace(bodies=known.bodies + 1))
         if known.erased is not None:
             yield "its data key was erased before"
         elif known.credential_id != fact.credential_id:
@@ -114,6 +116,7 @@ class Lives:
         if keys is None or ids is None:
             yield "the erasure does not name data keys and credentials"
             return
+        named = 0
         for key in keys:
             found = self._keys.get(key)
             known = _Key(None, None, None) if found is None else _Key._make(found)
@@ -121,7 +124,12 @@ class Lives:
                 yield "the erasure names a data key that was erased before"
             elif known.credential_id is not None and known.credential_id not in ids:
                 yield "the erasure does not name the credential that a data key was of"
+            named += known.bodies
             self._keys.put(key, known._replace(erased=fact.position))
+        # Fewer were there where somebody had taken a body away before, which is no erasure's fault.
+        bodies = details.get("bodies")
+        if type(bodies) is not int or not 0 <= bodies <= named:
+            yield f"the erasure must say how many bodies: {named} were named under its data keys"
 
 
 def _all(values: Any, kind: type) -> list[Any] | None:

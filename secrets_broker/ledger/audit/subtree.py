@@ -6,10 +6,9 @@ multiple of its greatest length, so its subtrees are subtrees of the whole tree.
 
 from collections.abc import Callable, Sequence
 from functools import reduce
-from hashlib import sha256
 from typing import Final
 
-from secrets_broker.ledger.merkle import EMPTY_ROOT, TILE_HEIGHT, node_hash
+from secrets_broker.ledger.merkle import EMPTY_ROOT, TILE_HEIGHT, node_hash, parents
 
 Hash = bytes | None
 Stored = Callable[[int, int], Hash]
@@ -55,13 +54,10 @@ class Subtree:
 
 
 def _parents(hashes: list[Hash]) -> list[Hash]:
-    pairs = range(0, len(hashes) - 1, 2)
-    if None in hashes:
-        return [_parent(hashes[i], hashes[i + 1]) for i in pairs]
-    # The same as node_hash of each pair, at half the cost: this is most of the work on a tree.
-    joined = b"".join(hashes)  # type: ignore[arg-type]
-    starts = range(0, 64 * len(pairs), 64)
-    return [sha256(b"\x01" + joined[at : at + 64]).digest() for at in starts]
+    known = [hash_ for hash_ in hashes if hash_ is not None]
+    if len(known) == len(hashes):
+        return list(parents(known))
+    return [_parent(hashes[i], hashes[i + 1]) for i in range(0, len(hashes) - 1, 2)]
 
 
 def _parent(left: Hash, right: Hash) -> Hash:

@@ -5,6 +5,7 @@ from itertools import islice
 from typing import Final
 
 from secrets_broker.ledger.audit.checker import Checker
+from secrets_broker.ledger.audit.rotations import KekRow
 from secrets_broker.ledger.errors import DecryptionError
 from secrets_broker.ledger.keyring import DataKey, Keyring
 from secrets_broker.tools.verify.database import DatabaseSource
@@ -14,6 +15,18 @@ KEYS_AT_ONCE: Final = 5_000
 _STILL_THERE: Final = "SELECT id FROM ledger.data_keys WHERE id = ANY (%s) ORDER BY id"
 _DATA_KEYS: Final = """
     SELECT id, credential_id, kek, wrapped FROM ledger.data_keys WHERE id = ANY (%s)
+"""
+_NEXT_KEYS: Final = """
+    SELECT id FROM ledger.data_keys WHERE id > %s ORDER BY id LIMIT %s
+"""
+_USED_SINCE: Final = """
+    SELECT body ->> 'key' FROM ledger.events WHERE position >= %s AND body IS NOT NULL
+"""
+_KEKS: Final = """
+    SELECT id, provider, state,
+           EXISTS (SELECT FROM ledger.events
+                   WHERE position >= %s AND type IN ('key.rotation_started', 'key.rotated'))
+    FROM ledger.keks
 """
 _ERASED_SINCE: Final = """
     SELECT jsonb_array_elements_text(details -> 'data_keys') FROM ledger.events
@@ -59,6 +72,33 @@ def check_kept(source: DatabaseSource, checker: Checker, keyring: Keyring | None
         for key, credential_id, first in some:
             if key not in since and (why := _problem(found.get(key), credential_id, keyring)):
                 checker.findings.follows(first, "key", why)
+
+
+def check_surplus(source: DatabaseSource, checker: Checker) -> None:
+    """No data key may be there that no event names."""
+    after, count = "", 0
+    unknown: list[str] = []
+    while some := [key for (key,) in source.fetch(_NEXT_KEYS, after, KEYS_AT_ONCE)]:
+        unknown += (key for key in some if not checker.lives.knows(key))
+        after = some[-1]
+    # Asked last: what was stored meanwhile has its event by now.
+    if unknown:
+        since = {key for (key,) in source.fetch(_USED_SINCE, checker.size)}
+        count = len(set(unknown) - since)
+    if count:
+        checker.findings.wrong(None, "key", f"{count} data keys are there that no event names")
+
+
+def check_keks(source: DatabaseSource, checker: Checker) -> None:
+    """Each KEK's state is what the rotations say."""
+    rows = source.fetch(_KEKS, checker.size)
+    if any(rotated_since for *_, rotated_since in rows):
+        checker.findings.left_out("the KEKs' states: a rotation has gone on meanwhile")
+        return
+    checker.findings.checked["KEKs"] += len(rows)
+    known = {kek: KekRow(provider, state) for kek, provider, state, _ in rows}
+    for position, why in checker.rotations.problems(known):
+        checker.findings.follows(position, "key", why)
 
 
 def _problem(

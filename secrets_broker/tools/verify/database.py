@@ -59,6 +59,10 @@ class DatabaseReader:
         """The rows of one statement."""
         return self._run(self._fetch(query, *values))
 
+    def view_of(self, query: str) -> str | None:
+        """PostgreSQL's own words for a query; None where the login may make no temporary view."""
+        return self._run(self._view_of(query))
+
     def close(self) -> None:
         """Close the connection."""
         self._loop.run_until_complete(self._connection.close())
@@ -71,7 +75,7 @@ class DatabaseReader:
         bodies = None
         if self._with_bodies:
             rows = await self._fetch(queries.BODIES, first, first + count)
-            bodies = {at: StoredBody(key, sha256(text).digest()) for at, key, text in rows}
+            bodies = {at: StoredBody(key, sha256(text or b"").digest()) for at, key, text in rows}
         texts = joined.encode().split(b"\n") if joined else []
         loaded = Loaded(
             first=first,
@@ -84,6 +88,16 @@ class DatabaseReader:
         if (positions or []) != list(range(first, first + count)):
             _align(loaded, count, positions or [])
         return loaded
+
+    async def _view_of(self, query: str) -> str | None:
+        try:
+            async with self._connection.transaction(force_rollback=True):
+                await self._connection.execute("SET TRANSACTION READ WRITE")
+                await self._connection.execute(f"CREATE TEMP VIEW shipped AS {query}".encode())
+                ((text,),) = await self._fetch("SELECT pg_get_viewdef('pg_temp.shipped'::regclass)")
+                return str(text)
+        except psycopg.errors.InsufficientPrivilege:
+            return None
 
     async def _fetch(self, query: str, *values: Any) -> list[Any]:
         cursor = await self._connection.execute(query.encode(), values or None, binary=True)
@@ -168,13 +182,18 @@ class DatabaseSource(DatabaseReader):
             problems = [problem async for problem in self._beyond(size)]
         if first < 0:
             problems.append(Problem(0, "position", "there are events before position 0"))
-        if len(published) != 1:
-            problems.append(Problem(None, "checkpoint", "ledger.published has not one row"))
+        ((astray,),) = await self._fetch(queries.COSIGNATURES_ASTRAY)
+        if astray:
+            detail = f"{astray} cosignatures are of no checkpoint, or of another key than they say"
+            problems.append(Problem(None, "signature", detail))
+        if len(published) != 1 or published[0][1] is None:
+            detail = "ledger.published has not one row with a size"
+            problems.append(Problem(None, "checkpoint", detail))
         found = Overview(size, None, problems=problems)
         found.not_checked += self._not_readable()
         largest = self._largest.items()
         found.beyond = [Kept(origin, most, "") for origin, most in largest if most > size]
-        if published and published[0][0] is not None:
+        if published and None not in published[0]:
             found.published = published[0]
         self.is_standby = in_recovery
         if in_recovery:

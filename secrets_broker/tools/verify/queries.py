@@ -51,13 +51,23 @@ ORIGINS: Final = """
     FROM known WHERE origin IS NOT NULL
 """
 CHECKPOINTS: Final = """
-    SELECT origin, size, root, note,
+    SELECT origin, size, coalesce(root, ''), coalesce(note, ''),
            (SELECT coalesce(string_agg(line, '' ORDER BY received_at, name), '')
             FROM ledger.cosignatures AS c
             WHERE c.origin = checkpoint.origin AND c.size = checkpoint.size)
     FROM unnest(%s::text[], %s::bigint[]) AS known (origin, largest)
     JOIN ledger.checkpoints AS checkpoint USING (origin)
     WHERE size > %s AND size <= %s AND size <= largest ORDER BY size, origin
+"""
+# Eight digits of base64 are six bytes, and the first four are the key's id.
+COSIGNATURES_ASTRAY: Final = r"""
+    SELECT count(*) FROM ledger.cosignatures AS c
+    WHERE NOT EXISTS (SELECT FROM ledger.checkpoints AS kept
+                      WHERE kept.origin = c.origin AND kept.size = c.size)
+       OR split_part(line, ' ', 2) IS DISTINCT FROM name
+       OR CASE WHEN split_part(line, ' ', 3) ~ '^[A-Za-z0-9+/]{8}'
+              THEN substr(decode(left(split_part(line, ' ', 3), 8), 'base64'), 1, 4)
+          END IS DISTINCT FROM key_id
 """
 NODES_BEYOND: Final = """
     SELECT level, min(index) FROM ledger.nodes

@@ -73,7 +73,7 @@ def _tasks(source: Source, size: int, also: Sequence[Kept]) -> Iterator[_Task]:
     # An empty ledger is one range, with the checkpoints of size 0.
     for first in range(0, max(size, 1), RANGE):
         count = min(RANGE, size - first)
-        low, high = first or -1, first + count
+        low, high = first or -(2**63), first + count
         kept = [*source.checkpoints(low, high), *(k for k in also if low < k.size <= high)]
         yield _Task(first, count, tuple(sorted(kept, key=lambda one: one.size)))
 
