@@ -20,8 +20,9 @@ from dotenv import dotenv_values
 DATA_DIR = "SECRETS_BROKER_DATA_DIR"
 ENVIRONMENT_KMS = "environment:"
 DEFAULT_CHECKPOINT_SECONDS = 1
-MIN_CHECKPOINT_SECONDS = 0.05
-MAX_CHECKPOINT_SECONDS = 3_600
+DEFAULT_METRICS_SECONDS = 15
+MIN_SECONDS = 0.05
+MAX_SECONDS = 3_600
 
 _SWITCHES = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
@@ -162,17 +163,12 @@ class Settings:
     @property
     def checkpoint_seconds(self) -> float:
         """How long after the ledger grew a checkpoint is made (LEDGER_CHECKPOINT_SECONDS)."""
-        text = self.get("LEDGER_CHECKPOINT_SECONDS") or str(DEFAULT_CHECKPOINT_SECONDS)
-        try:
-            seconds = float(text)
-        except ValueError:
-            seconds = 0.0
-        if not MIN_CHECKPOINT_SECONDS <= seconds <= MAX_CHECKPOINT_SECONDS:
-            raise SettingsError(
-                "LEDGER_CHECKPOINT_SECONDS must be a number from "
-                f"{MIN_CHECKPOINT_SECONDS} to {MAX_CHECKPOINT_SECONDS}"
-            )
-        return seconds
+        return self._seconds("LEDGER_CHECKPOINT_SECONDS", DEFAULT_CHECKPOINT_SECONDS)
+
+    @property
+    def metrics_seconds(self) -> float:
+        """How often the gauges are read from the database (METRICS_SECONDS)."""
+        return self._seconds("METRICS_SECONDS", DEFAULT_METRICS_SECONDS)
 
     @property
     def checkpoint_file(self) -> Path | None:
@@ -211,6 +207,15 @@ class Settings:
     def readable_logs(self) -> bool:
         """Whether log lines are for people (SECRETS_BROKER_LOG=readable) or JSON."""
         return self.get("SECRETS_BROKER_LOG") == "readable"
+
+    def _seconds(self, name: str, default: float) -> float:
+        try:
+            seconds = float(self.get(name) or default)
+        except ValueError:
+            seconds = 0.0
+        if not MIN_SECONDS <= seconds <= MAX_SECONDS:
+            raise SettingsError(f"{name} must be a number from {MIN_SECONDS} to {MAX_SECONDS}")
+        return seconds
 
     def _switch(self, name: str) -> bool:
         text = (self.get(name) or "false").lower()

@@ -8,7 +8,7 @@ import falcon.asgi
 import structlog
 
 from secrets_broker import logs
-from secrets_broker.http import errors
+from secrets_broker.http import errors, metrics
 from secrets_broker.http.access import KeyChange, KeyGrant, KeyRevoke, KeyRotate, Keys
 from secrets_broker.http.audit import Due, Events, Exposure, History, Unused
 from secrets_broker.http.batch import LookupBatch, UpsertBatch
@@ -17,6 +17,7 @@ from secrets_broker.http.desk import Desk
 from secrets_broker.http.doors import Doors
 from secrets_broker.http.evidence import Checkpoints, ProofOfConsistency, ProofOfInclusion
 from secrets_broker.http.gate import Gate
+from secrets_broker.http.gatherer import Gatherer
 from secrets_broker.http.health import Live, Metrics, OpenApi, Ready
 from secrets_broker.http.log import LogCheckpoint, LogTile
 from secrets_broker.http.replay import Replay, ReplayDiff
@@ -128,10 +129,13 @@ def from_settings() -> App:
     logs.configure(readable=settings.readable_logs)
     keys, asked = keyring(settings), providers(settings)
     known = continuity(settings)
-    writer = Writer(settings.database_url, keys, HostCredentials(), asked, known)
+    writer = Writer(settings.database_url, keys, HostCredentials(), asked, known, metrics.committed)
     doors = Doors(settings.internal_key_if_on, settings.auditor_key)
     submitter = Submitter(settings.database_url, witnesses(settings))
-    beside = [*_checkpointer(settings, known, writer), submitter]
+    checkpointer = list(_checkpointer(settings, known, writer))
+    url, seconds, signs = settings.database_url, settings.metrics_seconds, bool(checkpointer)
+    gatherer = Gatherer(url, writer, keys, seconds, signs=signs)
+    beside = [*checkpointer, submitter, gatherer]
     return create_app(writer, Reader(settings.database_url), doors, beside)
 
 

@@ -13,7 +13,7 @@ import falcon.asgi
 import msgspec
 from msgspec import Meta
 
-from secrets_broker.http import answers, problems
+from secrets_broker.http import answers, metrics, problems
 from secrets_broker.http.body import read_json
 from secrets_broker.http.desk import Desk, RefusedError, Result
 from secrets_broker.http.problems import Problem
@@ -87,6 +87,7 @@ def _item(command: Item, result: Result) -> dict[str, Any]:
     if isinstance(result, InvalidCommandError):
         return _problem(problems.of_rules(result.errors))
     if isinstance(result, RefusedError):
+        metrics.refused(result.refusal.rule, counted=result.position is None)
         position = result.position if result.refusal.authn else None
         return _problem(problems.of_refusal(result.refusal), position)
     if result.error is not None:

@@ -7,7 +7,7 @@ import falcon.asgi
 import msgspec
 import structlog
 
-from secrets_broker.http import problems
+from secrets_broker.http import metrics, problems
 from secrets_broker.http.desk import RefusedError
 from secrets_broker.http.problems import Problem
 from secrets_broker.ledger.errors import FieldError, InvalidCommandError, LedgerUnavailableError
@@ -48,9 +48,11 @@ def install(app: "falcon.asgi.App[Any, Any]") -> None:
 def answer(resp: falcon.asgi.Response, error: RefusedError | LedgerUnavailableError) -> None:
     """Fill an answer in place of the one that was there."""
     if isinstance(error, LedgerUnavailableError):
+        metrics.unavailable(error)
         write(resp, problems.of_ledger(error))
         return
     refusal = error.refusal
+    metrics.refused(refusal.rule, counted=error.position is None)
     resp.context.rule = refusal.rule
     resp.context.counted = error.position is None
     if error.position is not None and refusal.authn:

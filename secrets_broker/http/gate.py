@@ -12,6 +12,7 @@ from secrets_broker.http.desk import Desk, RefusedError
 from secrets_broker.http.doors import LOG, Doors, is_protected, only_reads, right
 from secrets_broker.ledger.errors import LedgerUnavailableError
 from secrets_broker.ledger.events import MAX_NAME, Context, Subject
+from secrets_broker.ledger.rights import ADMIN, AUDIT
 
 _log = structlog.get_logger("secrets_broker.request")
 
@@ -22,6 +23,7 @@ class Gate:
     def __init__(self, doors: Doors, desk: Desk) -> None:
         self._doors = doors
         self._desk = desk
+        self._requests = metrics.Requests({*_LABELS.values(), metrics.OTHER})
 
     async def process_request(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
         """Refuse who may not enter, before a route, a body or a header is looked at.
@@ -62,6 +64,9 @@ class Gate:
         outcome = str(resp.context.get("outcome", "ok"))
         if operation == "none" and outcome != "forbidden":
             return
+        seconds = time.perf_counter() - req.context.started
+        label = _LABELS.get(operation, metrics.OTHER)
+        self._requests.observe(label, resp.status_code, seconds)
         items: dict[tuple[int, str], int] = resp.context.get("outcomes") or {}
         for (status, reason), times in items.items():
             metrics.count(ITEMS[operation], status, reason, times)
@@ -81,7 +86,7 @@ class Gate:
             status=resp.status_code,
             position=resp.context.get("position"),
             **({"items": _by_reason(items)} if items else {}),
-            duration_ms=round((time.perf_counter() - req.context.started) * 1000, 2),
+            duration_ms=round(seconds * 1000, 2),
         )
 
     async def _leave(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
@@ -126,4 +131,16 @@ OPERATIONS: Final = {
     "/internal/audit/exposure": "exposure",
     "/internal/audit/events": "events",
     "/internal/audit/unused": "unused",
+}
+
+
+def _label(path: str, operation: str) -> str:
+    """The operation as metrics have it: credentials' each by itself, others by their right."""
+    needed = right(path)
+    return needed if needed in (AUDIT, ADMIN) else operation
+
+
+_LABELS: Final = {
+    **{operation: _label(path, operation) for path, operation in OPERATIONS.items()},
+    "log": AUDIT,
 }

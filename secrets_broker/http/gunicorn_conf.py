@@ -13,6 +13,8 @@ _PREFIX = f"secrets-broker-metrics-{os.getpid()}-"
 if _PREFIX not in os.environ.get(_METRICS, ""):
     os.environ[_METRICS] = tempfile.mkdtemp(prefix=_PREFIX)
 
+from prometheus_client.multiprocess import mark_process_dead  # noqa: E402 - it reads the above
+
 wsgi_app = "secrets_broker.http.app:from_settings()"
 worker_class = "secrets_broker.http.worker.BrokerWorker"
 logger_class = "secrets_broker.http.server_log.BrokerLogger"
@@ -21,6 +23,11 @@ accesslog = None  # the application writes one line a request itself
 keepalive = 75
 timeout = 30
 graceful_timeout = 2  # what waits for the ledger is answered in well under that
+
+
+def child_exit(_server: Any, worker: Any) -> None:
+    """Forget a dead worker's gauges of what it found; what it counted stays."""
+    mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]  # it has no types
 
 
 def on_exit(_server: Any) -> None:

@@ -1,5 +1,6 @@
 """What needs no key: health, counters for Prometheus, and the API's description."""
 
+import asyncio
 import time
 from importlib.resources import files
 from typing import Final
@@ -86,10 +87,16 @@ class Ready:
 class Metrics:
     """GET /metrics: Prometheus' text format."""
 
+    def __init__(self) -> None:
+        self._turn = asyncio.Lock()
+
     async def on_get(self, _req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
         """Give the counters of all workers."""
+        # Adding up takes tens of milliseconds, which no lookup is to wait for; one at a time,
+        # since anybody may ask.
+        async with self._turn:
+            resp.data = await asyncio.to_thread(metrics.render)
         resp.content_type = CONTENT_TYPE_LATEST
-        resp.data = metrics.render()
 
 
 class OpenApi:

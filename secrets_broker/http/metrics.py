@@ -1,13 +1,27 @@
-"""Counters for Prometheus, right over all workers.
+"""Counters and histograms for Prometheus, right over all workers.
 
 Each worker counts in a file of its own under PROMETHEUS_MULTIPROC_DIR, which gunicorn's
-configuration sets before this module is imported; /metrics adds them up.
+configuration sets before this module is imported; /metrics adds them up. Whatever has a label has
+it from a closed set, and stands at 0 from the start: nothing that a caller sent becomes a label.
+What is read from the database is in `gauges`.
 """
 
 import os
+from collections.abc import Iterable
+from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
+
+from secrets_broker.ledger.denial import RULES
+from secrets_broker.ledger.errors import (
+    KmsError,
+    LedgerMismatchError,
+    LedgerUnavailableError,
+    OutcomeUnknownError,
+    QueueFullError,
+    WrongKeyError,
+)
 
 LOOKUPS = Counter("secrets_credential_lookups_total", "Credential lookups, whatever came of them.")
 LOOKUP_FAILURES = Counter(
@@ -19,12 +33,113 @@ DELETES = Counter("secrets_credential_deletes_total", "Credentials deleted.")
 ENCRYPTION_ERRORS = Counter(
     "secrets_encryption_errors_total", "Credentials that could not be decrypted or encrypted."
 )
-FORBIDDEN = Counter(
-    "secrets_requests_forbidden_total", "Requests refused for a wrong or missing X-Internal-Key."
-)
+FORBIDDEN = Counter("secrets_requests_forbidden_total", "Requests answered with 403 forbidden.")
 REFUSED = Counter(
     "secrets_requests_refused_total", "Requests refused before the API saw them: 400 to 431."
 )
+
+OUTCOMES: Final = ("ok", "not_found", "refused", "invalid", "failed", "unavailable")
+_OUTCOME_OF: Final = {
+    200: "ok",
+    403: "refused",
+    404: "not_found",
+    429: "refused",
+    503: "unavailable",
+}
+OTHER: Final = "other"
+# 1 ms is a commit on a fast disk, 10 s the longest that a batch may take.
+_SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+REQUEST_SECONDS = Histogram(
+    "secrets_request_duration_seconds",
+    "From a request's head until its answer is ready to be sent, by what was asked for and what"
+    " came of it.",
+    ["operation", "outcome"],
+    buckets=_SECONDS,
+)
+BATCH_EVENTS = Histogram(
+    "secrets_batch_events",
+    "Events that were committed together.",
+    buckets=[2**power for power in range(10)],  # 512 is the largest batch
+)
+COMMIT_SECONDS = Histogram(
+    "secrets_commit_duration_seconds",
+    "From a batch's first INSERT until its COMMIT was answered.",
+    buckets=_SECONDS,
+)
+QUEUE = Gauge(
+    "secrets_queue_commands",
+    "Commands that wait for a batch, each second; past 4096 requests are answered with 503.",
+    multiprocess_mode="livesum",
+)
+
+EVENT: Final = "event"
+COUNTED: Final = "counted"
+REFUSALS = Counter(
+    "secrets_refusals_total",
+    "Requests refused to who may not, by the rule; on record as an event each, or in a flood"
+    " only counted.",
+    ["rule", "record"],
+)
+_LAST_REFUSAL = Gauge(
+    "secrets_last_refusal_timestamp_seconds",
+    "When the last request was refused to who may not; absent before.",
+    multiprocess_mode="mostrecent",  # it stays true when the worker ends
+)
+
+_CAUSE_OF: Final[dict[type[Exception], str]] = {
+    QueueFullError: "queue_full",
+    WrongKeyError: "wrong_key",
+    KmsError: "kms",
+    LedgerMismatchError: "mismatch",
+    OutcomeUnknownError: "outcome_unknown",
+}
+UNAVAILABLE = Counter(
+    "secrets_requests_unavailable_total",
+    "Requests answered with 503, by the cause.",
+    ["cause"],
+)
+
+CONDITIONS: Final = (
+    "failure_rate",
+    "read_spike",
+    "encryption_error",
+    "unauthorized",
+    "bulk_reads",
+    "new_source",
+    "checkpoint_age",
+    "projection_difference",
+    "grant_changed",
+)
+WATCHED = Counter(
+    "secrets_watch_conditions_total",
+    "Conditions that this service found in the ledger's events.",
+    ["condition"],
+)
+
+# `labels` costs as much as counting does, so each child is looked up once, here.
+_refusals: Final = {
+    (rule, record == COUNTED): REFUSALS.labels(rule, record)
+    for rule in (*RULES, OTHER)
+    for record in (EVENT, COUNTED)
+}
+_unavailable: Final = {cause: UNAVAILABLE.labels(cause) for cause in (*_CAUSE_OF.values(), OTHER)}
+_conditions: Final = {word: WATCHED.labels(word) for word in CONDITIONS}
+
+
+class Requests:
+    """Counts requests by operations of a closed set."""
+
+    def __init__(self, operations: Iterable[str]) -> None:
+        self._children = {
+            (operation, outcome): REQUEST_SECONDS.labels(operation, outcome)
+            for operation in operations
+            for outcome in OUTCOMES
+        }
+
+    def observe(self, operation: str, status: int, seconds: float) -> None:
+        """Count one finished request; raises KeyError for another operation."""
+        outcome = _OUTCOME_OF.get(status) or ("failed" if status >= 500 else "invalid")
+        self._children[operation, outcome].observe(seconds)
 
 
 def count(operation: str, status: int, outcome: str, times: int = 1) -> None:
@@ -43,9 +158,36 @@ def count(operation: str, status: int, outcome: str, times: int = 1) -> None:
         DELETES.inc(times)
 
 
+def refused(rule: str, *, counted: bool) -> None:
+    """Count a refusal, which is an event or, in a flood, was only counted."""
+    (_refusals.get((rule, counted)) or _refusals[OTHER, counted]).inc()
+    _LAST_REFUSAL.set_to_current_time()
+
+
+def unavailable(error: LedgerUnavailableError) -> None:
+    """Count a request that gets a 503."""
+    _unavailable[_CAUSE_OF.get(type(error), OTHER)].inc()
+
+
+def committed(events: int, seconds: float) -> None:
+    """Count a batch that is durable; a writer's observer."""
+    BATCH_EVENTS.observe(events)
+    COMMIT_SECONDS.observe(seconds)
+
+
+def condition(word: str) -> None:
+    """Count a condition that was found in the events; raises KeyError for none of CONDITIONS."""
+    _conditions[word].inc()
+
+
+def folder() -> str | None:
+    """Where the workers of this service count; None in a process that is not under gunicorn."""
+    return os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+
+
 def render() -> bytes:
     """All workers' counters in Prometheus' text format."""
-    if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:  # one process, not under gunicorn
+    if folder() is None:
         return generate_latest()
     registry = CollectorRegistry()
     MultiProcessCollector(registry)  # type: ignore[no-untyped-call]  # it has no types

@@ -8,14 +8,29 @@ import msgspec
 from secrets_broker.ledger.access import Enter
 from secrets_broker.ledger.commands import Command, Delete, Lookup, Upsert
 from secrets_broker.ledger.credential import Decision
-from secrets_broker.ledger.events import ACCESS_DENIED, Context
-from secrets_broker.ledger.grants import Grants, authn
-from secrets_broker.ledger.rights import ADMIN, DELETE, READ, WRITE, Refusal, Request
+from secrets_broker.ledger.events import ACCESS_DENIED, NO_KEY, TWO_KEYS, Context
+from secrets_broker.ledger.grants import EXPIRED, REVOKED, UNKNOWN_KEY, Grants, authn
+from secrets_broker.ledger.quota import HOSTS, REQUESTS
+from secrets_broker.ledger.rights import (
+    ADMIN,
+    DELETE,
+    READ,
+    REASON,
+    TESTS,
+    WRITE,
+    Refusal,
+    Request,
+)
 
 _OPERATIONS: Final[dict[type[Any], str]] = {Lookup: READ, Upsert: WRITE, Delete: DELETE}
 
 UNKNOWN: Final = "none"
 """The authn of a caller whom nothing proves."""
+
+NO_VALID_KEY: Final = (NO_KEY, TWO_KEYS, UNKNOWN_KEY, REVOKED, EXPIRED)
+"""The rules of a refusal of one who proves nothing."""
+RULES: Final = (*NO_VALID_KEY, *TESTS, REASON, REQUESTS, HOSTS)
+"""Every rule that a refusal may name."""
 
 
 def asked(command: Command | Enter, context: Context, at: datetime) -> Request:

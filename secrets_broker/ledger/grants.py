@@ -18,7 +18,15 @@ from secrets_broker.ledger.credential import Decision
 from secrets_broker.ledger.encoding import from_rfc3339, rfc3339
 from secrets_broker.ledger.errors import FieldError, InvalidCommandError
 from secrets_broker.ledger.events import Subject
-from secrets_broker.ledger.rights import FORBIDDEN, REASON_REQUIRED, Refusal, Request, Rights, fit
+from secrets_broker.ledger.rights import (
+    FORBIDDEN,
+    REASON,
+    REASON_REQUIRED,
+    Refusal,
+    Request,
+    Rights,
+    fit,
+)
 
 EXPIRED: Final = "expired"
 REVOKED: Final = "revoked"
@@ -77,7 +85,7 @@ def judge(grants: Grants, subject: Subject, request: Request) -> Refusal | None:
     if decided.failed is None and (request.reason or not decided.reason):
         return None
     return Refusal(
-        decided.failed or "reason",
+        decided.failed or REASON,
         FORBIDDEN if decided.failed else REASON_REQUIRED,
         key=granted.id,
         name=granted.name,

@@ -35,7 +35,9 @@ MAX_PATTERN: Final = 255
 MAX_RULES: Final = 64
 
 _ON_CREDENTIALS: Final = frozenset({READ, WRITE, DELETE})
-_TESTS: Final = ("operation", "host", "purpose", "network")
+TESTS: Final = ("operation", "host", "purpose", "network")
+"""What a rule tests, in this order: the rule of a refusal where no rule of the grant fits."""
+REASON: Final = "reason"
 
 Pattern = Annotated[str, Meta(min_length=1, max_length=MAX_PATTERN)]
 
@@ -126,10 +128,10 @@ def fit(rules: tuple[Rule, ...], request: Request) -> Fit:
     furthest = 0
     for number, rule in enumerate(rules, 1):
         passed = _passed(rule, request)
-        if passed == len(_TESTS):
+        if passed == len(TESTS):
             return Fit(number, reason=rule.reason and request.host is not None)
         furthest = max(furthest, passed)
-    return Fit(None, _TESTS[furthest])
+    return Fit(None, TESTS[furthest])
 
 
 def _passed(rule: Rule, request: Request) -> int:
@@ -142,7 +144,7 @@ def _passed(rule: Rule, request: Request) -> int:
         return 2
     if rule.networks and not _within(request.ip, rule.networks):
         return 3
-    return len(_TESTS)
+    return len(TESTS)
 
 
 def _fits(text: str | None, patterns: tuple[str, ...]) -> bool:

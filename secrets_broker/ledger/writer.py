@@ -7,8 +7,9 @@ recorded.
 """
 
 import asyncio
+import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -55,6 +56,9 @@ BATCH_SECONDS: Final = 10.0
 
 Request = tuple[Command | Enter, Context]
 Result = Outcome | InvalidCommandError | None
+Observer = Callable[[int, float], None]
+"""Is told of each batch that is durable: its events, and the seconds from its first INSERT until
+the COMMIT was answered. It must not wait, nor raise."""
 
 
 @dataclass(slots=True)
@@ -73,7 +77,9 @@ class Writer:
         projection: Projection,
         providers: Sequence[Provider] = (),
         continuity: Continuity = PUBLISHED,
+        observer: Observer = lambda _events, _seconds: None,
     ) -> None:
+        self._observer = observer
         self._database_url = database_url
         self._keyring = keyring
         self._loader = KekLoader(database_url, keyring, providers) if providers else None
@@ -118,6 +124,11 @@ class Writer:
         if self._loader:
             await self._loader.close()
         await self._disconnect()
+
+    @property
+    def waiting(self) -> int:
+        """How many commands wait for a batch."""
+        return self._queued
 
     def stop(self, why: LedgerMismatchError) -> None:
         """Record nothing any more: the ledger is not what this process, or an auditor, knows."""
@@ -239,13 +250,18 @@ class Writer:
         fold = Fold(snapshot, self._keyring)
         results = [[_take(fold, *each) for each in waiting.requests] for waiting in batch]
         if fold.append.entries:
-            await store.append(fold.append)
+            await self._append(store, fold)
         else:
             await store.give_up()
         # Only here is it known that the events are on disk: now, not before, what follows
         # them may be seen by anybody.
         self._seen = fold.append.seen()
         return results
+
+    async def _append(self, store: Store, fold: Fold) -> None:
+        began = time.perf_counter()
+        await store.append(fold.append)
+        self._observer(len(fold.append.entries), time.perf_counter() - began)
 
     async def _read(self, store: Store, batch: Sequence[_Waiting]) -> Snapshot:
         requests = [request for waiting in batch for request in waiting.requests]

@@ -80,6 +80,7 @@ def _check(settings: Settings) -> None:
     """Name what is missing now, rather than request by request."""
     keys, asked = keyring(settings), providers(settings)
     _ = settings.internal_key_if_on, settings.auditor_key, settings.checkpoint_seconds
+    _ = settings.metrics_seconds
     _ = signing_key(settings), witnesses(settings)
     check_checkpoint_file(continuity(settings))
     try:

@@ -14,6 +14,7 @@ from secrets_broker.ledger.audit.findings import MAX_PROBLEMS, Findings
 from secrets_broker.ledger.errors import LedgerError
 from secrets_broker.ledger.events import IS_CHANGE
 from secrets_broker.ledger.keyring import Keyring
+from secrets_broker.projections.mismatches import MISMATCHES
 from secrets_broker.projections.rebuild import Comparison, rebuild
 from secrets_broker.settings import Settings
 from secrets_broker.tools.common import operator
@@ -22,24 +23,6 @@ from secrets_broker.tools.verify.data_keys import check_erased, check_kept
 from secrets_broker.tools.verify.database import DatabaseSource
 
 _ROWS: Final = "SELECT count(*) FROM secrets.host_credentials"
-# In one statement, so that events and rows are of the same moment.
-_MISMATCHES: Final = """
-    WITH last AS (
-        SELECT DISTINCT ON (host, purpose)
-               host, purpose, position, credential_id, version, body ->> 'key' AS key
-        FROM ledger.events
-        WHERE __is_change__ AND host IS NOT NULL AND purpose IS NOT NULL
-        ORDER BY host, purpose, position DESC)
-    SELECT last.position, live.position,
-           CASE WHEN live.id IS NULL THEN 'has no row'
-                WHEN last.key IS NULL THEN 'has a row, and is not live'
-                ELSE 'has a row of another change' END
-    FROM last FULL JOIN secrets.host_credentials AS live USING (host, purpose)
-    WHERE CASE WHEN last.key IS NULL THEN live.id IS NOT NULL
-               ELSE (live.id, live.version, live.position, live.data_key) IS DISTINCT FROM
-                    (last.credential_id, last.version, last.position, last.key) END
-    ORDER BY 1, 2 LIMIT %s
-""".replace("__is_change__", IS_CHANGE)
 _LAST_CHANGE: Final = """
     SELECT max(position) FROM ledger.events WHERE __is_change__ AND host = %s AND purpose = %s
 """.replace("__is_change__", IS_CHANGE)
@@ -97,7 +80,7 @@ def _check_rows(
         )
     ((count,),) = source.fetch(_ROWS)
     findings.checked["rows of host_credentials"] += count
-    for position, claimed, what in source.fetch(_MISMATCHES, MAX_PROBLEMS):
+    for position, claimed, what in source.fetch(MISMATCHES, MAX_PROBLEMS):
         at = claimed if position is None else position
         findings.follows(at, "projection", f"host_credentials: a name {what}")
 

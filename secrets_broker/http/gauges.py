@@ -1,0 +1,101 @@
+"""Gauges of what is read from the database, as the one worker that gathers last found it.
+
+Each keeps its last value while the database is away: `secrets_ledger_up` says that it is, and
+the two times say of when the values are. They go with the worker that set them.
+"""
+
+from typing import Final, Literal
+
+from prometheus_client import Gauge
+
+from secrets_broker.ledger.keks import StoredKek
+from secrets_broker.ledger.keyring import PREPARED, Keyring
+from secrets_broker.projections.vitals import Vitals
+
+PROVIDERS: Final = ("environment", "aws-kms", "pkcs11", "transit")
+_MODE: Final[Literal["livemostrecent"]] = "livemostrecent"
+
+
+def _gauge(name: str, text: str, *labels: str) -> Gauge:
+    return Gauge(f"secrets_{name}", text, labels, multiprocess_mode=_MODE)
+
+
+UP = _gauge("ledger_up", "1 where the database answered when it was last asked, else 0.")
+WRITABLE = _gauge(
+    "ledger_writable", "1 where the ledger could be written when that was last tried, else 0."
+)
+GATHERED = _gauge(
+    "gathered_timestamp_seconds", "When the database last answered: the time of these gauges."
+)
+EVENTS = _gauge("ledger_events", "Events of the ledger.")
+BYTES = _gauge("ledger_bytes", "What the ledger's tables and indexes take on disk.")
+CHECKPOINT_EVENTS = _gauge("checkpoint_events", "Events that the published checkpoint covers.")
+CHECKPOINT_AGE = _gauge(
+    "checkpoint_age_seconds",
+    "How long the oldest event that the published checkpoint does not cover has been recorded; 0"
+    " where all are covered. Absent where nothing is published and this service signs nothing.",
+)
+EXPIRED = _gauge("credentials_expired", "Credentials that are past their expires_at.")
+EXPIRING = _gauge(
+    "credentials_expiring", "Credentials whose expires_at is to come within that time.", "within"
+)
+KEKS_MISSING = _gauge(
+    "keks_missing", "KEKs that wrap data keys and that the service does not have."
+)
+KEK_STATE = _gauge(
+    "kek_state",
+    "1 for each KEK in the state that it is in; 0 for states that it was in.",
+    *("kek", "provider", "state"),
+)
+DIFFERENCES = _gauge(
+    "projection_differences",
+    "Names whose row in secrets.host_credentials is not of the last change that the ledger has.",
+)
+COMPARED = _gauge(
+    "projection_compared_timestamp_seconds", "When the last comparison of all names was over."
+)
+
+_known_keks: set[tuple[str, str, str]] = set()
+
+
+def down() -> None:
+    """Say that the database does not answer; what was known stays, with its time."""
+    UP.set(0)
+    WRITABLE.set(0)
+
+
+def up(vitals: Vitals, keyring: Keyring, *, signs: bool) -> None:
+    """Take over what was found just now."""
+    UP.set(1)
+    GATHERED.set_to_current_time()
+    EVENTS.set(vitals.events)
+    BYTES.set(vitals.bytes)
+    CHECKPOINT_EVENTS.set(vitals.published)
+    if signs or vitals.published:
+        CHECKPOINT_AGE.set(vitals.uncovered_seconds)
+    EXPIRED.set(vitals.expired)
+    EXPIRING.labels("7d").set(vitals.within_7d)
+    EXPIRING.labels("30d").set(vitals.within_30d)
+    _take_keks(vitals.keks, keyring)
+
+
+def compared(differing: int) -> None:
+    """Take over what a comparison of all names came to."""
+    DIFFERENCES.set(differing)
+    COMPARED.set_to_current_time()
+
+
+def _take_keks(keks: tuple[StoredKek, ...], keyring: Keyring) -> None:
+    KEKS_MISSING.set(sum(kek.state != PREPARED and keyring.get(kek.id) is None for kek in keks))
+    current = {(kek.id, _kind(kek.provider), kek.state) for kek in keks}
+    for labels in _known_keks - current:
+        KEK_STATE.labels(*labels).set(0)
+    for labels in current:
+        KEK_STATE.labels(*labels).set(1)
+    _known_keks.update(current)
+
+
+def _kind(provider: str) -> str:
+    # Of a provider's id only the kind: the rest names machines, accounts and keys.
+    kind = provider.partition(":")[0].partition("+")[0]
+    return kind if kind in PROVIDERS else "other"

@@ -1,0 +1,82 @@
+"""Whether each row of secrets.host_credentials is of its name's last change, without any key.
+
+What a row's columns hold is not compared: that takes the keys, and `rebuild` does it. Each
+statement sees one moment, so a change that is just being recorded is no difference.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from psycopg import AsyncConnection
+
+from secrets_broker.ledger.commands import Name
+from secrets_broker.ledger.events import IS_CHANGE
+
+ENTRIES: Final = 20_000
+"""Changes that one page looks at, at most: some tens of milliseconds."""
+
+# The newest change of a name comes first, so it is there even where the others are cut off; the
+# next page begins behind the name. A page that is not full reaches to the end.
+_DIFFERING: Final = """
+    WITH changes AS (
+        SELECT host, purpose, position, credential_id, version, body ->> 'key' AS key
+        FROM ledger.events
+        WHERE __is_change__ AND host IS NOT NULL AND purpose IS NOT NULL AND {behind}
+        ORDER BY host, purpose, position DESC LIMIT %(entries)s),
+    final AS (
+        SELECT host, purpose FROM changes
+        WHERE (SELECT count(*) FROM changes) = %(entries)s
+        ORDER BY host DESC, purpose DESC LIMIT 1),
+    last AS (
+        SELECT DISTINCT ON (host, purpose) * FROM changes
+        ORDER BY host, purpose, position DESC),
+    live AS (
+        SELECT host, purpose, id, version, position, data_key FROM secrets.host_credentials
+        WHERE {behind} AND (host, purpose)
+              <= ((SELECT final.host FROM final), (SELECT final.purpose FROM final))
+      UNION ALL
+        SELECT host, purpose, id, version, position, data_key FROM secrets.host_credentials
+        WHERE {behind} AND NOT EXISTS (SELECT FROM final)),
+    differing AS (
+        SELECT last.position, live.position AS claimed,
+               CASE WHEN live.id IS NULL THEN 'has no row'
+                    WHEN last.key IS NULL THEN 'has a row, and is not live'
+                    ELSE 'has a row of another change' END AS what
+        FROM last FULL JOIN live USING (host, purpose)
+        WHERE CASE WHEN last.key IS NULL THEN live.id IS NOT NULL
+                   ELSE (live.id, live.version, live.position, live.data_key) IS DISTINCT FROM
+                        (last.credential_id, last.version, last.position, last.key) END)
+""".replace("__is_change__", IS_CHANGE)
+_FIRST: Final = "true"
+_NEXT: Final = "(host, purpose) > (%(host)s, %(purpose)s)"
+
+MISMATCHES: Final = """
+    __differing__
+    SELECT position, claimed, what FROM differing ORDER BY 1, 2 LIMIT %s
+""".replace("__differing__", _DIFFERING.format(behind=_FIRST).replace("%(entries)s", "NULL"))
+"""All in one statement, at most so many: the change's position, the row's, and what is wrong."""
+_COUNT: Final = """
+    SELECT (SELECT count(*) FROM differing), final.host, final.purpose
+    FROM (VALUES (1)) AS one LEFT JOIN final ON true
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What a stretch of names came to."""
+
+    differing: int
+    last: Name | None
+    """The name that it ended with; None where it reached the end."""
+
+
+async def page(
+    connection: "AsyncConnection[Any]", after: Name | None = None, entries: int = ENTRIES
+) -> Page:
+    """Count the names behind that one whose row is not of their last change."""
+    statement = _DIFFERING.format(behind=_FIRST if after is None else _NEXT) + _COUNT
+    host, purpose = after or (None, None)
+    values = {"entries": entries, "host": host, "purpose": purpose}
+    cursor = await connection.execute(statement.encode(), values)
+    ((differing, *last),) = await cursor.fetchall()
+    return Page(differing, (last[0], last[1]) if last[0] is not None else None)
