@@ -16,6 +16,7 @@ from secrets_broker.ledger.access import (
 )
 from secrets_broker.ledger.access_key import digest, new_grant_id
 from secrets_broker.ledger.commands import parse
+from secrets_broker.ledger.denial import RULES
 from secrets_broker.ledger.encoding import rfc3339
 from secrets_broker.ledger.errors import InvalidCommandError
 from secrets_broker.ledger.events import KEY_ROTATED, NO_KEY, TWO_KEYS, Subject
@@ -45,6 +46,7 @@ def refused(grants: Grants, key: str, minute: int, host: str = "web-1") -> str |
     """The rule that refuses a lookup, or None."""
     request = Request("read", at(minute), host, "ssh", "192.0.2.1")
     refusal = judge(grants, Subject(sha256=key), request)
+    assert refusal is None or refusal.rule in RULES
     return refusal.rule if refusal else None
 
 

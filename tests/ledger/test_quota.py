@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
+from secrets_broker.ledger import denial
 from secrets_broker.ledger.quota import Meter, Use
 from secrets_broker.ledger.rights import READ, WRITE, Limit, Request, Rights, Rule
 
@@ -32,6 +33,7 @@ def test_what_is_permitted_is_what_counting_anew_permits(
         now += pause
         host = f"h{number}"
         refusal = meter.judge(Request(operation, seconds(now), host, "ssh"))
+        assert refusal is None or refusal.rule in denial.RULES
         assert (refusal.rule if refusal else None) == _model(
             requests, hosts, permitted, now, operation, host
         )

@@ -325,10 +325,12 @@ class Machine(RuleBasedStateMachine):
         self._writer: Writer | None = None
         self._model: dict[str, tuple[str, int]] = {}
         self._count = 0
+        self._told: list[tuple[int, float]] = []
 
     async def _started(self) -> Writer:
         if self._writer is None:
-            self._writer = Writer(self._database.service_url, self._keyring, HostCredentials())
+            url, observer = self._database.service_url, lambda *told: self._told.append(told)
+            self._writer = Writer(url, self._keyring, HostCredentials(), observer=observer)
             await self._writer.start()
         return self._writer
 
@@ -350,9 +352,11 @@ class Machine(RuleBasedStateMachine):
             self._writer = None
 
     def teardown(self) -> None:
-        """What is stored in the end is whole."""
+        """What is stored in the end is whole, and the observer was told of each event once."""
         try:
             self.restart()
+            assert sum(events for events, _ in self._told) == self._count
+            assert all(events > 0 and seconds > 0 for events, seconds in self._told)
             assert len(check_leaves(self._database)) == self._count
             rows = self._database.fetch("SELECT host, version FROM secrets.host_credentials")
             assert dict(rows) == {host: version for host, (_, version) in self._model.items()}

@@ -82,6 +82,7 @@ def test_a_signing_key_can_be_renewed_under_its_name(tmp_path: Path) -> None:
         ({"LEDGER_VERIFIER_KEY": "rubbish"}, "LEDGER_VERIFIER_KEY: "),
         ({"LEDGER_CHECKPOINT_SECONDS": "soon"}, "LEDGER_CHECKPOINT_SECONDS"),
         ({"LEDGER_CHECKPOINT_SECONDS": "nan"}, "LEDGER_CHECKPOINT_SECONDS"),
+        ({"METRICS_SECONDS": "0"}, "METRICS_SECONDS must be a number from 0.05 to 3600"),
         ({"LEDGER_CHECKPOINT_FILE": "/nonexistent/checkpoint"}, "LEDGER_CHECKPOINT_FILE"),
         ({"AUDITOR_KEY": INTERNAL_KEY}, "AUDITOR_KEY"),
     ],
