@@ -1,4 +1,4 @@
-"""What needs no key: health, counters for Prometheus, and the API's description."""
+"""What needs no key: health, metrics for Prometheus, and the API's description."""
 
 import asyncio
 import time
@@ -91,7 +91,7 @@ class Metrics:
         self._turn = asyncio.Lock()
 
     async def on_get(self, _req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
-        """Give the counters of all workers."""
+        """Give the metrics of all workers."""
         # Adding up takes tens of milliseconds, which no lookup is to wait for; one at a time,
         # since anybody may ask.
         async with self._turn:

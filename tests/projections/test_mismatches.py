@@ -34,7 +34,8 @@ def pages(database: Database, entries: int) -> list[int]:
     """How many differ, on each page of so many changes."""
 
     async def all_of_them() -> list[int]:
-        found, after = [], None
+        found: list[int] = []
+        after = None
         async with await connect(database.service_url, READ_SESSION) as connection:
             while not found or after:
                 one = await page(connection, after, entries)
