@@ -152,6 +152,14 @@ class Service:
         os.kill(victim, signal.SIGKILL)
         return victim
 
+    def replace_worker(self) -> None:
+        """End one worker as a crash would, and wait until there is another."""
+        count, victim = len(self.workers()), self.kill_worker()
+        give_up = time.monotonic() + 20
+        while victim in (workers := self.workers()) or len(workers) < count:
+            assert time.monotonic() < give_up, "no other worker was started"
+            time.sleep(0.05)
+
 
 def _send_rest(connection: http.client.HTTPConnection, headers: Headers, body: Any) -> None:
     for name, value in headers.items():

@@ -16,12 +16,27 @@ import pytest
 
 import secrets_broker.http
 from secrets_broker.tools.postgres import Cluster
-from tests.conftest import AUDITOR_KEY, INTERNAL_KEY, KMS_KEY, SIGNING_KEY, TEMPLATE, fresh_database
+from tests.conftest import (
+    AUDITOR_KEY,
+    INTERNAL_KEY,
+    KMS_KEY,
+    SIGNING_KEY,
+    TEMPLATE,
+    fresh_database,
+    migrated_cluster,
+)
 from tests.http.client import Service
 
 CONFIGURATION = Path(secrets_broker.http.__file__).parent / "gunicorn_conf.py"
 START_SECONDS = 30
 WORKERS = 2
+
+
+@pytest.fixture(scope="module")
+def own_cluster(bin_dir: Path | None) -> Iterator[Cluster]:
+    """A PostgreSQL that a test may stop."""
+    with migrated_cluster(bin_dir) as running:
+        yield running
 
 
 @pytest.fixture(scope="module")

@@ -8,20 +8,13 @@ import pytest
 
 from secrets_broker.http.gatherer import Turn
 from secrets_broker.tools.postgres import Cluster
-from tests.conftest import TEMPLATE, fresh_database, migrated_cluster
+from tests.conftest import TEMPLATE, fresh_database
 from tests.http.client import Service
 from tests.http.conftest import folder, serving
 
 SETTINGS = {"METRICS_SECONDS": "0.1"}
 NAME = {"host": "gauge.example", "purpose": "ssh"}
 GATHERED = "secrets_gathered_timestamp_seconds"
-
-
-@pytest.fixture(scope="module")
-def own_cluster(bin_dir: Path | None) -> Iterator[Cluster]:
-    """A PostgreSQL that a test may stop."""
-    with migrated_cluster(bin_dir) as running:
-        yield running
 
 
 @pytest.fixture(scope="module")
@@ -72,11 +65,7 @@ def test_gauges_follow_the_ledger(service: Service) -> None:
 def test_a_dead_worker_leaves_no_gauge_and_another_gathers(service: Service) -> None:
     """Whichever of the two gathers, after both were killed it is somebody else."""
     for _ in range(2):
-        victim = service.kill_worker()
-        give_up = time.monotonic() + 20
-        while victim in (workers := service.workers()) or len(workers) < 2:
-            assert time.monotonic() < give_up, "no other worker was started"
-            time.sleep(0.05)
+        service.replace_worker()
     now = time.time()
     found = until(service, lambda gauges: gauges.get(GATHERED, 0.0) > now)
     assert found["secrets_ledger_up"] == 1.0

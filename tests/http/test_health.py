@@ -3,25 +3,17 @@
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
 
 import pytest
 
 from secrets_broker.http.health import DETAILS
 from secrets_broker.tools.postgres import Cluster
-from tests.conftest import TEMPLATE, fresh_database, migrated_cluster
+from tests.conftest import TEMPLATE, fresh_database
 from tests.http.client import Answer, Service, log_lines
 from tests.http.conftest import folder, serving
 
 NAME = {"host": "health.example", "purpose": "ssh"}
 BOUND_SECONDS = 10.0
-
-
-@pytest.fixture(scope="module")
-def own_cluster(bin_dir: Path | None) -> Iterator[Cluster]:
-    """A PostgreSQL that a test may stop."""
-    with migrated_cluster(bin_dir) as running:
-        yield running
 
 
 @pytest.fixture(scope="module")
