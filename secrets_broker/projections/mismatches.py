@@ -12,8 +12,8 @@ from psycopg import AsyncConnection
 from secrets_broker.ledger.commands import Name
 from secrets_broker.ledger.events import IS_CHANGE
 
-ENTRIES: Final = 20_000
-"""Changes that one page looks at, at most: some tens of milliseconds."""
+ENTRIES: Final = 10_000
+"""Changes that one page looks at, at most: about a tenth of a second."""
 
 # The newest change of a name comes first, so it is there even where the others are cut off; the
 # next page begins behind the name. A page that is not full reaches to the end.
