@@ -104,6 +104,7 @@ CONDITIONS: Final = (
     "read_spike",
     "encryption_error",
     "unauthorized",
+    "denied",
     "bulk_reads",
     "new_source",
     "checkpoint_age",
