@@ -87,7 +87,7 @@ def compared(differing: int) -> None:
 
 def _take_keks(keks: tuple[StoredKek, ...], keyring: Keyring) -> None:
     KEKS_MISSING.set(sum(kek.state != PREPARED and keyring.get(kek.id) is None for kek in keks))
-    current = {(kek.id, _kind(kek.provider), kek.state) for kek in keks}
+    current = {(kek.id, kind(kek.provider), kek.state) for kek in keks}
     for labels in _known_keks - current:
         KEK_STATE.labels(*labels).set(0)
     for labels in current:
@@ -95,7 +95,7 @@ def _take_keks(keks: tuple[StoredKek, ...], keyring: Keyring) -> None:
     _known_keks.update(current)
 
 
-def _kind(provider: str) -> str:
-    # Of a provider's id only the kind: the rest names machines, accounts and keys.
-    kind = provider.partition(":")[0].partition("+")[0]
-    return kind if kind in PROVIDERS else "other"
+def kind(provider: str) -> str:
+    """Of a provider's id only its kind: the rest names machines, accounts and keys."""
+    found = provider.partition(":")[0].partition("+")[0]
+    return found if found in PROVIDERS else "other"

@@ -24,10 +24,8 @@ ERRORS = "secrets_encryption_errors_total"
 REFUSED = "secrets_requests_refused_total"
 PLAIN = frozenset({LOOKUPS, FAILURES, UPSERTS, DELETES, FORBIDDEN, ERRORS, REFUSED})
 REQUESTS = "secrets_request_duration_seconds_count"
-OPERATIONS = {
-    *("lookup", "upsert", "delete", "lookup_batch", "upsert_batch", "credentials"),
-    *("audit", "admin", "other"),
-}
+CREDENTIALS = {"lookup", "upsert", "delete", "lookup_batch", "upsert_batch", "credentials"}
+OPERATIONS = CREDENTIALS | {"audit", "admin", "other"}
 REFUSALS = "secrets_refusals_total"
 NAME = {"host": "count.example", "purpose": "ssh"}
 
@@ -200,6 +198,22 @@ def test_refusals_are_counted_by_their_rule(service: Service) -> None:
         f'{REFUSALS}{{record="event",rule="{rule}"}}': count for rule, count in recorded.items()
     }
     assert abs(service.metrics()["secrets_last_refusal_timestamp_seconds"] - time.time()) < 60
+
+
+def test_each_item_of_a_batch_that_is_refused_counts(service: Service) -> None:
+    """The batch as a request of its own, its items among lookups and refusals."""
+    key = Keys(service).grant("batches", rule("read"))
+    counted = Counted(service, [REFUSALS, REQUESTS, LOOKUPS, FAILURES])
+    items = [{"host": host, "purpose": "ssh"} for host in ("web-1", "db-1", "db-2")]
+    asked = replace(service, source="127.0.0.12")
+    answer = asked.send("POST", f"{LOOKUP}-batch", {"items": items}, key=key)
+    assert [item["status"] for item in answer.json["items"]] == [404, 403, 403]
+    assert counted.grew() == {
+        f'{REFUSALS}{{record="event",rule="host"}}': 2,
+        f'{REQUESTS}{{operation="lookup_batch",outcome="ok"}}': 1,
+        LOOKUPS: 3,
+        FAILURES: 3,
+    }
 
 
 def test_no_refusal_of_a_flood_is_missing(service: Service) -> None:
