@@ -31,6 +31,7 @@ bench: $(VENV)/dev
 	$(BIN)/python -m bench.verify
 	$(BIN)/python -m bench.evidence
 	$(BIN)/python -m bench.access
+	$(BIN)/python -m bench.batch
 
 # After a change of dependencies in pyproject.toml. The last one is what the image is built with.
 lock: $(VENV)/dev

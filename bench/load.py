@@ -50,6 +50,8 @@ class Load:
     key: str = INTERNAL_KEY
     refusals: int = 0
     """Exactly so many requests, all of which have to be refused; 0 is no such bound."""
+    items: int = 0
+    """Of each request, where they are batches."""
 
 
 def host(number: int) -> str:
@@ -111,7 +113,7 @@ def _wrk(url: str, load: Load) -> dict[str, int]:
         *("--duration", f"{load.seconds}s", "--timeout", "10s", "--script", str(SCRIPT), url),
         *("--", load.operation, str(load.credentials), load.key),
         str(load.connections * 1_000 // load.per_second if load.per_second else 0),
-        str(load.refusals),
+        *(str(load.refusals), str(load.items)),
     ]
     output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     said: dict[str, int] = json.loads(output.strip().splitlines()[-1])

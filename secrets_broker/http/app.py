@@ -11,6 +11,7 @@ from secrets_broker import logs
 from secrets_broker.http import errors
 from secrets_broker.http.access import KeyChange, KeyGrant, KeyRevoke, KeyRotate, Keys
 from secrets_broker.http.audit import Due, Events, Exposure, History, Unused
+from secrets_broker.http.batch import LookupBatch, UpsertBatch
 from secrets_broker.http.credentials import CredentialDelete, CredentialLookup, CredentialUpsert
 from secrets_broker.http.desk import Desk
 from secrets_broker.http.doors import Doors
@@ -19,6 +20,7 @@ from secrets_broker.http.gate import Gate
 from secrets_broker.http.health import Live, Metrics, OpenApi, Ready
 from secrets_broker.http.log import LogCheckpoint, LogTile
 from secrets_broker.http.replay import Replay, ReplayDiff
+from secrets_broker.http.search import Credentials
 from secrets_broker.keys import continuity, keyring, providers, signing_key, witnesses
 from secrets_broker.ledger.checkpointer import Checkpointer
 from secrets_broker.ledger.continuity import Continuity
@@ -93,6 +95,9 @@ def create_app(writer: Writer, reader: Reader, doors: Doors, beside: Sequence[Be
     app.add_route("/internal/secrets/credential-upsert", CredentialUpsert(desk))
     app.add_route("/internal/secrets/credential-lookup", CredentialLookup(desk))
     app.add_route("/internal/secrets/credential-delete", CredentialDelete(desk))
+    app.add_route("/internal/secrets/credential-upsert-batch", UpsertBatch(desk))
+    app.add_route("/internal/secrets/credential-lookup-batch", LookupBatch(desk))
+    app.add_route("/internal/secrets/credentials", Credentials(desk, reader))
     app.add_route("/internal/access/keys", Keys(reader))
     app.add_route("/internal/access/key-grant", KeyGrant(desk))
     app.add_route("/internal/access/key-change", KeyChange(desk))

@@ -16,6 +16,9 @@ from secrets_broker.ledger.errors import FieldError
 
 # A password of 8 KiB and 32 KiB of data, each byte escaped as six, and room for the rest.
 MAX_BODY_BYTES: Final = 256 * 1024
+# 500 items of 8 KiB each; a batch of larger ones has fewer.
+MAX_BATCH_BYTES: Final = 4 * 1024 * 1024
+_BATCH: Final = "-batch"
 TRUNCATED: Final = "truncated"
 """Set in the scope's state by the protocol where the connection ended before the body did."""
 
@@ -28,14 +31,20 @@ async def read_json(req: falcon.asgi.Request) -> Any:
     return decode(await read_bounded(req))
 
 
+def max_bytes(path: str) -> int:
+    """How long the body of a request may be."""
+    return MAX_BATCH_BYTES if path.endswith(_BATCH) else MAX_BODY_BYTES
+
+
 async def read_bounded(req: falcon.asgi.Request) -> bytes:
     """Read the body; raises InvalidRequestError, or falcon's 413."""
-    if (req.content_length or 0) > MAX_BODY_BYTES:
+    limit = max_bytes(req.path)
+    if (req.content_length or 0) > limit:
         raise falcon.HTTPContentTooLarge
-    data = await req.stream.read(MAX_BODY_BYTES + 1)
+    data = await req.stream.read(limit + 1)
     if req.scope["state"].get(TRUNCATED):  # what did arrive may be JSON, but is not what was meant
         raise InvalidRequestError(FieldError("", "the body ended early"))
-    if len(data) > MAX_BODY_BYTES:  # sent in chunks, with no length to refuse it by
+    if len(data) > limit:  # sent in chunks, with no length to refuse it by
         raise falcon.HTTPContentTooLarge
     return data
 

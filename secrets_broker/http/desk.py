@@ -7,26 +7,22 @@ as his refusal is an event of its own. While refusals are only counted, the gran
 each second, so that a grant of a moment ago opens even from where a flood comes.
 """
 
-import asyncio
-import time
-from contextlib import suppress
+from collections import Counter
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any, Final
 
-from secrets_broker.http.flood import Flood, Source, Window, source_of
+from secrets_broker.http.flood import Window
+from secrets_broker.http.tally import Tally
 from secrets_broker.ledger.access import Enter
-from secrets_broker.ledger.commands import Command, Record
-from secrets_broker.ledger.denial import UNKNOWN, asked
-from secrets_broker.ledger.encoding import rfc3339
-from secrets_broker.ledger.errors import LedgerUnavailableError
-from secrets_broker.ledger.events import ACCESS_COUNTED, ACCESS_COUNTING, Context, Subject
+from secrets_broker.ledger.commands import Command
+from secrets_broker.ledger.denial import asked
+from secrets_broker.ledger.errors import InvalidCommandError, LedgerUnavailableError
+from secrets_broker.ledger.events import Context, Subject
 from secrets_broker.ledger.fold import Outcome
 from secrets_broker.ledger.grants import Granted
 from secrets_broker.ledger.quota import judge
 from secrets_broker.ledger.rights import Refusal
 from secrets_broker.ledger.writer import Writer
-
-_TELL_EACH_SECONDS: Final = 1.0
 
 
 class RefusedError(Exception):
@@ -39,29 +35,24 @@ class RefusedError(Exception):
         """Of its event; None where it was only counted."""
 
 
+Result = Outcome | RefusedError | InvalidCommandError
+"""What became of one of several commands."""
+
+
 class Desk:
     """Takes commands to the writer, for those who may give them."""
 
     def __init__(self, writer: Writer) -> None:
         self._writer = writer
-        self._flood = Flood()
-        self._openings: dict[int, asyncio.Task[None]] = {}
-        self._untold: list[Window] = []
-        self._closing = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self._tally = Tally(writer)
 
     async def start(self) -> None:
         """Begin to tell of floods that are over."""
-        self._task = asyncio.create_task(self._run(), name="desk")
+        await self._tally.start()
 
     async def close(self) -> None:
         """Tell of all that was counted; the writer has to be there still."""
-        self._closing.set()
-        if self._task:
-            await self._task
-        self._untold += self._flood.windows.values()
-        self._flood.windows.clear()
-        await self._tell()
+        await self._tally.close()
 
     async def enter(self, operation: str, context: Context) -> None:
         """Let a caller in to an operation; raises RefusedError.
@@ -78,6 +69,8 @@ class Desk:
 
         Raises RefusedError: nothing is given out by a grant that ended before.
         """
+        if context.subject is None:
+            return
         outcome = await self._writer.enter(Enter(operation=operation), context)
         if outcome and outcome.refusal:
             raise RefusedError(outcome.refusal, outcome.position)
@@ -94,6 +87,31 @@ class Desk:
             raise RefusedError(outcome.refusal, outcome.position)
         return outcome
 
+    async def submit_all(self, commands: Sequence[Command], context: Context) -> list[Result]:
+        """Record up to MAX_BATCH commands, in order and in one commit; each has a result.
+
+        Raises LedgerUnavailableError where one that may be allowed cannot be recorded.
+        """
+        early = [self._early(command, context) for command in commands]
+        windows = [self._tally.window(context) if refusal else None for refusal in early]
+        recorded = [number for number, window in enumerate(windows) if window is None]
+        results: dict[int, Result] = {}
+        try:
+            if recorded:
+                told = await self._writer.submit_all([commands[n] for n in recorded], context)
+                results.update(zip(recorded, map(_result, told), strict=True))
+        except LedgerUnavailableError:
+            # Who is refused is refused all the same, and it is told of once the ledger is back.
+            windows = [self._tally.window_of(context) if refusal else None for refusal in early]
+            if not all(early):
+                raise
+        finally:
+            await self._count(windows)
+        for number, refusal in enumerate(early):
+            if refusal is not None and windows[number] is not None:
+                results[number] = RefusedError(refusal)
+        return [results[number] for number in range(len(commands))]
+
     def granted(self, subject: Subject | None) -> Granted | None:
         """The grant of what was presented, as this process last read them."""
         return self._writer.grants.of(subject) if subject else None
@@ -108,16 +126,14 @@ class Desk:
         self, command: Command | Enter, context: Context, early: Refusal
     ) -> Outcome | None:
         """Record the refusal, or count it; comes back where there is an outcome."""
-        now, source = time.monotonic(), source_of(context.ip)
-        window = self._flood.window(source, now)
+        window = self._tally.window(context)
         if window is None:
             try:
                 return await self._judged(command, context)
             except LedgerUnavailableError:
                 # He is refused all the same, and it is told of once the ledger is back.
-                window = self._flood.open(source, now)
-        window.add(now, datetime.now(UTC))
-        await self._opened(window)
+                window = self._tally.window_of(context)
+        await self._tally.count(window)
         raise RefusedError(early)
 
     async def _judged(self, command: Command | Enter, context: Context) -> Outcome | None:
@@ -128,63 +144,14 @@ class Desk:
             raise RefusedError(outcome.refusal, outcome.position)
         return None
 
-    async def _opened(self, window: Window) -> None:
-        """Wait until it is durable that refusals are counted; at once where it is known not to."""
-        if window.position is not None or window.late:
-            return
-        opening = self._openings.get(id(window))
-        if opening is None:
-            opening = asyncio.create_task(self._open(window))
-            self._openings[id(window)] = opening
-        await asyncio.shield(opening)
+    async def _count(self, windows: Sequence[Window | None]) -> None:
+        found = {id(window): window for window in windows if window is not None}
+        times = Counter(id(window) for window in windows if window is not None)
+        for key, window in found.items():
+            await self._tally.count(window, times[key])
 
-    async def _open(self, window: Window) -> None:
-        # Died before the commit: nobody whose refusal is only counted was answered. Died after
-        # it: the event stands without its count, which says that the count is not known.
-        try:
-            window.position = await self._record(ACCESS_COUNTING, source=window.source)
-        except LedgerUnavailableError:
-            window.late = True
-        finally:
-            del self._openings[id(window)]
 
-    async def _run(self) -> None:
-        while not self._closing.is_set():
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._closing.wait(), _TELL_EACH_SECONDS)
-            if self._flood.windows:
-                await self._look_again()
-            self._untold += self._flood.over(time.monotonic())
-            await self._tell()
-
-    async def _look_again(self) -> None:
-        """Read the grants: while refusals are only counted, nobody else may have it done."""
-        with suppress(LedgerUnavailableError):
-            await self._writer.probe()
-
-    async def _tell(self) -> None:
-        """Give the counts; what cannot be recorded now is tried again."""
-        while self._untold:
-            window = self._untold[0]
-            try:
-                if window.position is None:
-                    window.position = await self._record(ACCESS_COUNTING, source=window.source)
-                # Died before: the count is lost, and the record says that there was one. Died
-                # after: it is told.
-                await self._record(
-                    ACCESS_COUNTED,
-                    counting=window.position,
-                    source=window.source,
-                    count=window.count,
-                    first_at=rfc3339(window.first_at) if window.first_at else None,
-                    last_at=rfc3339(window.last_at) if window.last_at else None,
-                )
-            except LedgerUnavailableError:
-                return
-            self._untold.pop(0)
-
-    async def _record(self, kind: str, source: Source, **details: Any) -> int:
-        command = Record(type=kind, details={"source": source, **details})
-        single = source is not None and "/" not in source
-        context = Context(actor=None, authn=UNKNOWN, ip=source if single else None)
-        return (await self._writer.submit(command, context)).position
+def _result(result: Outcome | InvalidCommandError) -> Result:
+    if isinstance(result, Outcome) and result.refusal:
+        return RefusedError(result.refusal, result.position)
+    return result

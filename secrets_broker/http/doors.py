@@ -30,6 +30,9 @@ _RIGHTS: Final = {
     "/internal/secrets/credential-lookup": READ,
     "/internal/secrets/credential-upsert": WRITE,
     "/internal/secrets/credential-delete": DELETE,
+    "/internal/secrets/credential-lookup-batch": READ,
+    "/internal/secrets/credential-upsert-batch": WRITE,
+    "/internal/secrets/credentials": READ,
 }
 _NO_RIGHT: Final = "none"
 
@@ -75,7 +78,7 @@ def right(path: str) -> str:
 
 
 def only_reads(path: str) -> bool:
-    """Tell whether a path's answer is no command's outcome."""
+    """Tell whether a path's answer is no command's outcome, and is given as it was read."""
     if path.startswith(_ACCESS):
         return path == _GRANTS
     return is_protected(path) and path not in _RIGHTS

@@ -48,9 +48,9 @@ class Window:
     late: bool = False
     """Whether that event could not be recorded when counting began, and is still to come."""
 
-    def add(self, now: float, at: datetime) -> None:
-        """Count one."""
-        self.count += 1
+    def add(self, now: float, at: datetime, times: int = 1) -> None:
+        """Count one, or several of the same moment."""
+        self.count += times
         self.last = now
         self.first_at = self.first_at or at
         self.last_at = at

@@ -62,7 +62,11 @@ class Gate:
         outcome = str(resp.context.get("outcome", "ok"))
         if operation == "none" and outcome != "forbidden":
             return
-        metrics.count(operation, resp.status_code, outcome)
+        items: dict[tuple[int, str], int] = resp.context.get("outcomes") or {}
+        for (status, reason), times in items.items():
+            metrics.count(ITEMS[operation], status, reason, times)
+        if not items:
+            metrics.count(ITEMS.get(operation, operation), resp.status_code, outcome)
         if resp.context.get("counted"):
             return  # nor may a flood of refusals fill the disk by way of the log
         caller = req.context.get("caller")
@@ -76,6 +80,7 @@ class Gate:
             rule=resp.context.get("rule"),
             status=resp.status_code,
             position=resp.context.get("position"),
+            **({"items": _by_reason(items)} if items else {}),
             duration_ms=round((time.perf_counter() - req.context.started) * 1000, 2),
         )
 
@@ -89,13 +94,23 @@ class Gate:
             await self._desk.leave(right(req.path), caller)
         except (RefusedError, LedgerUnavailableError) as error:
             resp.text = resp.media = resp.stream = None
-            await errors.answer(req, resp, error)
+            errors.answer(resp, error)
 
+
+def _by_reason(items: dict[tuple[int, str], int]) -> dict[str, int]:
+    return {reason: times for (_, reason), times in items.items()}
+
+
+ITEMS: Final = {"lookup_batch": "lookup", "upsert_batch": "upsert"}
+"""What each item of a batch is; a batch that is refused as a whole counts as one."""
 
 OPERATIONS: Final = {
     "/internal/secrets/credential-upsert": "upsert",
     "/internal/secrets/credential-lookup": "lookup",
     "/internal/secrets/credential-delete": "delete",
+    "/internal/secrets/credential-upsert-batch": "upsert_batch",
+    "/internal/secrets/credential-lookup-batch": "lookup_batch",
+    "/internal/secrets/credentials": "credentials",
     "/internal/access/keys": "access_keys",
     "/internal/access/key-grant": "access_key_grant",
     "/internal/access/key-change": "access_key_change",

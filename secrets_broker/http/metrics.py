@@ -27,20 +27,20 @@ REFUSED = Counter(
 )
 
 
-def count(operation: str, status: int, outcome: str) -> None:
-    """Count one finished request."""
+def count(operation: str, status: int, outcome: str, times: int = 1) -> None:
+    """Count a finished request, or items of a batch that came to the same."""
     if outcome == "forbidden":
-        FORBIDDEN.inc()
+        FORBIDDEN.inc(times)
     if outcome == "decrypt_failed":
-        ENCRYPTION_ERRORS.inc()
+        ENCRYPTION_ERRORS.inc(times)
     if operation == "lookup":
-        LOOKUPS.inc()
+        LOOKUPS.inc(times)
         if status != 200:
-            LOOKUP_FAILURES.inc()
+            LOOKUP_FAILURES.inc(times)
     elif operation == "upsert" and status == 200:
-        UPSERTS.inc()
+        UPSERTS.inc(times)
     elif operation == "delete" and status == 200:
-        DELETES.inc()
+        DELETES.inc(times)
 
 
 def render() -> bytes:

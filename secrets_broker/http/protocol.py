@@ -19,15 +19,15 @@ from uvicorn.protocols.http.httptools_impl import (
 )
 
 from secrets_broker.http import metrics
-from secrets_broker.http.body import MAX_BODY_BYTES, TRUNCATED
+from secrets_broker.http.body import TRUNCATED, max_bytes
 from secrets_broker.http.caller import peer_address
 
 _log = structlog.get_logger(__name__)
 
 MAX_HEAD_BYTES: Final = 32 * 1024
 MAX_HEADERS: Final = 100
-# Past this what a refused request still sends is not waited for.
-MAX_MESSAGE_BYTES: Final = MAX_HEAD_BYTES + 4 * MAX_BODY_BYTES
+# Past this many times its bound, what a refused body still sends is not waited for.
+PATIENCE: Final = 4
 
 ANSWERS: Final = {
     400: b'{"reason":"invalid_request","detail":"The request is not valid HTTP/1.1."}',
@@ -56,6 +56,7 @@ class CarefulProtocol(HttpToolsProtocol):
         self._receiving = False  # a request has begun and is not there in full
         self._in_head = False
         self._received = 0  # bytes of a request that came in more than one piece
+        self._most = MAX_HEAD_BYTES  # as many of them as are taken
         self._too_long = False  # more is announced than anybody would wait for
         self._refusal = 400
         self._lingering = False
@@ -81,7 +82,7 @@ class CarefulProtocol(HttpToolsProtocol):
             return
         if self._receiving:
             self._received += len(data)
-            if self._received > (MAX_HEAD_BYTES if self._in_head else MAX_MESSAGE_BYTES):
+            if self._received > self._most:
                 self._refuse(431 if self._in_head else 413)
                 return
         super().data_received(data)
@@ -93,7 +94,7 @@ class CarefulProtocol(HttpToolsProtocol):
         """Note that a request begins."""
         super().on_message_begin()
         self._receiving = self._in_head = True
-        self._received = 0
+        self._received, self._most = 0, MAX_HEAD_BYTES
 
     def on_headers_complete(self) -> None:
         """Look at the head as a whole before it becomes a request."""
@@ -145,7 +146,9 @@ class CarefulProtocol(HttpToolsProtocol):
                     coded = True
                 case b"expect":
                     expects = True
-        self._too_long = announced > MAX_BODY_BYTES
+        limit = max_bytes(self.url.partition(b"?")[0].decode("latin-1"))
+        self._too_long = announced > limit
+        self._most = MAX_HEAD_BYTES + PATIENCE * limit
         if size > MAX_HEAD_BYTES or len(self.headers) > MAX_HEADERS:
             self._stop(431)
         version = self.parser.get_http_version()

@@ -12,6 +12,7 @@ from secrets_broker import logs
 from secrets_broker.http import errors
 from secrets_broker.http.body import read_bounded
 from secrets_broker.http.caller import peer_address
+from secrets_broker.http.problems import RETRY_AFTER_SECONDS, Problem
 from secrets_broker.keys import witness_key, witness_logs
 from secrets_broker.ledger.errors import FieldError
 from secrets_broker.ledger.note import Signature, SigningKey
@@ -22,6 +23,12 @@ from secrets_broker.settings import Settings
 _log = structlog.get_logger(__name__)
 
 _TEXT: Final = "text/plain; charset=utf-8"
+_UNUSABLE: Final = Problem(
+    503,
+    "unavailable",
+    "The witness's state cannot be used; see its log.",
+    retry_after=RETRY_AFTER_SECONDS,
+)
 
 
 class Add:
@@ -100,8 +107,7 @@ async def _unusable(
     _params: dict[str, Any],
 ) -> None:
     _log.error("witness_state_unusable", why=str(error))
-    resp.set_header("Retry-After", errors.RETRY_AFTER_SECONDS)
-    errors.write(resp, 503, "unavailable", "The witness's state cannot be used; see its log.")
+    errors.write(resp, _UNUSABLE)
 
 
 def create_app(state: WitnessState, key: SigningKey, known: Logs) -> "falcon.asgi.App[Any, Any]":

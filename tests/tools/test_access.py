@@ -145,6 +145,8 @@ def test_explain_says_by_which_rule(database: Database, tmp_path: Path) -> None:
     for arguments, status, text in EXPLAINED:
         done = run("access", "explain", "deploy", *arguments, cwd=tmp_path, env=env)
         assert (done.returncode, text in done.stdout) == (status, True), done
+    done = run("access", "explain", "deploy", "read", "--ip", "10.1.2", cwd=tmp_path, env=env)
+    assert (done.returncode, "must be an address" in done.stderr) == (2, True)
     run("access", "revoke", "deploy", cwd=tmp_path, env=env)
     asked = ("access", "explain", "deploy", "read", "web-1", "ssh", "--json")
     found = json.loads(run(*asked, cwd=tmp_path, env=env).stdout)

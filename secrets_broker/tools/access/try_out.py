@@ -1,5 +1,6 @@
 """`secrets-broker access explain` and `replay`: what rights come to, before anybody is refused."""
 
+import ipaddress
 import json
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,6 +28,13 @@ _TABLE: Final = (
 )
 
 
+def _address(_context: click.Context, _option: click.Parameter, text: str | None) -> str | None:
+    try:
+        return str(ipaddress.ip_address(text)) if text is not None else None
+    except ValueError:
+        raise click.BadParameter("must be an address, as 10.1.2.3 or 2001:db8::1") from None
+
+
 @click.command()
 @click.argument("name")
 @click.argument("operation", type=click.Choice(OPERATIONS))
@@ -34,7 +42,7 @@ _TABLE: Final = (
 @click.argument("purpose", required=False)
 @data_dir_option
 @json_option
-@click.option("--ip", help="From that address.")
+@click.option("--ip", callback=_address, help="From that address.")
 @click.option("--reason", help="With that X-Access-Reason.")
 def explain(
     name: str,

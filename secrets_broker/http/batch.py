@@ -1,0 +1,103 @@
+"""Batches: up to 500 commands of one caller in a request, each an event and an item of its own.
+
+`{"items": [what the single request would be]}` is answered by `{"items": [what it would be
+answered with, and its "status"]}`, in the same order, once all of their events are committed
+together. An item that breaks a rule or is refused does not disturb the others.
+"""
+
+from collections import Counter
+from typing import Annotated, Any, Final
+
+import falcon
+import falcon.asgi
+import msgspec
+from msgspec import Meta
+
+from secrets_broker.http import answers, problems
+from secrets_broker.http.body import read_json
+from secrets_broker.http.desk import Desk, RefusedError, Result
+from secrets_broker.http.problems import Problem
+from secrets_broker.ledger.commands import Lookup, Upsert, parse
+from secrets_broker.ledger.errors import InvalidCommandError
+from secrets_broker.ledger.writer import MAX_BATCH
+
+MAX_ITEMS: Final = 500
+assert MAX_ITEMS <= MAX_BATCH  # noqa: S101 - they are committed together
+
+Item = Lookup | Upsert
+
+
+class Batch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of a request; what its items hold is looked at one by one."""
+
+    items: Annotated[list[Any], Meta(min_length=1, max_length=MAX_ITEMS)]
+
+    def __repr__(self) -> str:
+        """Show nothing: a repr ends in logs and tracebacks."""
+        return "Batch(…)"
+
+
+class _Batch:
+    kind: type[Item]
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+
+    async def on_post(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
+        """Record all that can be, and say of each item what came of it."""
+        batch = parse(Batch, await read_json(req))
+        wanted = [_parsed(self.kind, item) for item in batch.items]
+        commands = [item for item in wanted if not isinstance(item, InvalidCommandError)]
+        # Died before the commit: nothing of the batch is recorded, and nothing was given out.
+        # Died after it: all of it is recorded, and nothing was given out.
+        results = iter(await self._desk.submit_all(commands, req.context.caller))
+        items = [
+            _problem(problems.of_rules(each.errors))
+            if isinstance(each, InvalidCommandError)
+            else _item(each, next(results))
+            for each in wanted
+        ]
+        resp.context.outcomes = Counter(
+            (item["status"], item.get("reason", "ok")) for item in items
+        )
+        resp.content_type = falcon.MEDIA_JSON
+        resp.data = msgspec.json.encode({"items": items})
+
+
+class LookupBatch(_Batch):
+    """POST /internal/secrets/credential-lookup-batch."""
+
+    kind = Lookup
+
+
+class UpsertBatch(_Batch):
+    """POST /internal/secrets/credential-upsert-batch."""
+
+    kind = Upsert
+
+
+def _parsed(kind: type[Item], item: Any) -> Item | InvalidCommandError:
+    try:
+        return parse(kind, item)
+    except InvalidCommandError as error:
+        return error
+
+
+def _item(command: Item, result: Result) -> dict[str, Any]:
+    if isinstance(result, InvalidCommandError):
+        return _problem(problems.of_rules(result.errors))
+    if isinstance(result, RefusedError):
+        position = result.position if result.refusal.authn else None
+        return _problem(problems.of_refusal(result.refusal), position)
+    if result.error is not None:
+        return _problem(problems.of_outcome(result.error), result.position)
+    return {"status": 200, "position": result.position, **answers.body(command, result)}
+
+
+def _problem(problem: Problem, position: int | None = None) -> dict[str, Any]:
+    item: dict[str, Any] = {"status": problem.status, **problem.body}
+    if position is not None:
+        item["position"] = position
+    if problem.retry_after is not None:
+        item["retry_after"] = problem.retry_after
+    return item

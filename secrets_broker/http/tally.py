@@ -1,0 +1,117 @@
+"""The tally: refusals that are only counted, and the events that tell of them.
+
+Nobody whose refusal is only counted is answered before it is durable that counting began; when a
+window is over, its count is an event. flood.py says which refusals those are.
+"""
+
+import asyncio
+import time
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from secrets_broker.http.flood import Flood, Source, Window, source_of
+from secrets_broker.ledger.commands import Record
+from secrets_broker.ledger.denial import UNKNOWN
+from secrets_broker.ledger.encoding import rfc3339
+from secrets_broker.ledger.errors import LedgerUnavailableError
+from secrets_broker.ledger.events import ACCESS_COUNTED, ACCESS_COUNTING, Context
+from secrets_broker.ledger.writer import Writer
+
+_TELL_EACH_SECONDS: Final = 1.0
+
+
+class Tally:
+    """Counts in this process, and tells the ledger."""
+
+    def __init__(self, writer: Writer) -> None:
+        self._writer = writer
+        self._flood = Flood()
+        self._openings: dict[int, asyncio.Task[None]] = {}
+        self._untold: list[Window] = []
+        self._closing = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Begin to tell of floods that are over."""
+        self._task = asyncio.create_task(self._run(), name="tally")
+
+    async def close(self) -> None:
+        """Tell of all that was counted; the writer has to be there still."""
+        self._closing.set()
+        if self._task:
+            await self._task
+        self._untold += self._flood.windows.values()
+        self._flood.windows.clear()
+        await self._tell()
+
+    def window(self, context: Context) -> Window | None:
+        """Where a refusal of this caller is counted; None where it is to be an event."""
+        return self._flood.window(source_of(context.ip), time.monotonic())
+
+    def window_of(self, context: Context) -> Window:
+        """The same, for one that cannot be an event now."""
+        return self._flood.open(source_of(context.ip), time.monotonic())
+
+    async def count(self, window: Window, times: int = 1) -> None:
+        """Count refusals; comes back once it is durable that they are counted."""
+        window.add(time.monotonic(), datetime.now(UTC), times)
+        # At once where it is known that it cannot be made durable now.
+        if window.position is not None or window.late:
+            return
+        opening = self._openings.get(id(window))
+        if opening is None:
+            opening = asyncio.create_task(self._open(window))
+            self._openings[id(window)] = opening
+        await asyncio.shield(opening)
+
+    async def _open(self, window: Window) -> None:
+        # Died before the commit: nobody whose refusal is only counted was answered. Died after
+        # it: the event stands without its count, which says that the count is not known.
+        try:
+            window.position = await self._record(ACCESS_COUNTING, source=window.source)
+        except LedgerUnavailableError:
+            window.late = True
+        finally:
+            del self._openings[id(window)]
+
+    async def _run(self) -> None:
+        while not self._closing.is_set():
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._closing.wait(), _TELL_EACH_SECONDS)
+            if self._flood.windows:
+                await self._look_again()
+            self._untold += self._flood.over(time.monotonic())
+            await self._tell()
+
+    async def _look_again(self) -> None:
+        """Read the grants: while refusals are only counted, nobody else may have it done."""
+        with suppress(LedgerUnavailableError):
+            await self._writer.probe()
+
+    async def _tell(self) -> None:
+        """Give the counts; what cannot be recorded now is tried again."""
+        while self._untold:
+            window = self._untold[0]
+            try:
+                if window.position is None:
+                    window.position = await self._record(ACCESS_COUNTING, source=window.source)
+                # Died before: the count is lost, and the record says that there was one. Died
+                # after: it is told.
+                await self._record(
+                    ACCESS_COUNTED,
+                    counting=window.position,
+                    source=window.source,
+                    count=window.count,
+                    first_at=rfc3339(window.first_at) if window.first_at else None,
+                    last_at=rfc3339(window.last_at) if window.last_at else None,
+                )
+            except LedgerUnavailableError:
+                return
+            self._untold.pop(0)
+
+    async def _record(self, kind: str, source: Source, **details: Any) -> int:
+        command = Record(type=kind, details={"source": source, **details})
+        single = source is not None and "/" not in source
+        context = Context(actor=None, authn=UNKNOWN, ip=source if single else None)
+        return (await self._writer.submit(command, context)).position
