@@ -39,6 +39,7 @@ SECRETS = frozenset(
         "DATABASE_URL",
         "MIGRATION_DATABASE_URL",
         "LEDGER_SIGNING_KEY",
+        "WATCH_WEBHOOK_KEY",
     }
 )
 """What a file may hold. Not every name: LEDGER_CHECKPOINT_FILE, say, is a setting itself."""
