@@ -6,9 +6,9 @@ from typing import Final
 
 MAX_PROBLEMS: Final = 1_000
 
-# Each is of one entry alone. A time, an id or a version only shows that something is wrong up to
-# there: where two events were swapped, it is the later one that does not fit.
-_EXACT: Final = frozenset({"missing", "position", "entry", "leaf", "body"})
+# Before none of these positions is what they are about. A time, an id or a version only shows that
+# something is wrong up to there: where two events were swapped, it is the later that does not fit.
+_EXACT: Final = frozenset({"missing", "position", "entry", "leaf", "body", "node", "tile"})
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -69,7 +69,7 @@ class Findings:
         self.wrong(position, check, detail)
 
     def first_within(self, start: int, end: int) -> int | None:
-        """The first position from start to before end that is wrong by itself, of those kept."""
+        """The first position from start to before end that a kept problem surely begins at."""
         exact = (p.position for p in self.problems if p.check in _EXACT)
         return min((at for at in exact if at is not None and start <= at < end), default=None)
 
