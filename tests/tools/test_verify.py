@@ -553,3 +553,26 @@ def test_a_checkpoint_that_is_published_while_it_is_verified(
     report = verified(ledger)
     assert (report.ok, report.problems, report.size) == (True, [], 601)
     assert report.remarks == ["the newest 1 events are under no signed checkpoint"]
+
+
+def test_a_data_key_that_no_event_names(ledger: Database) -> None:
+    """It is counted, at no position."""
+    tamper(ledger, "INSERT INTO ledger.data_keys SELECT 'planted', 1, id, 'x' FROM ledger.keks")
+    report = verified(ledger)
+    bad(report, None, "key")
+    assert "1 data keys are there that no event names" in report.details()
+
+
+def test_storing_while_it_is_verified(
+    ledger: Database, keyring: Keyring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A data key that came after the size was fixed has its event, and is no problem."""
+    begun = running._tasks
+
+    def store_first(*arguments: object) -> object:
+        record(ledger, keyring, upsert("new"))
+        return begun(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(running, "_tasks", store_first)
+    report = verified(ledger)
+    assert (report.ok, report.problems, report.size) == (True, [], 600)

@@ -14,7 +14,7 @@ from secrets_broker.ledger.audit.facts import decode, encode
 from secrets_broker.ledger.encoding import canonical_json, rfc3339
 from secrets_broker.ledger.events import BodyReference, Event, encode_entry
 from secrets_broker.ledger.seen import Seen
-from secrets_broker.tools.verify.database import DatabaseReader
+from secrets_broker.tools.verify.reader import DatabaseReader
 from tests.conftest import Database
 from tests.ledger.helpers import integers, texts, times
 

@@ -47,6 +47,11 @@ class Checker:
         """The root of all entries so far; None where a leaf hash is not there."""
         return self._spine.root()
 
+    @property
+    def is_readable(self) -> bool:
+        """Whether every entry so far could be read."""
+        return self._readable
+
     def has_body(self, key: str) -> bool:
         """Whether a body under that data key is there."""
         return self._bodies_there.get(key) is not None

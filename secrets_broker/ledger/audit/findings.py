@@ -6,6 +6,10 @@ from typing import Final
 
 MAX_PROBLEMS: Final = 1_000
 
+# Before none of these positions is what they are about. A time, an id or a version only shows that
+# something is wrong up to there: where two events were swapped, it is the later that does not fit.
+_EXACT: Final = frozenset({"missing", "position", "entry", "leaf", "body", "node", "tile"})
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class Problem:
@@ -65,9 +69,9 @@ class Findings:
         self.wrong(position, check, detail)
 
     def first_within(self, start: int, end: int) -> int | None:
-        """The first position from start to before end that a problem names, of those kept."""
-        found = (p.position for p in self.problems if p.position is not None)
-        return min((at for at in found if start <= at < end), default=None)
+        """The first position from start to before end that a kept problem surely begins at."""
+        exact = (p.position for p in self.problems if p.check in _EXACT)
+        return min((at for at in exact if at is not None and start <= at < end), default=None)
 
     def left_out(self, what: str) -> None:
         """Say once what was not checked, and why."""
