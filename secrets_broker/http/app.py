@@ -19,6 +19,7 @@ from secrets_broker.http.evidence import Checkpoints, ProofOfConsistency, ProofO
 from secrets_broker.http.gate import Gate
 from secrets_broker.http.health import Live, Metrics, OpenApi, Ready
 from secrets_broker.http.log import LogCheckpoint, LogTile
+from secrets_broker.http.peer import Peers
 from secrets_broker.http.replay import Replay, ReplayDiff
 from secrets_broker.http.search import Credentials
 from secrets_broker.keys import continuity, keyring, providers, signing_key, witnesses
@@ -85,11 +86,17 @@ def _settle_garbage_collector() -> None:
     gc.set_threshold(_GARBAGE_THRESHOLD)
 
 
-def create_app(writer: Writer, reader: Reader, doors: Doors, beside: Sequence[Beside] = ()) -> App:
+def create_app(
+    writer: Writer,
+    reader: Reader,
+    doors: Doors,
+    beside: Sequence[Beside] = (),
+    peers: Peers | None = None,
+) -> App:
     """Put the application together; what runs beside the requests starts and ends with it."""
     app: App = falcon.asgi.App()
     desk = Desk(writer)
-    app.add_middleware(Gate(doors, desk))
+    app.add_middleware(Gate(doors, desk, peers or Peers()))
     app.add_middleware(_Lifespan(writer, desk, reader, beside))
     errors.install(app)
     app.add_route("/internal/secrets/credential-upsert", CredentialUpsert(desk))
@@ -132,7 +139,8 @@ def from_settings() -> App:
     doors = Doors(settings.internal_key_if_on, settings.auditor_key)
     submitter = Submitter(settings.database_url, witnesses(settings))
     beside = [*_checkpointer(settings, known, writer), submitter]
-    return create_app(writer, Reader(settings.database_url), doors, beside)
+    peers = Peers(settings.trusted_proxies)
+    return create_app(writer, Reader(settings.database_url), doors, beside, peers)
 
 
 def _checkpointer(settings: Settings, known: Continuity, writer: Writer) -> Iterator[Beside]:

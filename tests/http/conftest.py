@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -53,6 +54,7 @@ def serving(
     internal_key: str = INTERNAL_KEY,
     until: int = 200,
     settings: Mapping[str, str] | None = None,
+    tls: ssl.SSLContext | None = None,
 ) -> Iterator[Service]:
     """Run gunicorn with two workers, and wait for both, and for that status of /health/ready."""
     port = _free_port()
@@ -72,7 +74,7 @@ def serving(
     command += ["--workers", str(WORKERS)]
     command += ["--bind", f"127.0.0.1:{port}", *options]
     with _process(command, environment, log) as process:
-        running = Service(port, log, internal_key, process.pid)
+        running = Service(port, log, internal_key, process.pid, tls=tls)
         _wait(running, process, until)
         yield running
 
