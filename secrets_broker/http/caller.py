@@ -108,6 +108,10 @@ def header(req: falcon.asgi.Request, name: str, limit: int) -> str | None:
 
 
 def values(req: falcon.asgi.Request, name: str) -> list[bytes]:
-    """Every line of a header, in order; falcon joins them, so that two look like one."""
+    """Every line of a header, in order; falcon joins them, so that two look like one.
+
+    White space around a value is none of it (RFC 9110, section 5.5); the parser leaves it there.
+    """
     wanted = name.lower().encode("ascii")
-    return [value for known_name, value in req.scope["headers"] if known_name == wanted]
+    found = (value for known_name, value in req.scope["headers"] if known_name == wanted)
+    return [value.strip(b" \t") for value in found]

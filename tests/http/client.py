@@ -123,7 +123,8 @@ class Service:
     def raw(self, *pieces: bytes, pause: float = 0.0, seconds: float = 5.0) -> tuple[bytes, bool]:
         """Send bytes; what came back, and whether the server closed within that time."""
         received = bytearray()
-        with socket.create_connection(("127.0.0.1", self.port), timeout=seconds) as sock:
+        where, source = ("127.0.0.1", self.port), (self.source, 0)
+        with socket.create_connection(where, timeout=seconds, source_address=source) as sock:
             for piece in pieces:
                 try:
                     sock.sendall(piece)

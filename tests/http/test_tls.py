@@ -6,13 +6,14 @@ import signal
 import socket
 import ssl
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from hashlib import sha256
 from itertools import count
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
@@ -37,7 +38,10 @@ def authority() -> Iterator[Authority]:
 
 @contextmanager
 def over_tls(
-    cluster: Cluster, authority: Authority, shows: Path | None = None, **changed: str
+    cluster: Cluster,
+    authority: Authority,
+    changed: Mapping[str, str] = MappingProxyType({}),
+    shows: Path | None = None,
 ) -> Iterator[Service]:
     """A service whose clients are asked for a certificate."""
     own = str(authority.issue("127.0.0.1", usage=SERVER))
@@ -299,7 +303,7 @@ def test_a_required_certificate_is_demanded_in_the_handshake(
 ) -> None:
     """Without one nothing is answered, whatever the path; a SIGTERM is obeyed in order."""
     shown = authority.issue("required")
-    with over_tls(cluster, authority, shown, TLS_CLIENT_CERT="required") as service:
+    with over_tls(cluster, authority, {"TLS_CLIENT_CERT": "required"}, shown) as service:
         Keys(service).grant_certificate("required", rule("read"))
         assert service.send("POST", LOOKUP, NAME, key=None).status == 404
         assert service.send("GET", "/internal/audit/events", key=None).status == 403
@@ -320,7 +324,7 @@ def test_files_are_read_again_on_a_reload_and_kept_where_they_are_bad(
         own = place / "server.pem"
         own.write_bytes(authority.issue("127.0.0.1", usage=SERVER).read_bytes())
         changed = {"TLS_CERT_FILE": str(own), "TLS_KEY_FILE": str(own)}
-        with over_tls(cluster, authority, **changed) as service:
+        with over_tls(cluster, authority, changed) as service:
             first = _shown(service)
             own.write_bytes(authority.issue("127.0.0.1", usage=SERVER).read_bytes())
             service.kill_worker()
@@ -355,6 +359,28 @@ def test_an_idle_client_does_not_keep_a_worker_from_its_orderly_end(
         counted = service.events("details ->> 'count'", "type = 'access.counted'")
         told = service.events("1", "type = 'access.denied'")
     assert sum(int(count) for (count,) in counted) + len(told) == 30
+
+
+def test_serve_serves_it(cluster: Cluster, authority: Authority) -> None:
+    """The command itself: files at the start, and again at a reload."""
+    with fresh_database(cluster, TEMPLATE) as database, folder() as place:
+        own = place / "server.pem"
+        own.write_bytes(authority.issue("127.0.0.1", usage=SERVER).read_bytes())
+        settings = {"TLS_CERT_FILE": str(own), "TLS_KEY_FILE": str(own)}
+        with serving(
+            database.service_url,
+            place / "gunicorn.log",
+            settings=settings,
+            tls=authority.client(),
+            by="serve",
+        ) as service:
+            service.database = database
+            first = _shown(service)
+            assert service.lookup(**NAME).status == 404
+            own.write_bytes(authority.issue("127.0.0.1", usage=SERVER).read_bytes())
+            _reload(service)
+            assert _shown(service) not in (None, first)
+            assert "Listening at: https://" in service.log.read_text()
 
 
 def _shown(service: Service) -> bytes | None:
