@@ -39,13 +39,15 @@ class Served:
         self.context = server_context(tls) if tls else None
 
     def reload(self) -> None:
-        """Read them again; what cannot be used changes nothing."""
-        if self.context is None:
-            return  # what is served in the clear has clients who speak so
+        """Read them again; what cannot be used changes nothing.
+
+        Nor does a reload begin or end to serve TLS: clients would be cut off unawares, or what
+        they send go over the wire in the clear.
+        """
         try:
             tls = Settings.load().tls
-            if tls is None:
-                raise SettingsError(f"{TLS_CERT_FILE} not set: end the service to serve without")
+            if tls is None or self.context is None:
+                raise SettingsError("whether it is served over TLS is settled at a start")
             self.context = server_context(tls)
         except SettingsError as error:
             _log.error("tls_not_reloaded", why=str(error))
@@ -64,6 +66,7 @@ def server_context(tls: Tls) -> ssl.SSLContext:
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION | ssl.OP_NO_TICKET
     context.options |= ssl.OP_CIPHER_SERVER_PREFERENCE
     context.num_tickets = 0
+    context.set_alpn_protocols(["http/1.1"])  # RFC 9325, section 3.7
     _load_own(context, tls)
     if tls.client_ca_file is not None:
         _load_authorities(context, tls.client_ca_file)

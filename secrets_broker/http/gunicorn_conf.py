@@ -37,9 +37,10 @@ def on_starting(server: Any) -> None:
         tls.SERVED.load()
 
 
-def on_reload(_server: Any) -> None:
+def on_reload(server: Any) -> None:
     """Read them again, for the workers to come."""
-    tls.SERVED.reload()
+    if server.cfg.is_ssl or tls.SERVED.context:
+        tls.SERVED.reload()
 
 
 def on_exit(_server: Any) -> None:

@@ -24,7 +24,7 @@ class BrokerWorker(UvicornWorker):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        if self.cfg.is_ssl:
+        if tls.SERVED.context:
             self.config.ssl_context_factory = lambda *_: tls.SERVED.context
         # The base class cuts this logger off, and what it says would be printed bare.
         logger = logging.getLogger("uvicorn.error")

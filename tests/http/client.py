@@ -124,7 +124,10 @@ class Service:
         """Send bytes; what came back, and whether the server closed within that time."""
         received = bytearray()
         where, source = ("127.0.0.1", self.port), (self.source, 0)
-        with socket.create_connection(where, timeout=seconds, source_address=source) as sock:
+        sock = socket.create_connection(where, timeout=seconds, source_address=source)
+        if self.tls is not None:
+            sock = self.tls.wrap_socket(sock, server_hostname="127.0.0.1")
+        with sock:
             for piece in pieces:
                 try:
                     sock.sendall(piece)

@@ -1,5 +1,6 @@
 """TLS and client certificates, with real certificates and the service as it ships."""
 
+import asyncio
 import json
 import os
 import signal
@@ -9,14 +10,17 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from itertools import count
 from pathlib import Path
 from types import MappingProxyType
 
+import psycopg
 import pytest
 
+from secrets_broker.ledger.encoding import rfc3339
+from secrets_broker.projections import granting
 from secrets_broker.tools.postgres import Cluster
 from tests.conftest import INTERNAL_KEY, TEMPLATE, fresh_database
 from tests.http.authority import SERVER, Authority, der
@@ -186,6 +190,28 @@ def test_a_key_alone_is_as_good_as_it_was(service: Service) -> None:
     assert last(service)["authn"] == "internal_key"
 
 
+def test_when_a_certificate_was_used_last_is_told(service: Service, authority: Authority) -> None:
+    """Of each grant its own use, where a name was granted, revoked and granted again."""
+    keys, context = Keys(service), authority.client(authority.issue("used"))
+    for _ in range(3):
+        keys.grant_certificate("used", rule("read"))
+        if len(service.events("1", "actor = 'used'")) < 2:
+            assert ask(service, context).status == 404
+        keys.revoke("used")
+    expected = [*service.events("at, ip", "actor = 'used'"), (None, None)]
+    query = "SELECT last_used_at FROM secrets.access_keys WHERE name = 'used' ORDER BY granted_at"
+    assert service.database.fetch(query) == [(at,) for at, _ in expected]
+
+    async def listed() -> list[granting.Line]:
+        async with await psycopg.AsyncConnection.connect(service.database.owner_url) as connection:
+            return await granting.lines(connection, datetime.now(UTC))
+
+    told = [line for line in asyncio.run(listed()) if line.name == "used"]
+    assert [(line.last_used_at, line.last_used_from) for line in told] == [
+        (at and rfc3339(at), ip) for at, ip in expected
+    ]
+
+
 def test_what_the_authority_did_not_issue_ends_in_the_handshake(
     service: Service, authority: Authority
 ) -> None:
@@ -291,8 +317,25 @@ def test_versions_and_suites(
         assert session is None or not session.has_ticket
 
 
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"GET /health/live HTTP/1.1\r\n\r\n", 400),
+        (b"GET /health/live HTTP/1.1\r\nHost: a\r\nX-A: " + b"b" * 2**20, 431),
+        (b"GET /health/live HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", 200),
+    ],
+)
+def test_what_is_malformed_is_refused_as_in_the_clear(
+    service: Service, sent: bytes, status: int
+) -> None:
+    """One answer, which the client gets, and the end."""
+    received, closed = service.raw(sent)
+    assert (received[:13], closed) == (b"HTTP/1.1 %d " % status, True)
+
+
 def test_plain_http_is_not_answered(service: Service) -> None:
     """Who speaks in the clear gets nothing, and nothing of what he sent is on the log."""
+    service.tls = None
     received, closed = service.raw(b"GET /health/live?mArKeR HTTP/1.1\r\nHost: a\r\n\r\n")
     assert (b"HTTP/1.1 200" in received, closed) == (False, True)
     assert "mArKeR" not in service.log.read_text()
@@ -327,13 +370,17 @@ def test_files_are_read_again_on_a_reload_and_kept_where_they_are_bad(
         with over_tls(cluster, authority, changed) as service:
             first = _shown(service)
             own.write_bytes(authority.issue("127.0.0.1", usage=SERVER).read_bytes())
-            service.kill_worker()
             _reload(service)
             second = _shown(service)
             own.write_text("nothing")
             _reload(service)
             third = _shown(service)
             assert service.lookup(**NAME).status == 404
+            own.unlink()
+            service.kill_worker()  # whoever takes its place reads no file
+            while len(service.workers()) < 2:
+                time.sleep(0.05)
+            assert _shown(service) == third
             lines = log_lines(service.log.read_text())
             assert [line["event"] for line in lines if "tls" in line["event"]] == [
                 "tls_not_reloaded"
