@@ -17,6 +17,7 @@ Nothing is required until it is asked for, so that a command only needs what it 
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 
 from dotenv import dotenv_values
@@ -45,6 +46,19 @@ SECRETS = frozenset(
 """What a file may hold. Not every name: LEDGER_CHECKPOINT_FILE, say, is a setting itself."""
 
 _FILE = "_FILE"
+TLS_CERT_FILE = "TLS_CERT_FILE"
+TLS_KEY_FILE = "TLS_KEY_FILE"
+TLS_CLIENT_CA_FILE = "TLS_CLIENT_CA_FILE"
+TLS_CLIENT_CERT = "TLS_CLIENT_CERT"
+# Whoever asks for one of these may not be served in the clear, or without the others.
+_TLS_NEEDS = {
+    TLS_CERT_FILE: TLS_KEY_FILE,
+    TLS_KEY_FILE: TLS_CERT_FILE,
+    TLS_CLIENT_CA_FILE: TLS_CERT_FILE,
+    TLS_CLIENT_CERT: TLS_CLIENT_CA_FILE,
+}
+_CLIENT_CERTIFICATES = {"required": True, "optional": False}
+
 _SWITCHES = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
@@ -69,6 +83,19 @@ class MissingSettingError(SettingsError):
             "or print fresh settings with: secrets-broker keygen"
         )
         self.name = name
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """What the service is served with over TLS: PEM files, and whom it asks for a certificate."""
+
+    cert_file: Path
+    """The server's certificate, and those between it and its authority behind it."""
+    key_file: Path
+    client_ca_file: Path | None = None
+    """Who issues the certificates of clients; None where clients are not asked for one."""
+    client_required: bool = True
+    """Whether a client without a certificate is refused in the handshake."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,6 +267,32 @@ class Settings:
         return Path(path) if path else None
 
     @property
+    def tls(self) -> Tls | None:
+        """What to serve TLS with (TLS_CERT_FILE and the rest); None where it is plain HTTP."""
+        for name, needed in _TLS_NEEDS.items():
+            if self.get(name) and not self.get(needed):
+                raise SettingsError(f"{name} is set, and {needed} is not: set both, or neither")
+        certificate, key = self.get(TLS_CERT_FILE), self.get(TLS_KEY_FILE)
+        if certificate is None or key is None:
+            return None
+        required = (self.get(TLS_CLIENT_CERT) or "required").lower()
+        if required not in _CLIENT_CERTIFICATES:
+            raise SettingsError(f"{TLS_CLIENT_CERT} must be required or optional")
+        authority = self.get(TLS_CLIENT_CA_FILE)
+        return Tls(
+            Path(certificate),
+            Path(key),
+            Path(authority) if authority else None,
+            _CLIENT_CERTIFICATES[required],
+        )
+
+    @property
+    def trusted_proxies(self) -> tuple[IPv4Network | IPv6Network, ...]:
+        """Whose X-Forwarded-For is believed (TRUSTED_PROXIES): addresses and CIDRs, or none."""
+        texts = (self.get("TRUSTED_PROXIES") or "").replace(",", " ").split()
+        return tuple(_proxies(number, text) for number, text in enumerate(texts, 1))
+
+    @property
     def readable_logs(self) -> bool:
         """Whether log lines are for people (SECRETS_BROKER_LOG=readable) or JSON."""
         return self.get("SECRETS_BROKER_LOG") == "readable"
@@ -288,6 +341,20 @@ def _stated(source: Mapping[str, str | None]) -> dict[str, _Stated]:
             raise SettingsError(f"{secret} and {name} are both set: keep one of them")
         stated[secret if in_file else name] = _Stated(value, in_file)
     return stated
+
+
+def _proxies(number: int, text: str) -> IPv4Network | IPv6Network:
+    try:
+        network = ip_network(text)
+    except ValueError:
+        raise SettingsError(
+            f"TRUSTED_PROXIES: entry {number} is no address, and no CIDR without bits behind "
+            "its prefix"
+        ) from None
+    if network.prefixlen == 0:
+        # Then every address would be a proxy's, and anybody could write his own.
+        raise SettingsError(f"TRUSTED_PROXIES: entry {number} is everybody: name the proxies")
+    return network
 
 
 def _weakest_first(data_dir: Path | None) -> Iterator[Mapping[str, str | None]]:

@@ -20,6 +20,7 @@ from secrets_broker.http.gate import Gate
 from secrets_broker.http.gatherer import Gatherer
 from secrets_broker.http.health import Live, Metrics, OpenApi, Ready
 from secrets_broker.http.log import LogCheckpoint, LogTile
+from secrets_broker.http.peer import Peers
 from secrets_broker.http.replay import Replay, ReplayDiff
 from secrets_broker.http.search import Credentials
 from secrets_broker.http.watching import Watching
@@ -87,11 +88,17 @@ def _settle_garbage_collector() -> None:
     gc.set_threshold(_GARBAGE_THRESHOLD)
 
 
-def create_app(writer: Writer, reader: Reader, doors: Doors, beside: Sequence[Beside] = ()) -> App:
+def create_app(
+    writer: Writer,
+    reader: Reader,
+    doors: Doors,
+    beside: Sequence[Beside] = (),
+    peers: Peers | None = None,
+) -> App:
     """Put the application together; what runs beside the requests starts and ends with it."""
     app: App = falcon.asgi.App()
     desk = Desk(writer)
-    app.add_middleware(Gate(doors, desk))
+    app.add_middleware(Gate(doors, desk, peers or Peers()))
     app.add_middleware(_Lifespan(writer, desk, reader, beside))
     errors.install(app)
     app.add_route("/internal/secrets/credential-upsert", CredentialUpsert(desk))
@@ -137,7 +144,8 @@ def from_settings() -> App:
     url, seconds, signs = settings.database_url, settings.metrics_seconds, bool(checkpointer)
     gatherer = Gatherer(url, writer, keys, seconds, signs=signs)
     beside = [*checkpointer, submitter, gatherer, Watching(url)]
-    return create_app(writer, Reader(settings.database_url), doors, beside)
+    peers = Peers(settings.trusted_proxies)
+    return create_app(writer, Reader(url), doors, beside, peers)
 
 
 def _checkpointer(settings: Settings, known: Continuity, writer: Writer) -> Iterator[Beside]:

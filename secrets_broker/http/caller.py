@@ -4,12 +4,10 @@ The key proves that the caller is one of ours, not which one: X-Service-Name is 
 calls itself, and the event says how far that is known (`authn`).
 """
 
-import ipaddress
 import secrets
-from functools import lru_cache
 from hashlib import sha256
 from hmac import compare_digest
-from typing import Any, Final
+from typing import Final
 
 import falcon.asgi
 
@@ -40,14 +38,20 @@ def _digest(key: str) -> bytes:
     return sha256(key.encode("utf-8", "surrogateescape")).digest()
 
 
-def stranger(req: falcon.asgi.Request, authn: str, subject: Subject, request_id: str) -> Context:
-    """A caller who is still to be judged; of what he sends, only what is well-formed is kept."""
+def stranger(
+    req: falcon.asgi.Request, authn: str, granted: Granted | None, subject: Subject
+) -> Context:
+    """A caller who is still to be judged; of what he sends, only what is well-formed is kept.
+
+    Where he has no grant, the name in his certificate is his claim.
+    """
+    shown = None if granted else subject.certificate
     return Context(
         actor=None,
         authn=authn,
-        ip=peer_address(req.scope),
-        request_id=request_id,
-        claim=_lenient(req, "X-Service-Name"),
+        ip=req.context.ip,
+        request_id=req.context.request_id,
+        claim=shown or _lenient(req, "X-Service-Name"),
         subject=subject,
     )
 
@@ -60,10 +64,11 @@ def known(
     Where a grant proves who he is, what he calls himself is kept beside it, as his claim.
     """
     named = header(req, "X-Service-Name", MAX_NAME)
+    asserted = (named or DEFAULT_ACTOR) if subject is None else None
     return Context(
-        actor=granted.name if granted else named or DEFAULT_ACTOR,
+        actor=granted.name if granted else asserted,
         authn=authn,
-        ip=peer_address(req.scope),
+        ip=req.context.ip,
         request_id=req.context.request_id,
         reason=header(req, "X-Access-Reason", MAX_REASON),
         claim=named if granted else None,
@@ -84,12 +89,17 @@ def new_request_id() -> str:
 
 
 def header(req: falcon.asgi.Request, name: str, limit: int) -> str | None:
-    """A header's text in UTF-8; raises InvalidRequestError past the limit or with controls."""
-    raw = req.get_header(name)
-    if not raw:
+    """A header's text in UTF-8; raises InvalidRequestError past the limit or with controls.
+
+    It may be there once: of two, nobody could say which one a proxy before us went by.
+    """
+    found = values(req, name)
+    if len(found) > 1:
+        raise InvalidRequestError(FieldError(name, "must be given once"))
+    if not found or not found[0]:
         return None
     try:
-        text = raw.encode("latin-1").decode("utf-8")
+        text = found[0].decode("utf-8")
     except UnicodeError:
         raise InvalidRequestError(FieldError(name, "must be UTF-8")) from None
     if problem := label_problem(text, limit):
@@ -97,17 +107,11 @@ def header(req: falcon.asgi.Request, name: str, limit: int) -> str | None:
     return text
 
 
-def peer_address(scope: dict[str, Any]) -> str | None:
-    """The peer's address in normal form, without a zone id; None over a Unix socket."""
-    client = scope.get("client")
-    return _normal_form(client[0]) if client else None
+def values(req: falcon.asgi.Request, name: str) -> list[bytes]:
+    """Every line of a header, in order; falcon joins them, so that two look like one.
 
-
-@lru_cache(maxsize=1_024)  # the same few services call all day
-def _normal_form(host: str) -> str | None:
-    try:
-        address = ipaddress.ip_address(host.partition("%")[0])
-    except ValueError:
-        return None
-    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    return str(mapped or address)
+    White space around a value is none of it (RFC 9110, section 5.5); the parser leaves it there.
+    """
+    wanted = name.lower().encode("ascii")
+    found = (value for known_name, value in req.scope["headers"] if known_name == wanted)
+    return [value.strip(b" \t") for value in found]

@@ -4,20 +4,22 @@ The shared keys are compared here. The internal key opens what services ask for;
 opens what auditors ask for, and no secret: none of its paths reads a ciphertext or holds a key. A
 few paths that say nothing about anybody else's secret are open to both, and none to either from
 which grants are changed. Any other key may be an access key; what it is worth is judged by the
-grants, which the ledger has.
+grants, which the ledger has. So is a client's certificate, which comes from the connection and from
+no header.
 """
 
 from typing import Final
 
 import falcon.asgi
 
-from secrets_broker.http.caller import INTERNAL_KEY, KeyCheck
+from secrets_broker.http.caller import INTERNAL_KEY, KeyCheck, values
+from secrets_broker.http.certificate import STATE, ClientCertificate
 from secrets_broker.ledger.access_key import digest
 from secrets_broker.ledger.denial import UNKNOWN
-from secrets_broker.ledger.events import NO_KEY, TWO_KEYS, Subject
+from secrets_broker.ledger.events import CERTIFICATE, NO_KEY, TWO_KEYS, Subject
 from secrets_broker.ledger.rights import ADMIN, AUDIT, DELETE, READ, WRITE
 
-_BEARER: Final = "bearer "  # RFC 9110, section 11.1: the scheme's name has no case
+_BEARER: Final = b"bearer "  # RFC 9110, section 11.1: the scheme's name has no case
 AUDITOR_KEY: Final = "auditor_key"
 
 LOG: Final = "/log/"
@@ -46,10 +48,13 @@ class Doors:
 
     def identify(self, req: falcon.asgi.Request) -> tuple[str, Subject | None]:
         """How the caller is known, and what is still to be judged; None where nothing is."""
-        presented = list(filter(None, (req.get_header("X-Internal-Key"), _bearer(req))))
-        if len(presented) != 1:
-            return UNKNOWN, Subject(problem=TWO_KEYS if presented else NO_KEY)
-        key = presented[0]
+        keys, certificate = _keys(req), req.scope.get("state", {}).get(STATE)
+        if certificate is not None:
+            # Whose request it would be with a key besides, two readers could disagree about.
+            return UNKNOWN, Subject(problem=TWO_KEYS) if keys else _named(certificate)
+        if len(keys) != 1:
+            return UNKNOWN, Subject(problem=TWO_KEYS if keys else NO_KEY)
+        key = keys[0]
         # All are computed, whichever it is.
         internal = self._internal is not None and self._internal.admits(key)
         auditor = self._auditor is not None and self._auditor.admits(key)
@@ -89,7 +94,25 @@ def is_protected(path: str) -> bool:
     return path.startswith((_INTERNAL, LOG))
 
 
-def _bearer(req: falcon.asgi.Request) -> str | None:
+def _named(certificate: ClientCertificate) -> Subject:
+    if certificate.name is None:
+        return Subject(problem=CERTIFICATE)
+    return Subject(
+        certificate=certificate.name,
+        fingerprint=certificate.fingerprint,
+        not_after=certificate.not_after,
+    )
+
+
+def _keys(req: falcon.asgi.Request) -> list[str]:
+    """What is presented; a header that is there twice counts twice, whatever it says."""
+    own, authorization = values(req, "X-Internal-Key"), values(req, "Authorization")
+    tokens = authorization if len(authorization) > 1 else filter(None, map(_bearer, authorization))
+    keys = own if len(own) > 1 else filter(None, own)
+    return [key.decode("latin-1") for key in (*keys, *tokens)]
+
+
+def _bearer(line: bytes) -> bytes | None:
     """The token of `Authorization: Bearer TOKEN` (RFC 6750, section 2.1)."""
-    header = req.get_header("Authorization") or ""
-    return header[len(_BEARER) :].strip() if header[: len(_BEARER)].lower() == _BEARER else None
+    scheme = line[: len(_BEARER)].lower()
+    return line[len(_BEARER) :].strip() if scheme == _BEARER else None

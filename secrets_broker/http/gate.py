@@ -12,6 +12,7 @@ from secrets_broker.http.batch import Told
 from secrets_broker.http.caller import header, known, new_request_id, stranger
 from secrets_broker.http.desk import Desk, RefusedError
 from secrets_broker.http.doors import LOG, Doors, is_protected, only_reads, right
+from secrets_broker.http.peer import Peers
 from secrets_broker.ledger.errors import LedgerUnavailableError
 from secrets_broker.ledger.events import MAX_NAME, Context, Subject
 from secrets_broker.ledger.rights import ADMIN, AUDIT
@@ -22,10 +23,11 @@ _log = structlog.get_logger("secrets_broker.request")
 class Gate:
     """Falcon middleware."""
 
-    def __init__(self, doors: Doors, desk: Desk) -> None:
+    def __init__(self, doors: Doors, desk: Desk, peers: Peers) -> None:
         self._doors = doors
         self._desk = desk
         self._requests = metrics.Requests({*_LABELS.values(), metrics.OTHER})
+        self._peers = peers
 
     async def process_request(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
         """Refuse who may not enter, before a route, a body or a header is looked at.
@@ -36,6 +38,7 @@ class Gate:
         req.context.request_id = new_request_id()
         if not is_protected(req.path):
             return
+        req.context.ip = self._peers.address(req.scope)
         resp.set_header("Cache-Control", "no-store")
         authn, subject = self._doors.identify(req)
         if subject is not None:
@@ -46,7 +49,7 @@ class Gate:
         req.context.caller = known(req, authn, self._desk.granted(subject), subject)
 
     async def _enter(self, req: falcon.asgi.Request, authn: str, subject: Subject) -> None:
-        req.context.caller = stranger(req, authn, subject, req.context.request_id)
+        req.context.caller = stranger(req, authn, self._desk.granted(subject), subject)
         await self._desk.enter(right(req.path), req.context.caller)
 
     async def process_response(

@@ -5,6 +5,9 @@ import shutil
 import tempfile
 from typing import Any
 
+from secrets_broker import tls
+from secrets_broker.settings import Settings
+
 _METRICS = "PROMETHEUS_MULTIPROC_DIR"
 _PREFIX = f"secrets-broker-metrics-{os.getpid()}-"
 
@@ -23,6 +26,23 @@ accesslog = None  # the application writes one line a request itself
 keepalive = 75
 timeout = 30
 graceful_timeout = 2  # what waits for the ledger is answered in well under that
+
+_tls = Settings.load().tls
+# That it is TLS; what it is served with, minimum version and authorities too, is in tls.py.
+certfile = str(_tls.cert_file) if _tls else None
+keyfile = str(_tls.key_file) if _tls else None
+
+
+def on_starting(server: Any) -> None:
+    """Read the files of TLS once for all workers."""
+    if server.cfg.is_ssl:
+        tls.SERVED.load()
+
+
+def on_reload(server: Any) -> None:
+    """Read them again, for the workers to come."""
+    if server.cfg.is_ssl or tls.SERVED.context:
+        tls.SERVED.reload()
 
 
 def child_exit(_server: Any, worker: Any) -> None:

@@ -18,9 +18,10 @@ from uvicorn.protocols.http.httptools_impl import (
     RequestResponseCycle,
 )
 
-from secrets_broker.http import metrics
+from secrets_broker.http import certificate, metrics
 from secrets_broker.http.body import TRUNCATED, max_bytes
-from secrets_broker.http.caller import peer_address
+from secrets_broker.http.certificate import ClientCertificate
+from secrets_broker.http.peer import peer_address
 
 _log = structlog.get_logger(__name__)
 
@@ -62,11 +63,16 @@ class CarefulProtocol(HttpToolsProtocol):
         self._lingering = False
         self._answering: RequestResponseCycle | None = None  # uvicorn's `cycle` is the newest
         self._deadline: asyncio.TimerHandle | None = None
+        self._certificate: ClientCertificate | None = None
 
     # uvicorn narrows the type in the same way, which the base class of asyncio does not allow.
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Give the first request its time."""
         super().connection_made(transport)
+        tls = transport.get_extra_info("ssl_object")
+        # None where the client showed none: then nothing was verified either.
+        der = tls.getpeercert(binary_form=True) if tls else None
+        self._certificate = certificate.read(der) if der else None
         self._set_deadline()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -93,6 +99,7 @@ class CarefulProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """Note that a request begins."""
         super().on_message_begin()
+        self.scope["state"][certificate.STATE] = self._certificate
         self._receiving = self._in_head = True
         self._received, self._most = 0, MAX_HEAD_BYTES
 
@@ -118,9 +125,20 @@ class CarefulProtocol(HttpToolsProtocol):
         """Answer what is there or just coming, then close: a reload must not fail a request."""
         idle = self.cycle is None or self.cycle.response_complete
         if idle and not self.transport.is_closing():
-            self.loop.call_later(self.parting_seconds, super().shutdown)
+            self.loop.call_later(self.parting_seconds, self._part)
         else:
             super().shutdown()
+
+    def _part(self) -> None:
+        super().shutdown()
+        if self.scheme == "https" and self.transport.is_closing():
+            self.loop.call_later(self.parting_seconds, self._part_alone)
+
+    def _part_alone(self) -> None:
+        # The end was said (RFC 8446, section 6.1). Whether a client who is idle says it too need
+        # not be waited for: until it did, the worker would not end in order, but be killed.
+        if not self.transport.get_write_buffer_size():
+            self.transport.abort()
 
     def on_response_complete(self) -> None:
         """Give up a connection whose client would go on sending what nobody reads."""

@@ -11,7 +11,7 @@ import structlog
 from secrets_broker import logs
 from secrets_broker.http import errors
 from secrets_broker.http.body import read_bounded
-from secrets_broker.http.caller import peer_address
+from secrets_broker.http.peer import peer_address
 from secrets_broker.http.problems import RETRY_AFTER_SECONDS, Problem
 from secrets_broker.keys import witness_key, witness_logs
 from secrets_broker.ledger.errors import FieldError

@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 
 from uvicorn_worker import UvicornWorker
 
+from secrets_broker import tls
 from secrets_broker.http.protocol import CarefulProtocol
 
 
@@ -23,6 +24,8 @@ class BrokerWorker(UvicornWorker):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        if tls.SERVED.context:
+            self.config.ssl_context_factory = lambda *_: tls.SERVED.context
         # The base class cuts this logger off, and what it says would be printed bare.
         logger = logging.getLogger("uvicorn.error")
         logger.propagate = True

@@ -5,6 +5,7 @@ else. It can be made again from the columns of the event's row, which have the s
 docs/format.md has the table of the fields and test vectors.
 """
 
+from datetime import datetime
 from typing import Any, Final
 
 import msgspec
@@ -52,6 +53,7 @@ IS_ACCESS_KEY: Final = """type IN (
 
 NO_KEY: Final = "no_key"
 TWO_KEYS: Final = "two_keys"
+CERTIFICATE: Final = "certificate"
 
 
 class BodyReference(msgspec.Struct, frozen=True):
@@ -92,8 +94,10 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True):
     """The name in a client's certificate."""
     fingerprint: str | None = None
     """The certificate's own SHA-256, in hex."""
+    not_after: datetime | None = None
+    """The last moment at which the certificate is valid."""
     problem: str | None = None
-    """NO_KEY or TWO_KEYS, where there is nothing to judge."""
+    """Why there is nothing to judge: NO_KEY, TWO_KEYS, or CERTIFICATE, which names nobody."""
 
 
 class Context(msgspec.Struct, frozen=True, kw_only=True):

@@ -106,6 +106,9 @@ def _problem(granted: Granted, subject: Subject, at: datetime) -> str | None:
     ends = granted.keys.get(subject.sha256) if subject.sha256 is not None else None
     expires_at = granted.rights.expires_at if granted.rights else None
     over = any(end is not None and at >= end for end in (ends, expires_at))
+    # A certificate is valid through its last moment (RFC 5280, section 4.1.2.5). The handshake
+    # has looked at that once; a connection may live on for long.
+    over = over or (subject.not_after is not None and at > subject.not_after)
     return EXPIRED if over else None
 
 

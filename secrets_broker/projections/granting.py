@@ -1,5 +1,6 @@
 """Changing grants from a command, and listing them; a change is an event like any other."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -14,6 +15,9 @@ from secrets_broker.ledger.keyring import Keyring
 from secrets_broker.ledger.rights import Rights
 from secrets_broker.projections.transactions import transactions
 
+_LAST: Final = 2**63 - 1
+"""Behind every position (bigint)."""
+
 VALID, EXPIRED, REVOKED = "valid", "expired", "revoked"
 
 _GRANTS: Final = f"""
@@ -26,6 +30,18 @@ _LAST_USED: Final = """
         SELECT at, ip FROM ledger.events
         WHERE authn = 'access_key:' || wanted.id
           AND (authn LIKE 'access_key:%%' OR authn LIKE 'mtls:%%')
+        ORDER BY position DESC LIMIT 1
+    ) AS used
+"""
+# A certificate's name can be granted again: then what was before is another grant's.
+_LAST_SHOWN: Final = """
+    SELECT wanted.id, used.at, used.ip
+    FROM unnest(%(ids)s::text[], %(names)s::text[], %(since)s::bigint[], %(until)s::bigint[])
+         AS wanted (id, name, since, until)
+    CROSS JOIN LATERAL (
+        SELECT at, ip FROM ledger.events
+        WHERE authn LIKE 'mtls:%%' AND actor = wanted.name
+          AND position > wanted.since AND position < wanted.until
         ORDER BY position DESC LIMIT 1
     ) AS used
 """
@@ -78,9 +94,29 @@ async def read_grants(connection: "AsyncConnection[Any]") -> Grants:
 async def lines(connection: "AsyncConnection[Any]", now: datetime) -> list[Line]:
     """Every grant, in the order in which they were made."""
     grants = (await read_grants(connection)).by_id.values()
-    cursor = await connection.execute(_LAST_USED, {"ids": [granted.id for granted in grants]})
-    used = {id_: (rfc3339(at), ip) for id_, at, ip in await cursor.fetchall()}
+    used: dict[str, tuple[str | None, str | None]] = {}
+    for query, values in (
+        (_LAST_USED, {"ids": [granted.id for granted in grants]}),
+        (_LAST_SHOWN, _spans([granted for granted in grants if granted.certificate])),
+    ):
+        cursor = await connection.execute(query, values)
+        used |= {id_: (rfc3339(at), ip) for id_, at, ip in await cursor.fetchall()}
     return [_line(granted, used.get(granted.id, (None, None)), now) for granted in grants]
+
+
+def _spans(grants: Sequence[Granted]) -> dict[str, list[Any]]:
+    """Where each grant's events are: behind its own, before the next one of its name."""
+    following: dict[str, int] = {}
+    until = []
+    for granted in reversed(grants):
+        until.append(following.get(granted.name, _LAST))
+        following[granted.name] = granted.position
+    return {
+        "ids": [granted.id for granted in grants],
+        "names": [granted.name for granted in grants],
+        "since": [granted.position for granted in grants],
+        "until": until[::-1],
+    }
 
 
 def _line(granted: Granted, used: tuple[str | None, str | None], now: datetime) -> Line:

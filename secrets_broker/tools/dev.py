@@ -25,7 +25,7 @@ from secrets_broker.tools.erase_again import check_erasures
 from secrets_broker.tools.keygen import env_lines, fresh_settings
 from secrets_broker.tools.postgres import Cluster, own_folder
 from secrets_broker.tools.postgres.process import end_with_parent
-from secrets_broker.tools.serve import default_workers, server_command
+from secrets_broker.tools.serve import IN_THE_CLEAR, default_workers, server_command
 
 DATABASE: Final = "secrets_broker"
 LOGIN: Final = "secrets_broker_dev"
@@ -124,7 +124,10 @@ def _serve(cluster: Cluster, folder: Path, host: str, port: int) -> None:
     pid_file = folder / PID_FILE
     pid_file.unlink(missing_ok=True)  # a killed server's; its number may be another process's now
     server = subprocess.Popen(  # noqa: S603 - the command is ours
-        [*server_command(host, port, default_workers()), "--pid", str(pid_file.resolve())],
+        [
+            *server_command(host, port, default_workers(), *IN_THE_CLEAR),
+            *("--pid", str(pid_file.resolve())),
+        ],
         env=environment,
         start_new_session=True,  # Ctrl-C is for dev, which ends it in order
         preexec_fn=end_with_parent(signal.SIGTERM),  # noqa: PLW1509 - before any thread is made

@@ -18,7 +18,8 @@ from secrets_broker.ledger.keks import check_keys
 from secrets_broker.ledger.keyring import Keyring
 from secrets_broker.ledger.kms import Provider
 from secrets_broker.migrations.errors import CannotConnectError
-from secrets_broker.settings import DATA_DIR, Settings
+from secrets_broker.settings import DATA_DIR, Settings, Tls
+from secrets_broker.tls import server_context
 from secrets_broker.tools.common import (
     address_options,
     clear_errors,
@@ -28,6 +29,9 @@ from secrets_broker.tools.common import (
     say,
 )
 from secrets_broker.tools.erase_again import check_erasures
+
+IN_THE_CLEAR: Final = ("--certfile", "", "--keyfile", "")
+"""gunicorn's options for what is never served over TLS, whatever the settings say."""
 
 # Not imported: it makes a folder for the counters of the gunicorn that reads it.
 _CONFIGURATION: Final = "python:secrets_broker.http.gunicorn_conf"
@@ -81,7 +85,8 @@ def _check(settings: Settings) -> None:
     keys, asked = keyring(settings), providers(settings)
     _ = settings.internal_key_if_on, settings.auditor_key, settings.checkpoint_seconds
     _ = settings.metrics_seconds
-    _ = signing_key(settings), witnesses(settings)
+    _ = signing_key(settings), witnesses(settings), settings.trusted_proxies
+    _check_tls(settings.tls)
     check_checkpoint_file(continuity(settings))
     try:
         require_schema(settings.database_url)
@@ -90,6 +95,14 @@ def _check(settings: Settings) -> None:
         say(f"warning: {error}")
         return
     asyncio.run(_check_keys(settings.database_url, keys, asked))
+
+
+def _check_tls(tls: Tls | None) -> None:
+    if tls is None:
+        return
+    server_context(tls)
+    if tls.key_file.stat().st_mode & 0o077:
+        say(f"warning: {tls.key_file} can be read by others: chmod 600 {tls.key_file}")
 
 
 def check_checkpoint_file(known: Continuity) -> None:

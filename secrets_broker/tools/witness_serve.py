@@ -20,7 +20,7 @@ from secrets_broker.tools.common import (
     say,
 )
 from secrets_broker.tools.keygen import env_lines, fresh_name, signing_key
-from secrets_broker.tools.serve import become, server_command
+from secrets_broker.tools.serve import IN_THE_CLEAR, become, server_command
 
 PORT: Final = 3004
 _APPLICATION: Final = "secrets_broker.http.witness:from_settings()"
@@ -71,7 +71,7 @@ def serve_command(
     # What was found out is handed on, so that it is not looked for in another order.
     os.environ.pop(DATA_DIR, None)
     os.environ.update(_environment(settings))
-    become(server_command(host, port, 1, _APPLICATION))
+    become(server_command(host, port, 1, *IN_THE_CLEAR, _APPLICATION))
 
 
 @click.command("keygen")

@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import socket
+import ssl
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, suppress
@@ -54,11 +55,22 @@ class Service:
     database: Database = field(init=False)
     source: str = "127.0.0.1"
     """Where requests come from; all of 127.0.0.0/8 is this machine."""
+    tls: ssl.SSLContext | None = None
+    """What a client speaks TLS with; None in the clear."""
 
     @property
     def url(self) -> str:
         """Where it is."""
-        return f"http://127.0.0.1:{self.port}"
+        return f"{'https' if self.tls else 'http'}://127.0.0.1:{self.port}"
+
+    def connection(self) -> http.client.HTTPConnection:
+        """A connection that is still to be made."""
+        where, source = ("127.0.0.1", self.port), (self.source, 0)
+        if self.tls is None:
+            return http.client.HTTPConnection(*where, timeout=30, source_address=source)
+        return http.client.HTTPSConnection(
+            *where, timeout=30, source_address=source, context=self.tls
+        )
 
     def send(
         self,
@@ -82,10 +94,7 @@ class Service:
         sent |= headers or {}
         if isinstance(body, dict):
             body = json.dumps(body).encode()
-        connection = http.client.HTTPConnection(
-            "127.0.0.1", self.port, timeout=30, source_address=(self.source, 0)
-        )
-        with closing(connection):
+        with closing(self.connection()) as connection:
             connection.putrequest(method, path, skip_accept_encoding=True)
             _send_rest(connection, sent, body)
             response = connection.getresponse()
@@ -114,7 +123,11 @@ class Service:
     def raw(self, *pieces: bytes, pause: float = 0.0, seconds: float = 5.0) -> tuple[bytes, bool]:
         """Send bytes; what came back, and whether the server closed within that time."""
         received = bytearray()
-        with socket.create_connection(("127.0.0.1", self.port), timeout=seconds) as sock:
+        where, source = ("127.0.0.1", self.port), (self.source, 0)
+        sock = socket.create_connection(where, timeout=seconds, source_address=source)
+        if self.tls is not None:
+            sock = self.tls.wrap_socket(sock, server_hostname="127.0.0.1")
+        with sock:
             for piece in pieces:
                 try:
                     sock.sendall(piece)

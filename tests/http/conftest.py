@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -69,8 +70,10 @@ def serving(
     internal_key: str = INTERNAL_KEY,
     until: int = 200,
     settings: Mapping[str, str] | None = None,
+    tls: ssl.SSLContext | None = None,
+    by: str = "gunicorn",
 ) -> Iterator[Service]:
-    """Run gunicorn with two workers, and wait for both, and for that status of /health/ready."""
+    """Run gunicorn, or `serve`, with two workers; wait for both, and that of /health/ready."""
     port = _free_port()
     # Nothing of the developer's own: neither settings nor a .env in the working folder.
     environment = {
@@ -85,10 +88,12 @@ def serving(
         **(settings or {}),
     }
     command = [sys.executable, "-m", "gunicorn", "-c", str(CONFIGURATION)]
-    command += ["--workers", str(WORKERS)]
     command += ["--bind", f"127.0.0.1:{port}", *options]
+    if by == "serve":
+        command = [sys.executable, "-m", "secrets_broker", "serve", "--port", str(port), *options]
+    command += ["--workers", str(WORKERS)]
     with _process(command, environment, log) as process:
-        running = Service(port, log, internal_key, process.pid)
+        running = Service(port, log, internal_key, process.pid, tls=tls)
         _wait(running, process, until)
         yield running
 

@@ -28,6 +28,11 @@ class Keys:
         self._do(Grant(grantee=name, id=new_grant_id(), sha256=digest(key), rights=rights))
         return key
 
+    def grant_certificate(self, name: str, *rules: dict[str, object]) -> None:
+        """Rights for whom a certificate names so."""
+        rights = parse(Rights, {"rules": rules})
+        self._do(Grant(grantee=name, id=new_grant_id(), sha256=None, rights=rights))
+
     def change(self, name: str, *rules: dict[str, object]) -> None:
         """Other rights."""
         self._do(ChangeGrant(grantee=name, rights=parse(Rights, {"rules": rules})))

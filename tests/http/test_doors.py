@@ -58,3 +58,34 @@ def test_one_key_for_both_is_refused() -> None:
     with pytest.raises(SettingsError, match="AUDITOR_KEY is the same as INTERNAL_KEY") as caught:
         _ = settings.auditor_key
     assert "the-same" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("number", "sent", "expected"),
+    [
+        (1, [b"X-Internal-Key: KEY", b"X-Internal-Key: KEY"], "two_keys"),
+        (2, [b"X-Internal-Key: KEY", b"X-Internal-Key:"], "two_keys"),
+        (3, [b"X-Internal-Key: KEY", b"Authorization: Bearer KEY"], "two_keys"),
+        (4, [b"Authorization: Bearer KEY", b"Authorization: Bearer KEY"], "two_keys"),
+        (5, [b"Authorization: Basic x", b"Authorization: Bearer KEY"], "two_keys"),
+        (6, [b"X-Internal-Key: KEY,KEY"], "unknown_key"),
+        (7, [b"X_Internal_Key: KEY"], "no_key"),
+        (8, [b"Authorization: Basic KEY"], "no_key"),
+        (9, [b"X-Internal-Key: " + b"k" * 20_000], "unknown_key"),
+    ],
+)
+def test_what_is_not_one_key_is_refused_by_rule(
+    service: Service, number: int, sent: list[bytes], expected: str
+) -> None:
+    """403 to the last byte the same, and the record says why and names nobody."""
+    service.source = f"127.0.6.{number}"
+    head = [b"POST %s HTTP/1.1" % LOOKUP.encode(), b"Host: a", b"Content-Length: 0", *sent]
+    text = b"\r\n".join(head).replace(b"KEY", INTERNAL_KEY.encode())
+    received, _ = service.raw(text + b"\r\n\r\n", seconds=0.3)
+    assert received.startswith(b"HTTP/1.1 403 ")
+    body = b'{"reason":"forbidden","detail":"Invalid or missing X-Internal-Key header"}'
+    assert received.endswith(b"\r\n\r\n" + body)
+    found = service.events("type, actor, authn, details", f"ip = '{service.source}'")
+    details = {"operation": "read", "rule": expected}
+    assert found == [("access.denied", None, "none", details)]
+    service.source = "127.0.0.1"

@@ -168,6 +168,17 @@ def test_a_certificate_opens_only_a_grant_for_certificates() -> None:
     assert [refusal.rule if refusal else None for refusal in refusals] == ["unknown_key", None]
 
 
+def test_a_certificate_is_good_through_its_last_moment() -> None:
+    """By the time of the event that is judged; what it names is on record, and it proves nobody."""
+    granted = Grant(grantee="deploy", id="0" * 16, sha256=None, rights=READ_ALL)
+    grants = apply(Grants(), granted, 0, 0)
+    subject = Subject(certificate="deploy", fingerprint="f" * 64, not_after=at(5))
+    for moment, rule in ((4, None), (5, None), (6, "expired")):
+        refusal = judge(grants, subject, Request("read", at(moment), "web-1", "ssh"))
+        assert (refusal.rule if refusal else None) == rule
+        assert refusal is None or (refusal.name, refusal.authn) == ("deploy", None)
+
+
 def test_a_reason_is_demanded_where_the_rule_says_so() -> None:
     """It is its own error, and the caller is known."""
     rules = (
