@@ -7,8 +7,8 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import psycopg
 import pytest
@@ -52,7 +52,7 @@ class Operator:
 
     def database(self, step: str, **more: object) -> str:
         """A step on the database's machine."""
-        return self.production.as_postgres(self.steps[step], **self.page, **more)
+        return self.production.as_postgres(self.steps[step], **{**self.page, **more})
 
     def broker(self, step: str, *, fails: bool = False, **more: object) -> str:
         """A step on the broker's machine."""
@@ -132,14 +132,23 @@ def operator(production: Production) -> Operator:
     return made
 
 
-def rows(text: str) -> dict[str, Any]:
-    """What `replay --json` lists, by host."""
-    return {row["host"]: row for row in json.loads(text)}
+@dataclass(frozen=True, slots=True)
+class Mishap:
+    """When it was, and what was right until then."""
+
+    too_early: str
+    when: str
+    key: str
 
 
-def test_yesterdays_backup(operator: Operator) -> None:
-    """Back to before a mishap: what was lost is known, nothing goes on silently, then all does."""
-    production = operator.production
+def live(production: Production) -> dict[str, int]:
+    """The version of each credential that is there."""
+    rows = json.loads(production.broker_run("replay", "--at", "0m", "--json"))
+    return {row["host"]: row["version"] for row in rows}
+
+
+def until_a_mishap(operator: Operator) -> Mishap:
+    """A base backup with writes before and after; then a delete, an update and an erasure."""
     operator.database("archive")
     operator.database("see")
     with operator.service() as url:
@@ -148,60 +157,65 @@ def test_yesterdays_backup(operator: Operator) -> None:
             ask(url, key, "upsert", host=host, purpose="ssh", password=f"first-of-{host}")
         operator.database("backup")
         ask(url, key, "upsert", host="after", purpose="ssh", password="after-the-backup")
+        too_early = operator.clock()
         ask(url, key, "upsert", host="changed", purpose="ssh", password="second-of-changed")
         operator.published(url, 5)
         operator.broker("outside", URL=url)
         (operator.outside / "checkpoint").rename(operator.outside / "before")
         when = operator.clock()
-        # The mishap.
         ask(url, key, "delete", host="kept", purpose="ssh")
         ask(url, key, "upsert", host="changed", purpose="ssh", password="a-mistake")
-        production.broker_run("erase", "erased", "ssh", "--reason", "GDPR-1", "--yes")
+        operator.production.broker_run("erase", "erased", "ssh", "--reason", "GDPR-1", "--yes")
         operator.published(url, 8)
         operator.broker("outside", URL=url)
+    return Mishap(too_early, when, key)
 
-    operator.database("restore", BACKUP=operator.backup(), WHEN=when)
 
-    before = ["verify", "--json", "--since", str(operator.outside / "before")]
-    assert (
-        json.loads(production.broker_run(*before, fails=True))["first_bad"] == 5
-    )  # the service's file
-    (operator.outside / "of-the-service").rename(operator.outside / "aside")
+def restore(operator: Operator, mishap: Mishap) -> None:
+    """At the second try: the first one's moment was the wrong one."""
+    first = operator.production.home / "first-try"
+    operator.database("restore", BACKUP=operator.backup(), WHEN=mishap.too_early, RESTORED=first)
+    assert live(operator.production) == {"kept": 1, "erased": 1, "changed": 1, "after": 1}
+    operator.production.stop(first)
+    operator.database("restore", BACKUP=operator.backup(), WHEN=mishap.when)
+    assert live(operator.production) == {"kept": 1, "erased": 1, "changed": 2, "after": 1}
+
+
+def check_that_nothing_goes_on_silently(operator: Operator) -> None:
+    """Who kept a checkpoint from after the moment is told; so are the service and the commands."""
+    production = operator.production
+    known, aside = operator.outside / "of-the-service", operator.outside / "aside"
+    known.rename(aside)
+    before = ("verify", "--json", "--since", str(operator.outside / "before"))
     found = json.loads(production.broker_run(*before))
     assert (found["ok"], found["size"]) == (True, 5)
-    (operator.outside / "aside").rename(operator.outside / "of-the-service")
-
     said = operator.broker("verify", fails=True)
-    assert "3 of the newest are missing" in said
     assert "since" in said
-    looked = operator.broker("look")
-    assert "kept" in looked
-    then = rows(production.broker_run("replay", "--at", "0m", "--json"))
-    assert set(then) == {"kept", "erased", "changed", "after"}
-    assert then["changed"]["version"] == 2
-
+    assert "3 of the newest are missing" in said
+    aside.rename(known)
+    assert json.loads(production.broker_run(*before, fails=True))["first_bad"] == 5
     with operator.service(until=503):
         assert "ledger_mismatch" in (production.broker / "serve.log").read_text()
-    erasing = production.broker_run(
-        "erase", "--again", str(operator.outside / "erasures"), "--reason", "r", "--yes", fails=True
-    )
-    assert "the newest ones are gone" in erasing
+    with pytest.raises(AssertionError, match="the newest ones are gone"):
+        operator.broker("erase", REASON="too soon")
 
-    old = operator.setting("LEDGER_VERIFIER_KEY")
+
+def test_yesterdays_backup(operator: Operator) -> None:
+    """Back to before a mishap: what was lost is known, nothing goes on silently, then all does."""
+    mishap = until_a_mishap(operator)
+    restore(operator, mishap)
+    check_that_nothing_goes_on_silently(operator)
+    assert "kept" in operator.broker("look")
+    earlier = operator.setting("LEDGER_VERIFIER_KEY")
     assert "ends" in operator.broker("rename", NAME="log.example/2", REASON="mishap of noon")
-    assert operator.setting("LEDGER_VERIFIER_KEY").endswith(f" {old}")
+    assert operator.setting("LEDGER_VERIFIER_KEY").endswith(f" {earlier}")
     operator.broker("erase", REASON="mishap of noon")
     assert "OK" in operator.broker("end")
-    assert set(rows(production.broker_run("replay", "--at", "0m", "--json"))) == {
-        "kept",
-        "changed",
-        "after",
-    }
+    assert live(operator.production) == {"kept": 1, "changed": 2, "after": 1}
     with operator.service() as url:
-        found = ask(url, key, "lookup", host="kept", purpose="ssh")
-        assert found["password"] == "first-of-kept"
-        found = ask(url, key, "lookup", host="changed", purpose="ssh")
-        assert found["password"] == "second-of-changed"
+        for host, password in (("kept", "first-of-kept"), ("changed", "second-of-changed")):
+            found = ask(url, mishap.key, "lookup", host=host, purpose="ssh")
+            assert found["password"] == password
 
 
 def test_nothing_is_lost_with_the_disk_of_the_log(operator: Operator) -> None:
