@@ -8,7 +8,7 @@ import msgspec
 from secrets_broker.ledger.access import Enter
 from secrets_broker.ledger.commands import Command, Delete, Lookup, Upsert
 from secrets_broker.ledger.credential import Decision
-from secrets_broker.ledger.events import ACCESS_DENIED, NO_KEY, TWO_KEYS, Context
+from secrets_broker.ledger.events import ACCESS_DENIED, CERTIFICATE, NO_KEY, TWO_KEYS, Context
 from secrets_broker.ledger.grants import EXPIRED, REVOKED, UNKNOWN_KEY, Grants, authn
 from secrets_broker.ledger.quota import HOSTS, REQUESTS
 from secrets_broker.ledger.rights import (
@@ -27,7 +27,7 @@ _OPERATIONS: Final[dict[type[Any], str]] = {Lookup: READ, Upsert: WRITE, Delete:
 UNKNOWN: Final = "none"
 """The authn of a caller whom nothing proves."""
 
-NO_VALID_KEY: Final = (NO_KEY, TWO_KEYS, UNKNOWN_KEY, REVOKED, EXPIRED)
+NO_VALID_KEY: Final = (NO_KEY, TWO_KEYS, CERTIFICATE, UNKNOWN_KEY, REVOKED, EXPIRED)
 """The rules of a refusal of one who proves nothing."""
 RULES: Final = (*NO_VALID_KEY, *TESTS, REASON, REQUESTS, HOSTS)
 """Every rule that a refusal may name."""
