@@ -1,6 +1,8 @@
 """What TLS is made of: files that fit together, or an error that names the setting."""
 
+import os
 import ssl
+import subprocess
 from datetime import timedelta
 from pathlib import Path
 
@@ -16,9 +18,10 @@ from secrets_broker.http.certificate import read
 from secrets_broker.ledger.access import grantee_problem
 from secrets_broker.settings import Settings, SettingsError
 from secrets_broker.tls import server_context
+from secrets_broker.tools.serve import IN_THE_CLEAR, server_command
 from tests.conftest import Database
 from tests.http.authority import SERVER, Authority, der
-from tests.tools.test_commands import run, settings
+from tests.tools.test_commands import ROOT, run, settings
 
 
 @pytest.fixture
@@ -136,3 +139,22 @@ def test_what_is_no_certificate_names_nobody(tmp_path: Path) -> None:
             # A name that it still has is one that may stand in the record.
             name = read(whole[:place] + bytes([byte]) + whole[place + 1 :]).name
             assert name is None or grantee_problem(name) is None
+
+
+def test_what_is_never_served_over_tls_is_not(files: dict[str, str], tmp_path: Path) -> None:
+    """`dev` and `witness serve` pass gunicorn options that win over the settings."""
+    found = {}
+    for name, options in (("serve", ()), ("dev", IN_THE_CLEAR)):
+        done = subprocess.run(
+            [*server_command("127.0.0.1", 1, 1, *options), "--print-config"],
+            cwd=tmp_path,
+            env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), **files},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,  # it loads the application too, which has no settings here
+        )
+        lines = (line.partition("=") for line in done.stdout.splitlines())
+        read_as = {option.strip(): value.strip() for option, _, value in lines}
+        found[name] = read_as["certfile"], read_as["keyfile"]
+    assert found == {"serve": (files["TLS_CERT_FILE"],) * 2, "dev": ("", "")}
