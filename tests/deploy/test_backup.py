@@ -32,6 +32,13 @@ STEPS = (
 )
 
 
+# Until the archive has a piece of the first try's history, which the second must not follow.
+_ARCHIVE_TIMELINE_2 = """
+psql -d postgres -Atc 'SELECT pg_switch_wal()'
+until ls "$ARCHIVE" | grep -qE '^00000002[0-9A-F]{16}$'; do sleep 0.1; done
+"""
+
+
 class Operator:
     """Follows the page, with the page's variables."""
 
@@ -176,6 +183,7 @@ def restore(operator: Operator, mishap: Mishap) -> None:
     first = operator.production.home / "first-try"
     operator.database("restore", BACKUP=operator.backup(), WHEN=mishap.too_early, RESTORED=first)
     assert live(operator.production) == {"kept": 1, "erased": 1, "changed": 1, "after": 1}
+    operator.production.as_postgres(_ARCHIVE_TIMELINE_2, **operator.page)
     operator.production.stop(first)
     operator.database("restore", BACKUP=operator.backup(), WHEN=mishap.when)
     assert live(operator.production) == {"kept": 1, "erased": 1, "changed": 2, "after": 1}
