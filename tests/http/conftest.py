@@ -51,6 +51,18 @@ def service(cluster: Cluster) -> Iterator[Service]:
             yield running
 
 
+@pytest.fixture
+def fresh(cluster: Cluster) -> Iterator[Service]:
+    """A service that no other test has asked."""
+    with (
+        fresh_database(cluster, TEMPLATE) as database,
+        folder() as place,
+        serving(database.service_url, place / "gunicorn.log") as running,
+    ):
+        running.database = database
+        yield running
+
+
 @contextmanager
 def folder() -> Iterator[Path]:
     """A folder that is gone afterwards."""

@@ -3,7 +3,6 @@
 import os
 import signal
 import time
-from collections.abc import Iterator
 from itertools import count
 
 import pytest
@@ -27,18 +26,6 @@ def keys(service: Service) -> Keys:
     """Grants for the module's service, which a test asks from an address of its own."""
     service.source = f"127.0.1.{next(_sources)}"
     return Keys(service)
-
-
-@pytest.fixture
-def fresh(cluster: Cluster) -> Iterator[Service]:
-    """A service that no other test has asked."""
-    with (
-        fresh_database(cluster, TEMPLATE) as database,
-        folder() as place,
-        serving(database.service_url, place / "gunicorn.log") as running,
-    ):
-        running.database = database
-        yield running
 
 
 def last(service: Service) -> dict[str, object]:

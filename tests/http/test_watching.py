@@ -1,32 +1,15 @@
 """What the service finds in its own events: each condition is counted once, by one worker."""
 
 import time
-from collections.abc import Callable, Iterator
-
-import pytest
+from collections.abc import Callable
 
 from secrets_broker.http import metrics
 from secrets_broker.ledger.conditions import Thresholds
-from secrets_broker.tools.postgres import Cluster
-from tests.conftest import TEMPLATE, fresh_database
 from tests.http.client import LOOKUP, UPSERT, Service
-from tests.http.conftest import folder, serving
 from tests.http.granting import Keys, rule
 
 HOSTS = Thresholds().bulk_hosts + 1
 BEHIND = "secrets_watch_behind_events"
-
-
-@pytest.fixture
-def fresh(cluster: Cluster) -> Iterator[Service]:
-    """A service that no other test has asked."""
-    with (
-        fresh_database(cluster, TEMPLATE) as database,
-        folder() as place,
-        serving(database.service_url, place / "gunicorn.log") as running,
-    ):
-        running.database = database
-        yield running
 
 
 def counted(service: Service, word: str) -> float:
