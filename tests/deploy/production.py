@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from secrets_broker.tools.postgres.account import Account
-from tests.tools.test_dev import ROOT, free_port
+from tests.ports import free_port
+from tests.tools.test_dev import ROOT
 
 DEPLOY = ROOT / "deploy"
 

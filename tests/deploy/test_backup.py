@@ -15,8 +15,8 @@ import pytest
 
 from tests.deploy.asking import ask
 from tests.deploy.production import DEPLOY, Production
+from tests.ports import free_port
 from tests.tools.shell import blocks
-from tests.tools.test_dev import free_port
 
 STEPS = (
     "archive",

@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-import socket
 import ssl
 import subprocess
 import sys
@@ -28,6 +27,7 @@ from tests.conftest import (
     migrated_cluster,
 )
 from tests.http.client import Service
+from tests.ports import free_port
 
 CONFIGURATION = Path(secrets_broker.http.__file__).parent / "gunicorn_conf.py"
 START_SECONDS = 30
@@ -86,7 +86,7 @@ def serving(
     by: str = "gunicorn",
 ) -> Iterator[Service]:
     """Run gunicorn, or `serve`, with two workers; wait for both, and that of /health/ready."""
-    port = _free_port()
+    port = free_port()
     # Nothing of the developer's own: neither settings nor a .env in the working folder.
     environment = {
         "PATH": os.environ["PATH"],
@@ -131,12 +131,6 @@ def _process(
             process.wait(timeout=20)
         finally:
             process.kill()
-
-
-def _free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
 
 
 def _wait(running: Service, process: "subprocess.Popen[bytes]", status: int) -> None:

@@ -2,7 +2,6 @@
 
 import secrets
 import shutil
-import socket
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
@@ -19,6 +18,7 @@ from secrets_broker.tools.postgres.account import Account, ourselves, postgres_a
 from secrets_broker.tools.postgres.binaries import find_binaries
 from secrets_broker.tools.postgres.installation import Installation, runnable
 from secrets_broker.tools.postgres.layout import SHARED_DIR
+from tests.ports import free_port
 
 # Sockets need no password, so that a test may be anybody; TCP asks for one.
 QUICK = (
@@ -77,19 +77,13 @@ def run_program(name: str, *arguments: str, server: bool = False) -> str:
     return done.stdout
 
 
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
     """A cluster of its own: roles belong to a cluster, and these tests make and drop them."""
     folder = Path(tempfile.mkdtemp(prefix="sb-mig-", dir="/tmp"))
     if account().is_other:
         shutil.chown(folder, account().uid, account().gid)
-    data, port = str(folder / "data"), _free_port()
+    data, port = str(folder / "data"), free_port()
     encoding = ("--no-sync", "--encoding=UTF8", "--locale=C")
     run_program("initdb", "-D", data, "-U", "postgres", *encoding, server=True)
     (folder / "data" / "pg_hba.conf").write_text(HBA)

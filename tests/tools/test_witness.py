@@ -33,9 +33,9 @@ from tests.http.conftest import serving
 from tests.ledger.checkpoints import KEY as LOG
 from tests.ledger.checkpoints import publish_checkpoint
 from tests.ledger.helpers import lookup, record, run, upsert
+from tests.ports import free_port
 from tests.tools.test_commands import run as command
 from tests.tools.test_commands import settings
-from tests.tools.test_dev import free_port
 from tests.tools.witness_process import Running, answering, dripping, started, witnessing
 
 KEY = SigningKey("witness.example/w1", bytes(32), COSIGNATURE)

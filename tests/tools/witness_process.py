@@ -19,8 +19,8 @@ import pytest
 from secrets_broker.ledger.note import VerifierKey
 from secrets_broker.ledger.witness import PATH, AddCheckpoint
 from tests.http.client import Answer
+from tests.ports import free_port
 from tests.tools.test_commands import ROOT
-from tests.tools.test_dev import free_port
 
 START_SECONDS = 30
 
