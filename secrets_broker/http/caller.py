@@ -19,6 +19,14 @@ from secrets_broker.ledger.grants import Granted
 
 DEFAULT_ACTOR: Final = "internal"
 INTERNAL_KEY: Final = "internal_key"
+IDENTIFYING: Final = {
+    name: name.lower().encode("ascii")
+    for name in (
+        *("X-Internal-Key", "Authorization"),
+        *("X-Service-Name", "X-Access-Reason", "X-Request-Id"),
+    )
+}
+"""Headers that say who asks, why and for what; each may be there once."""
 
 
 class KeyCheck:
@@ -108,10 +116,15 @@ def header(req: falcon.asgi.Request, name: str, limit: int) -> str | None:
 
 
 def values(req: falcon.asgi.Request, name: str) -> list[bytes]:
-    """Every line of a header, in order; falcon joins them, so that two look like one.
+    """Every line of one of IDENTIFYING, in order; falcon joins them, so that two look like one.
 
     White space around a value is none of it (RFC 9110, section 5.5); the parser leaves it there.
     """
-    wanted = name.lower().encode("ascii")
-    found = (value for known_name, value in req.scope["headers"] if known_name == wanted)
-    return [value.strip(b" \t") for value in found]
+    sent = getattr(req.context, "identifying", None)
+    if sent is None:  # one pass for all of them: there are five, and most requests have ten headers
+        sent = req.context.identifying = {name: [] for name in IDENTIFYING.values()}
+        for header_name, value in req.scope["headers"]:
+            if header_name in sent:
+                sent[header_name].append(value.strip(b" \t"))
+    found: list[bytes] = sent[IDENTIFYING[name]]
+    return found

@@ -7,6 +7,8 @@ What is read from the database is in `gauges`.
 """
 
 import os
+import struct
+import time
 from collections.abc import Iterable
 from typing import Final
 
@@ -117,6 +119,11 @@ WATCH_BEHIND = Gauge(
     multiprocess_mode="livemostrecent",
 )
 
+# What reading an empty or half-written file raises, and one that is gone.
+_NOT_WHOLE: Final = (struct.error, RuntimeError, ValueError, OSError)
+_READINGS: Final = 5
+_PAUSE_SECONDS: Final = 0.05
+
 # `labels` costs as much as counting does, so each child is looked up once, here.
 _refusals: Final = {
     (rule, record == COUNTED): REFUSALS.labels(rule, record)
@@ -187,7 +194,20 @@ def folder() -> str | None:
 
 
 def render() -> bytes:
-    """All workers' counters in Prometheus' text format."""
+    """All workers' counters in Prometheus' text format; not for the event loop, since it may wait.
+
+    A worker that begins makes its files while others read them, and there is no lock: what is not
+    whole is read again.
+    """
+    for _ in range(_READINGS - 1):
+        try:
+            return _rendered()
+        except _NOT_WHOLE:
+            time.sleep(_PAUSE_SECONDS)
+    return _rendered()
+
+
+def _rendered() -> bytes:
     if folder() is None:
         return generate_latest()
     registry = CollectorRegistry()
