@@ -145,7 +145,7 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m bench.access", description=__doc__)
     parser.add_argument("--refusals", type=int, default=1_000_000)
-    parser.add_argument("--per-second", type=int, default=5_000, help="of the refusals")
+    parser.add_argument("--per-second", type=int, default=4_000, help="of the refusals")
     parser.add_argument("--seconds", type=int, default=8, help="of each of the runs")
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
