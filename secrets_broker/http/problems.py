@@ -46,11 +46,9 @@ class Problem:
 NOT_FOUND: Final = Problem(404, "not_found")
 EXPIRED: Final = Problem(404, "expired")
 FORBIDDEN: Final = Problem(403, "forbidden", "Invalid or missing X-Internal-Key header")
-_NOT_ALLOWED: Final = (
-    "The key does not allow this request; the event at X-Ledger-Position says which rule."
-)
+_NOT_ALLOWED: Final = "The key does not allow this request; its event says which rule."
 _REASON_REQUIRED: Final = "This request needs a reason: send it in the header X-Access-Reason."
-_RATE_LIMITED: Final = "The key allows no more requests for now; see Retry-After."
+_RATE_LIMITED: Final = "The key allows no more requests for now; try again later."
 _UNDISCLOSABLE: Final = Problem(
     500,
     DECRYPT_FAILED,

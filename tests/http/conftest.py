@@ -54,6 +54,13 @@ def service(cluster: Cluster) -> Iterator[Service]:
 @pytest.fixture
 def fresh(cluster: Cluster) -> Iterator[Service]:
     """A service that no other test has asked."""
+    with started(cluster) as running:
+        yield running
+
+
+@contextmanager
+def started(cluster: Cluster) -> Iterator[Service]:
+    """A service on an empty ledger."""
     with (
         fresh_database(cluster, TEMPLATE) as database,
         folder() as place,

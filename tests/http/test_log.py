@@ -4,7 +4,6 @@ import gzip
 import time
 from base64 import b64decode
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -16,9 +15,9 @@ from secrets_broker.ledger.proof import verify_consistency
 from secrets_broker.ledger.receipt import Receipt
 from secrets_broker.ledger.tile import Tile, decode_bundle, level_tiles, split_hashes, tiles
 from secrets_broker.tools.postgres import Cluster
-from tests.conftest import AUDITOR_KEY, TEMPLATE, VERIFIER_KEY, fresh_database
+from tests.conftest import AUDITOR_KEY, VERIFIER_KEY
 from tests.http.client import JSON, Service
-from tests.http.conftest import folder, serving
+from tests.http.conftest import started
 
 KEY = VerifierKey.parse(VERIFIER_KEY)
 SIZE = 600  # two full tiles, a node above each, and a partial one
@@ -51,18 +50,6 @@ def log(cluster: Cluster) -> Iterator[Service]:
         for number in range(SIZE - 1):
             running.lookup({"X-Request-Id": f"r{number}"}, host="log.example", purpose="ssh")
         settled(running)
-        yield running
-
-
-@contextmanager
-def started(cluster: Cluster) -> Iterator[Service]:
-    """A service on an empty ledger."""
-    with (
-        fresh_database(cluster, TEMPLATE) as database,
-        folder() as place,
-        serving(database.service_url, place / "gunicorn.log") as running,
-    ):
-        running.database = database
         yield running
 
 
