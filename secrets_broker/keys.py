@@ -65,8 +65,9 @@ async def keyring_to_append(settings: Settings, database_url: str) -> Keyring:
     LEDGER_CHECKPOINT_FILE: a restored database does not know of that one by itself.
     """
     known = continuity(settings)
-    await (await Store.connect(database_url, HostCredentials(), TOOL_SESSION, known)).close()
-    return await loaded_keyring(settings, database_url)
+    keys = await loaded_keyring(settings, database_url)
+    await (await Store.connect(database_url, HostCredentials(), keys, TOOL_SESSION, known)).close()
+    return keys
 
 
 def close(asked: Sequence[Provider]) -> None:

@@ -1,8 +1,11 @@
-"""What one transaction writes: entries, their leaves and nodes, bodies, keys, changes."""
+"""What one transaction writes: entries with their MACs, leaves and nodes, bodies, keys, changes."""
 
 from dataclasses import dataclass, field
 
-from secrets_broker.ledger.keyring import DataKey
+from secrets_broker.ledger.commands import Name
+from secrets_broker.ledger.credential import State
+from secrets_broker.ledger.event_key import NO_MAC, EventKey, WrappedEventKey
+from secrets_broker.ledger.keyring import DataKey, Kek
 from secrets_broker.ledger.merkle import Node, leaf_hash
 from secrets_broker.ledger.projection import Change
 from secrets_broker.ledger.seen import Seen
@@ -20,14 +23,24 @@ class StoredBody:
 class Append:
     """Collects what follows a tree that is committed."""
 
-    def __init__(self, before: Seen) -> None:
+    def __init__(
+        self, before: Seen, event_key: EventKey | None = None, last_mac: bytes = NO_MAC
+    ) -> None:
         self.entries: list[bytes] = []
         self.leaves: list[bytes] = []
+        self.macs: list[bytes | None] = []
+        """Of each entry; None in a ledger that is not authenticated."""
+        self.event_keys: list[WrappedEventKey] = []
+        self.disownings: list[int] = []
+        self.states: dict[Name, tuple[int, State]] = {}
+        """The last change of each name, and what it leaves."""
         self.bodies: list[StoredBody] = []
         self.data_keys: list[DataKey] = []
         self.changes: list[Change] = []
         self.erasures: list[int] = []
         self._before = before
+        self._event_key = event_key
+        self._last_mac = last_mac
 
     @property
     def first_position(self) -> int:
@@ -40,9 +53,18 @@ class Append:
         return self._before.size + len(self.entries)
 
     def add_entry(self, entry: bytes) -> None:
-        """Append an event's entry."""
+        """Append an event's entry, and its MAC."""
+        leaf, mac = leaf_hash(entry), None
+        if self._event_key:
+            mac = self._last_mac = self._event_key.mac(self.position, leaf, self._last_mac)
         self.entries.append(entry)
-        self.leaves.append(leaf_hash(entry))
+        self.leaves.append(leaf)
+        self.macs.append(mac)
+
+    def begin_event_key(self, key: EventKey, kek: Kek) -> None:
+        """Make MACs with this key from the next entry on, which has to name it."""
+        self._event_key = key
+        self.event_keys.append(key.wrap(kek, self.position))
 
     def add_body(self, body: StoredBody, new_key: DataKey | None) -> None:
         """Add the body of the entry just appended, and its data key where it is new."""

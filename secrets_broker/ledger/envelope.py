@@ -26,6 +26,7 @@ BODY: Final = "secrets-broker/v1/body"
 DATA_KEY: Final = "secrets-broker/v1/data-key"
 CANARY: Final = "secrets-broker/v1/canary"
 KEK: Final = "secrets-broker/v1/kek"
+EVENT_KEY: Final = "secrets-broker/v1/event-key"
 
 
 def bind(label: str, *place: str | int) -> bytes:

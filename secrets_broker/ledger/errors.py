@@ -67,3 +67,31 @@ class QueueFullError(LedgerUnavailableError):
 
 class LedgerMismatchError(LedgerUnavailableError):
     """The ledger is shorter than, or differs from, what this process has seen of it."""
+
+
+class UnauthenticEventError(LedgerMismatchError):
+    """The ledger holds an event that was not made with its keys; the text says where.
+
+    Nothing is recorded until somebody has looked at it and disowned it.
+    """
+
+    def __init__(self, first: int, last: int, what: str = "") -> None:
+        which = f"{first}" if first == last else f"{first}-{last}"
+        where = f"the event at position {first}" if first == last else f"the events {which}"
+        verb = "was" if first == last else "were"
+        super().__init__(
+            what
+            or f"{where} {verb} not made with this ledger's keys: somebody else has appended. "
+            "Nothing is served until a person has looked: run secrets-broker verify, then "
+            f"secrets-broker disown {which} --reason …"
+        )
+        self.first = first
+        self.last = last
+
+
+class RowsMissingError(LedgerUnavailableError):
+    """The database did not store exactly what was to be recorded; nothing was committed."""
+
+
+class LedgerAheadError(LedgerUnavailableError):
+    """The last event is of a time that the database's clock has not reached by far."""

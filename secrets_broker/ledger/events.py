@@ -31,6 +31,8 @@ KEY_ROTATION_STARTED = "key.rotation_started"
 KEY_ROTATED = "key.rotated"
 PROJECTION_REBUILT = "projection.rebuilt"
 LEDGER_RESTORED = "ledger.restored"
+LEDGER_AUTHENTICATED = "ledger.authenticated"
+LEDGER_DISOWNED = "ledger.disowned"
 ACCESS_DENIED = "access.denied"
 ACCESS_COUNTING = "access.counting"
 ACCESS_COUNTED = "access.counted"
@@ -50,6 +52,15 @@ IS_CHANGE: Final = """ok AND type IN (
 IS_ACCESS_KEY: Final = """type IN (
     'access_key.granted', 'access_key.changed', 'access_key.rotated', 'access_key.revoked')"""
 """What changes who may do what; in these words an index, events_access_keys, is on them."""
+
+IS_CONTROL: Final = """type IN (
+    'access_key.granted', 'access_key.changed', 'access_key.rotated', 'access_key.revoked',
+    'ledger.authenticated', 'ledger.disowned', 'ledger.restored')"""
+"""The same, and what changes which events are believed; the index is events_control."""
+
+ACCESS_KEY_EVENTS = frozenset(
+    {ACCESS_KEY_GRANTED, ACCESS_KEY_CHANGED, ACCESS_KEY_ROTATED, ACCESS_KEY_REVOKED}
+)
 
 NO_KEY: Final = "no_key"
 TWO_KEYS: Final = "two_keys"

@@ -6,17 +6,19 @@ each seeing what those before it did. Keys and nonces are drawn here, never in `
 
 from base64 import b64encode
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from hashlib import sha256
+from typing import Any, Final
 
 import structlog
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from secrets_broker.ledger import grants as granting
+from secrets_broker.ledger import authenticity, grants as granting
 from secrets_broker.ledger.access import Enter, GrantCommand
 from secrets_broker.ledger.append import Append, StoredBody
+from secrets_broker.ledger.authenticity import NEVER, Authenticity
 from secrets_broker.ledger.body import Body, Place, open_content, seal_body, seal_content
-from secrets_broker.ledger.commands import Command, Content, Lookup, Name, Rekey, Upsert
+from secrets_broker.ledger.commands import Command, Content, Lookup, Name, Record, Rekey, Upsert
 from secrets_broker.ledger.credential import (
     INITIAL,
     UNDISCLOSABLE,
@@ -29,9 +31,16 @@ from secrets_broker.ledger.credential import (
 )
 from secrets_broker.ledger.denial import asked, denied, proven
 from secrets_broker.ledger.encoding import rfc3339
-from secrets_broker.ledger.errors import DecryptionError, LedgerUnavailableError
+from secrets_broker.ledger.errors import (
+    DecryptionError,
+    LedgerAheadError,
+    LedgerUnavailableError,
+)
+from secrets_broker.ledger.event_key import NO_MAC, EventKey, new_ledger_id
 from secrets_broker.ledger.events import (
     ERASED,
+    LEDGER_AUTHENTICATED,
+    LEDGER_DISOWNED,
     BodyReference,
     Context,
     Event,
@@ -46,6 +55,11 @@ from secrets_broker.ledger.rights import Refusal
 from secrets_broker.ledger.seen import Seen
 
 _log = structlog.get_logger(__name__)
+
+# As much as the database lets an event be ahead of its clock: a failover to a slower one must not
+# block, and a clock that was set wrong for a year must not go unseen.
+MAX_AHEAD: Final = timedelta(minutes=5)
+_OURSELVES: Final = Context(actor=None, authn="none")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +76,10 @@ class Snapshot:
     rows: dict[Name, Row] = field(default_factory=dict, repr=False)
     grants: Grants = field(default_factory=Grants, repr=False)
     meters: Meters = field(default_factory=Meters, repr=False)
+    authenticity: Authenticity = NEVER
+    event_key: EventKey | None = None
+    """What MACs are made with now; None in a ledger that is not authenticated."""
+    last_mac: bytes = NO_MAC
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +110,9 @@ class Fold:
     """Takes commands one after another; `append` is what they write together."""
 
     def __init__(self, snapshot: Snapshot, keyring: Keyring) -> None:
-        self.append = Append(snapshot.seen)
+        _check_time(snapshot)
+        self.append = Append(snapshot.seen, snapshot.event_key, snapshot.last_mac)
+        self.authenticity = snapshot.authenticity
         self._keyring = keyring
         self._active = _active(snapshot, keyring)
         # The ledger's time never runs backwards, whatever the clock does.
@@ -103,6 +123,33 @@ class Fold:
         self._keys = dict(snapshot.data_keys)
         self._grants = snapshot.grants
         self._meters = snapshot.meters
+        if not snapshot.seen.size:
+            self.authenticate(_OURSELVES)  # a ledger's first event: MACs are demanded from it on
+
+    @property
+    def at(self) -> datetime:
+        """The time of every event of this fold."""
+        return self._at
+
+    def authenticate(self, context: Context, details: dict[str, Any] | None = None) -> Outcome:
+        """Demand MACs from here on, made with a fresh event key."""
+        ledger = self.authenticity.ledger or new_ledger_id()
+        key = self._begin_event_key(ledger)
+        named = {authenticity.LEDGER: ledger, authenticity.KEY: key, **(details or {})}
+        return self.take(Record(type=LEDGER_AUTHENTICATED, details=named), context)
+
+    def begin_event_key(self) -> dict[str, str]:
+        """Draw a fresh event key; the next event has to have what this returns in its details.
+
+        Nothing, where the ledger is not authenticated.
+        """
+        ledger = self.authenticity.ledger
+        return {authenticity.KEY: self._begin_event_key(ledger)} if ledger else {}
+
+    def _begin_event_key(self, ledger: str) -> str:
+        key = EventKey.random(ledger)
+        self.append.begin_event_key(key, self._active)
+        return key.id
 
     def take(self, command: Command, context: Context) -> Outcome:
         """Append the command's event; raises InvalidCommandError, and then appends nothing.
@@ -234,9 +281,16 @@ class Fold:
         position = self.append.position
         self.append.add_entry(entry)
         after = evolve(state, event, position)
+        self.authenticity = authenticity.evolve(
+            self.authenticity, event.type, event.details, position
+        )
+        if event.type == LEDGER_DISOWNED:
+            self.append.disownings.append(position)
         erased = event.type == ERASED
         if erased:
             self.append.erasures.append(position)
+        if name is not None and after != state:
+            self.append.states[name] = (position, after)
         # After an erasure no row of the name may stay, not even one that was put there by hand.
         if name is None or (after == state and not erased):
             return
@@ -249,6 +303,15 @@ class Fold:
             is_new = state is None or state.data_key != sealed.key.id
             self.append.add_body(stored, sealed.key if is_new else None)
         self.append.changes.append(Change(name, position, sealed.body if sealed else None))
+
+
+def _check_time(snapshot: Snapshot) -> None:
+    ahead = snapshot.last_at - snapshot.clock if snapshot.last_at else timedelta()
+    if ahead > MAX_AHEAD:
+        raise LedgerAheadError(
+            f"the last event is {ahead} ahead of the database's clock: set that right. Where the "
+            "clock is right, the event is wrong: secrets-broker verify says who made it"
+        )
 
 
 def _active(snapshot: Snapshot, keyring: Keyring) -> Kek:

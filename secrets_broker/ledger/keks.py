@@ -20,7 +20,8 @@ _NOT_RETIRED: Final = """
     WHERE state <> 'retired' ORDER BY created_at
 """
 _USES: Final = """
-    SELECT kek.id, kek.provider, kek.state, count(data_key.id)
+    SELECT kek.id, kek.provider, kek.state, count(data_key.id),
+           (SELECT count(*) FROM ledger.event_keys AS event_key WHERE event_key.kek = kek.id)
     FROM ledger.keks AS kek LEFT JOIN ledger.data_keys AS data_key ON data_key.kek = kek.id
     GROUP BY kek.id ORDER BY kek.created_at
 """
@@ -40,12 +41,18 @@ class StoredKek:
 
 @dataclass(frozen=True, slots=True)
 class KekUse:
-    """A KEK and how many data keys are wrapped under it."""
+    """A KEK and how many keys are wrapped under it."""
 
     id: str
     provider: str
     state: str
     data_keys: int
+    event_keys: int = 0
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether anything is wrapped under it."""
+        return bool(self.data_keys or self.event_keys)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,8 @@
    it before anything is wrapped under it.
 2. Start: under the ledger's lock the active mark moves, with `key.rotation_started`. From here
    on every new data key is wrapped under the new KEK, by whatever process.
-3. Re-wrap, chunk by chunk, each a transaction of its own. No event is touched.
+3. Re-wrap, the event keys first, then the data keys chunk by chunk, each a transaction of its
+   own. No event is touched.
 4. Finish: `key.rotated`, and the KEKs that wrap nothing are retired.
 
 Each step finds what an earlier run left, so that a rotation which died goes on when it is run
@@ -21,6 +22,7 @@ from psycopg import errors
 from secrets_broker.ledger.alone import be_alone
 from secrets_broker.ledger.commands import Record
 from secrets_broker.ledger.errors import DecryptionError, LedgerError, RotationRefusedError
+from secrets_broker.ledger.event_key import WrappedEventKey, unwrap
 from secrets_broker.ledger.events import KEY_ROTATED, KEY_ROTATION_STARTED, Context
 from secrets_broker.ledger.fold import Fold
 from secrets_broker.ledger.keks import (
@@ -47,6 +49,10 @@ _CHUNK: Final = """
     WHERE id > %s AND kek <> %s ORDER BY id LIMIT %s
 """
 _REWRAP: Final = "SELECT ledger.rewrap_data_keys(%b, %b, %b)"
+_EVENT_KEYS: Final = """
+    SELECT id, kek, wrapped, from_position FROM ledger.event_keys WHERE kek <> %s ORDER BY id
+"""
+_REWRAP_EVENT_KEYS: Final = "SELECT ledger.rewrap_event_keys(%b, %b, %b)"
 _NAME_OF: Final = "SELECT host, purpose FROM ledger.events WHERE credential_id = %s AND ok LIMIT 1"
 Progress = Callable[[int, int], None]
 """Is told how many data keys are re-wrapped, of how many."""
@@ -125,6 +131,7 @@ class _Rotation:
     async def run(self, settle_seconds: float) -> Report:
         await self._prepare(settle_seconds)
         await self._start()
+        await self._rewrap_event_keys()
         await self._rewrap_all()
         retired = () if self._unwrappable else await self._finish()
         keks, unwrappable = await uses(self._connection), tuple(self._unwrappable)
@@ -161,6 +168,30 @@ class _Rotation:
         # Died before this commits: the old KEK is active still. Died after: the new one is, both
         # are needed to serve, and the next run goes on with the chunks.
         await self._record(KEY_ROTATION_STARTED, details, activate)
+
+    async def _rewrap_event_keys(self) -> None:
+        """Wrap them all anew, in one transaction: there are as many as rotations of them."""
+        await self._store.read([], await load_seen(self._connection))
+        await self._store.give_up()
+        ledger = self._store.authenticator.authenticity.ledger
+        cursor = await self._connection.execute(_EVENT_KEYS, (self._new.kek.id,), binary=True)
+        stored = [WrappedEventKey(*row) for row in await cursor.fetchall()]
+        if not stored or ledger is None:
+            return
+        again = [
+            unwrap(self._keyring.require(key.kek), ledger, key).wrap(
+                self._new.kek, key.from_position
+            )
+            for key in stored
+        ]
+        columns = (
+            [key.id for key in stored],
+            [key.kek for key in stored],
+            [key.wrapped for key in again],
+        )
+        # Died before this commits: they are under the old KEK, and read again. Died after: they
+        # are under the new one, and a process that holds them open does not notice.
+        await self._connection.execute(_REWRAP_EVENT_KEYS, columns)
 
     async def _rewrap_all(self) -> None:
         total = sum(use.data_keys for use in await self._others())
@@ -224,8 +255,8 @@ class _Rotation:
         left = await self._others()
         if not left:
             return ()
-        if any(use.data_keys for use in left):
-            raise LedgerError("data keys are left under another KEK: run the same again")
+        if any(use.is_needed for use in left):
+            raise LedgerError("keys are left under another KEK: run the same again")
         used = sum(use.data_keys for use in await uses(self._connection))
         retired = tuple(use.id for use in left)
         details = {"kek": self._new.kek.id, "data_keys": used, RETIRED: list(retired)}
@@ -242,4 +273,4 @@ class _Rotation:
         seen = await load_seen(self._connection)
         fold = Fold(await self._store.read([], seen), self._keyring)
         fold.take(Record(type=event_type, details=details), self._context)
-        await self._store.append(fold.append, also)
+        await self._store.append(fold, also)

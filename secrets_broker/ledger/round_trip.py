@@ -31,7 +31,7 @@ class Statement:
     """A statement, and its values $1, $2 … in PostgreSQL's text format."""
 
     sql: LiteralString
-    values: tuple[bytes, ...] = ()
+    values: tuple[bytes | None, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

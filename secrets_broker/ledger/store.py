@@ -11,25 +11,30 @@ a warning.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import Any, Final
 
 import msgspec
 import psycopg
 import structlog
-from psycopg import AsyncConnection
+from psycopg import AsyncConnection, errors
 
-from secrets_broker.ledger import grants as granting
 from secrets_broker.ledger.append import Append
+from secrets_broker.ledger.authenticator import Authenticator
 from secrets_broker.ledger.commands import Name
 from secrets_broker.ledger.connection import SESSION, connect
 from secrets_broker.ledger.continuity import PUBLISHED, Continuity
-from secrets_broker.ledger.credential import Live
-from secrets_broker.ledger.encoding import rfc3339
-from secrets_broker.ledger.errors import LedgerUnavailableError, OutcomeUnknownError
-from secrets_broker.ledger.events import IS_ACCESS_KEY, IS_CHANGE
-from secrets_broker.ledger.fold import Snapshot
+from secrets_broker.ledger.credential import Live, State
+from secrets_broker.ledger.errors import (
+    LedgerUnavailableError,
+    OutcomeUnknownError,
+    RowsMissingError,
+)
+from secrets_broker.ledger.event_key import MAC_BYTES, NO_MAC
+from secrets_broker.ledger.events import IS_CHANGE, IS_CONTROL
+from secrets_broker.ledger.fold import Fold, Snapshot
 from secrets_broker.ledger.grants import Grants
-from secrets_broker.ledger.keyring import DataKey
+from secrets_broker.ledger.keyring import DataKey, Keyring
 from secrets_broker.ledger.projection import Projection
 from secrets_broker.ledger.quota import Meters
 from secrets_broker.ledger.round_trip import RoundTrips, Statement
@@ -45,24 +50,21 @@ _BEGIN: Final = Statement("BEGIN ISOLATION LEVEL READ COMMITTED")
 _COMMIT: Final = Statement("COMMIT")
 _ROLLBACK: Final = Statement("ROLLBACK")
 _LOCK: Final = Statement("SELECT 1 FROM ledger.lock FOR UPDATE")
-# The unseen leaf hashes come as one string of bytes: a row for each would cost more to read.
+# The unseen leaf hashes and MACs come as one string of bytes: a row for each would cost more to
+# read. Where there is no MAC, zeros stand for it.
 _HEAD: Final = """
-    SELECT clock_timestamp(), last.position, last.at,
+    SELECT clock_timestamp(), last.position, last.at, last.mac,
            (SELECT jsonb_object_agg(id, state) FROM ledger.keks WHERE state <> 'retired'),
-           (SELECT string_agg(leaf_hash, '' ORDER BY position) FROM (
-                SELECT position, leaf_hash FROM ledger.events
+           (SELECT string_agg(leaf_hash || coalesce(mac, $3), '' ORDER BY position) FROM (
+                SELECT position, leaf_hash, mac FROM ledger.events
                 WHERE position >= $1 ORDER BY position LIMIT $2) AS unseen),
-           (SELECT max(position) FROM ledger.events WHERE ok AND __is_access_key__)
+           (SELECT max(position) FROM ledger.events WHERE ok AND __is_control__)
     FROM (VALUES (1)) AS one
     LEFT JOIN LATERAL (
-        SELECT position, at FROM ledger.events ORDER BY position DESC LIMIT 1
+        SELECT position, at, mac FROM ledger.events ORDER BY position DESC LIMIT 1
     ) AS last ON true
-""".replace("__is_access_key__", IS_ACCESS_KEY)
-# Only where the grants have changed since this connection last read them.
-_GRANTS: Final = """
-    SELECT position, type, details, at FROM ledger.events
-    WHERE ok AND __is_access_key__ AND position > $1 ORDER BY position
-""".replace("__is_access_key__", IS_ACCESS_KEY)
+""".replace("__is_control__", IS_CONTROL)
+_AT: Final = "SELECT at FROM ledger.events WHERE position = $1"
 # For each name: the last change that the ledger has, its data key, and the projection's row.
 _NAMED: Final = """
     SELECT name.host, name.purpose, last.credential_id, last.version, last.position, last.key,
@@ -70,7 +72,7 @@ _NAMED: Final = """
     FROM jsonb_to_recordset($1::jsonb) AS name (host text, purpose text)
     LEFT JOIN LATERAL (
         SELECT credential_id, version, position, body ->> 'key' AS key
-        FROM ledger.events AS event
+        FROM __events__ AS event
         WHERE event.host = name.host AND event.purpose = name.purpose
           AND __is_change__
         ORDER BY position DESC LIMIT 1
@@ -80,12 +82,12 @@ _NAMED: Final = """
 """.replace("__is_change__", IS_CHANGE)
 _INSERT_EVENTS: Final = """
     INSERT INTO ledger.events (
-        position, leaf_hash, v, type, at, occurred_at, actor, authn, ip, request_id, reason,
+        position, leaf_hash, mac, v, type, at, occurred_at, actor, authn, ip, request_id, reason,
         host, purpose, credential_id, version, ok, error, details, body)
-    SELECT position, decode(leaf_hash, 'hex'), v, type, at, occurred_at, actor, authn, ip,
+    SELECT position, decode(leaf_hash, 'hex'), decode(mac, 'hex'), v, type, at, occurred_at, actor, authn, ip,
            request_id, reason, host, purpose, credential_id, version, ok, error, details, body
     FROM jsonb_to_recordset($1::jsonb) AS entry (
-        position bigint, leaf_hash text, v smallint, type text, at timestamptz,
+        position bigint, leaf_hash text, mac text, v smallint, type text, at timestamptz,
         occurred_at timestamptz, actor text, authn text, ip text, request_id text, reason text,
         host text, purpose text, credential_id bigint, version integer, ok boolean, error text,
         details jsonb, body jsonb)
@@ -106,7 +108,12 @@ _INSERT_NODES: Final = """
     SELECT level, index, decode(hash, 'hex')
     FROM jsonb_to_recordset($1::jsonb) AS node (level smallint, index bigint, hash text)
 """
+_BEGIN_EVENT_KEY: Final = "SELECT ledger.begin_event_key($1, $2, decode($3, 'hex'), $4)"
+_DISOWN: Final = "SELECT ledger.disown($1)"
 _DESTROY: Final = "SELECT ledger.destroy($1)"
+# What a deferred trigger would do at COMMIT it does before the rows are counted.
+_NOW: Final = Statement("SET CONSTRAINTS ALL IMMEDIATE")
+_REQUIRE_APPENDED: Final = "SELECT ledger.require_appended($1, $2, decode($3, 'hex'), $4, $5)"
 
 
 class TooFarBehindError(Exception):
@@ -116,25 +123,33 @@ class TooFarBehindError(Exception):
 class Store:
     """One connection to the ledger's database, used by one batch at a time."""
 
-    def __init__(self, connection: AsyncConnection[Any], projection: Projection) -> None:
+    def __init__(
+        self, connection: AsyncConnection[Any], projection: Projection, keyring: Keyring
+    ) -> None:
         self._connection = connection
         self._projection = projection
         self.committing = False
-        self.grants = Grants()
-        self._named = _NAMED.replace("__live__", projection.select).replace(
-            "__is_change__", IS_CHANGE
-        )
+        named = _NAMED.replace("__live__", projection.select)
+        self._named = named.replace("__events__", "ledger.events")
+        self._effective = named.replace("__events__", "ledger.effective_events")
         self._round_trips = RoundTrips(connection)
+        self.authenticator = Authenticator(self._round_trips, keyring)
         self._warnings: list[str] = []
         connection.add_notice_handler(
             lambda diagnostic: self._warnings.append(diagnostic.message_primary or "")
         )
+
+    @property
+    def grants(self) -> Grants:
+        """As of the last batch that was read."""
+        return self.authenticator.grants
 
     @classmethod
     async def connect(
         cls,
         database_url: str,
         projection: Projection,
+        keyring: Keyring,
         session: Mapping[str, str] = SESSION,
         continuity: Continuity | None = PUBLISHED,
     ) -> "Store":
@@ -154,7 +169,7 @@ class Store:
         except BaseException:
             await connection.close()
             raise
-        return cls(connection, projection)
+        return cls(connection, projection, keyring)
 
     async def close(self) -> None:
         """Close the connection; what is not committed is rolled back by the server."""
@@ -180,38 +195,69 @@ class Store:
         answer = await self._round_trips.send(
             _BEGIN,
             _LOCK,
-            Statement(_HEAD, (b"%d" % seen.overlap, b"%d" % MAX_UNSEEN)),
+            Statement(_HEAD, (b"%d" % seen.overlap, b"%d" % MAX_UNSEEN, _NO_MAC)),
             Statement(self._named, (wanted,)),
             *self._unseen_uses(meters),
         )
-        (clock, position, last_at, keks, unseen, generation), *_ = answer.rows[2]
+        (clock, position, last_at, last_mac, keks, unseen, generation), *_ = answer.rows[2]
         size = 0 if position is None else position + 1
         if size - seen.overlap > MAX_UNSEEN:
             raise TooFarBehindError
-        await self._read_grants(-1 if generation is None else generation)
-        caught_up = seen.catch_up(size, _leaves(unseen))
+        await self.authenticator.follow(-1 if generation is None else generation)
+        leaves, macs = _leaves_and_macs(unseen)
+        caught_up = seen.catch_up(size, leaves)
+        self.authenticator.check_chain(seen.overlap, leaves, macs)
+        if size:
+            await self.authenticator.check_head(position, last_mac, last_at)
         snapshot = Snapshot(
-            clock, last_at, caught_up, keks or {}, grants=self.grants, meters=meters or Meters()
+            clock,
+            await self._last_at(size - 1, last_at),
+            caught_up,
+            keks or {},
+            grants=self.grants,
+            meters=meters or Meters(),
+            authenticity=self.authenticator.authenticity,
+            event_key=self.authenticator.key_at(size),
+            last_mac=last_mac or NO_MAC,
         )
-        for record in answer.rows[3]:
+        records = {record[:2]: record for record in answer.rows[3]}
+        records |= await self._without_disowned(records.values())
+        await self.authenticator.check_changes(_changes(records.values()))
+        for record in records.values():
             self._take(record, snapshot)
         for uses in answer.rows[4:]:
-            add_uses(snapshot.meters, self.grants, uses, size)
+            believed = [use for use in uses if not self.authenticator.is_left_out(use[0])]
+            add_uses(snapshot.meters, self.grants, believed, size)
         return snapshot
+
+    async def _last_at(self, position: int, last_at: datetime | None) -> datetime | None:
+        """The time of the last event that is not left out: another's moves no time."""
+        if position < 0 or not self.authenticator.is_left_out(position):
+            return last_at
+        while self.authenticator.is_left_out(position):
+            position -= 1
+        answer = await self._round_trips.send(Statement(_AT, (b"%d" % position,)))
+        return answer.rows[0][0][0] if answer.rows[0] else None
+
+    async def _without_disowned(
+        self, records: Iterable[Sequence[Any]]
+    ) -> dict[tuple[Any, ...], Sequence[Any]]:
+        """Read again, without disowned events, the names whose last change is one."""
+        names = [
+            {"host": host, "purpose": purpose}
+            for host, purpose, _, _, position, *_ in records
+            if position is not None and self.authenticator.is_left_out(position)
+        ]
+        if not names:
+            return {}
+        again = Statement(self._effective, (msgspec.json.encode(names),))
+        answer = await self._round_trips.send(again)
+        return {record[:2]: record for record in answer.rows[0]}
 
     def _unseen_uses(self, meters: Meters | None) -> Iterator[Statement]:
         if meters and meters.by_id:
             metered = [self.grants.by_id[id_] for id_ in meters.by_id]
             yield unseen_uses(meters.size, 2 * MAX_UNSEEN, metered)  # they may lag by a batch
-
-    async def _read_grants(self, generation: int) -> None:
-        if generation == self.grants.generation:
-            return
-        known = self.grants if generation > self.grants.generation else Grants()
-        answer = await self._round_trips.send(Statement(_GRANTS, (b"%d" % known.generation,)))
-        for position, kind, details, at in answer.rows[0]:
-            known = granting.evolve(known, kind, details, position, rfc3339(at))
-        self.grants = known
 
     def _take(self, record: Sequence[Any], snapshot: Snapshot) -> None:
         host, purpose, credential_id, version, position, key, *rest = record
@@ -228,26 +274,42 @@ class Store:
         """Give the lock back; nothing is written."""
         await self._round_trips.send(_ROLLBACK)
 
-    async def append(self, append: Append, *also: Statement) -> None:
-        """Write and commit, in one round trip; `also` runs between the two.
+    async def append(self, fold: Fold, *also: Statement) -> None:
+        """Write and commit what the fold took, in one round trip; `also` runs between the two.
 
-        Raises psycopg.Error where the server refused a statement: nothing was committed.
-        Raises OutcomeUnknownError where it cannot be known.
+        Raises psycopg.Error where the server refused a statement, RowsMissingError where it did
+        not store exactly what it was given: nothing was committed. Raises OutcomeUnknownError
+        where it cannot be known.
         """
+        append = fold.append
         self._warnings.clear()
         self.committing = True  # from here on, silence does not mean that nothing was written
-        statements = [*_statements(append), *self._projection.apply(append.changes)]
+        statements = [*_statements(append), *self._projection.apply(append.changes), *also]
         try:
             # Died before this line: the server rolls back, and no caller was answered.
             # Died after: the events are recorded, their callers got no answer, and an
             # event says more than was delivered, never less.
-            answer = await self._round_trips.send(*statements, *also, _COMMIT)
+            answer = await self._round_trips.send(*statements, _NOW, _counted(append), _COMMIT)
         except psycopg.Error as error:
             if self._connection.closed or error.diag.severity_nonlocalized != "ERROR":
                 raise OutcomeUnknownError("the connection was lost while committing") from None
+            if problem := _rows_problem(error):
+                raise RowsMissingError(problem) from None
             raise
         self._check_commit(answer.tag)
         self.committing = False
+        self.authenticator.learn(append, fold.at)
+
+    async def rehearse(self, fold: Fold) -> None:
+        """Write what the fold took as `append` does, and roll it back; raises the same."""
+        statements = [*_statements(fold.append), *self._projection.apply(fold.append.changes)]
+        try:
+            await self._round_trips.send(*statements, _NOW, _counted(fold.append))
+        except psycopg.Error as error:
+            if problem := _rows_problem(error):
+                raise RowsMissingError(problem) from None
+            raise
+        await self.give_up()
 
     def _check_commit(self, tag: str) -> None:
         if tag != "COMMIT" or self._warnings:
@@ -255,13 +317,57 @@ class Store:
             raise OutcomeUnknownError("the database did not confirm the commit as durable")
 
 
-def _leaves(hashes: bytes | None) -> list[bytes]:
-    joined = hashes or b""
-    return [joined[start : start + 32] for start in range(0, len(joined), 32)]
+_NO_MAC: Final = b"\\x" + NO_MAC.hex().encode()
+_PAIR: Final = 32 + MAC_BYTES
+
+
+def _leaves_and_macs(unseen: bytes | None) -> tuple[list[bytes], list[bytes]]:
+    joined = unseen or b""
+    starts = range(0, len(joined), _PAIR)
+    return [joined[at : at + 32] for at in starts], [joined[at + 32 : at + _PAIR] for at in starts]
+
+
+def _changes(records: Iterable[Sequence[Any]]) -> dict[Name, tuple[int, State]]:
+    """The last change of each name that has one, and what it leaves."""
+    return {
+        (host, purpose): (position, Live(credential_id, version, position, key) if key else None)
+        for host, purpose, credential_id, version, position, key, *_ in records
+        if position is not None
+    }
+
+
+def _rows_problem(error: psycopg.Error) -> str | None:
+    """What a failure says of rows that are not ours; None where it says something else."""
+    if isinstance(error, errors.DataCorrupted):
+        return f"the database did not store what it was given: {error.diag.message_primary}"
+    if isinstance(error, errors.UniqueViolation):
+        # Positions, keys and nodes are new by how they are made: somebody else put a row there.
+        where = f"{error.diag.schema_name}.{error.diag.table_name}"
+        return f"{where} holds a row that this ledger did not make; see docs/incidents.md"
+    return None
+
+
+def _counted(append: Append) -> Statement:
+    keys = ",".join(key.id for key in append.data_keys)
+    values = (
+        b"%d" % append.first_position,
+        b"%d" % len(append.entries),
+        append.macs[-1].hex().encode() if append.macs[-1] else None,
+        b"%d" % len(append.bodies),
+        b"{%s}" % keys.encode(),
+    )
+    return Statement(_REQUIRE_APPENDED, values)
 
 
 def _statements(append: Append) -> list[Statement]:
     statements = [Statement(_INSERT_EVENTS, (_event_rows(append),))]
+    statements += [
+        Statement(
+            _BEGIN_EVENT_KEY,
+            (k.id.encode(), k.kek.encode(), k.wrapped.hex().encode(), b"%d" % k.from_position),
+        )
+        for k in append.event_keys
+    ]
     if append.data_keys:
         statements.append(Statement(_INSERT_DATA_KEYS, (msgspec.json.encode(append.data_keys),)))
     if append.bodies:
@@ -270,6 +376,7 @@ def _statements(append: Append) -> list[Statement]:
         nodes = [{"level": n.level, "index": n.index, "hash": n.hash.hex()} for n in completed]
         statements.append(Statement(_INSERT_NODES, (msgspec.json.encode(nodes),)))
     # After the events: what they do not name cannot be destroyed.
+    statements += [Statement(_DISOWN, (b"%d" % position,)) for position in append.disownings]
     statements += [Statement(_DESTROY, (b"%d" % position,)) for position in append.erasures]
     return statements
 
@@ -277,9 +384,14 @@ def _statements(append: Append) -> list[Statement]:
 def _event_rows(append: Append) -> bytes:
     # A row's columns are the entry's own bytes: what is stored is what was hashed.
     rows = (
-        b'%s,"position":%d,"leaf_hash":"%s"}' % (entry[:-1], position, leaf.hex().encode())
-        for position, (entry, leaf) in enumerate(
-            zip(append.entries, append.leaves, strict=True), append.first_position
+        b'%s,"position":%d,"leaf_hash":"%s"%s}' % (entry[:-1], position, leaf.hex().encode(), mac)
+        for position, (entry, leaf, mac) in enumerate(
+            zip(append.entries, append.leaves, map(_mac_member, append.macs), strict=True),
+            append.first_position,
         )
     )
     return b"[" + b",".join(rows) + b"]"
+
+
+def _mac_member(mac: bytes | None) -> bytes:
+    return b',"mac":"%s"' % mac.hex().encode() if mac else b""

@@ -18,7 +18,7 @@ import psycopg
 import structlog
 
 from secrets_broker.ledger.access import Enter
-from secrets_broker.ledger.commands import Command, Name
+from secrets_broker.ledger.commands import Command, Name, Record
 from secrets_broker.ledger.continuity import PUBLISHED, Continuity
 from secrets_broker.ledger.errors import (
     FieldError,
@@ -28,6 +28,8 @@ from secrets_broker.ledger.errors import (
     LedgerUnavailableError,
     OutcomeUnknownError,
     QueueFullError,
+    RowsMissingError,
+    UnauthenticEventError,
     WrongKeyError,
 )
 from secrets_broker.ledger.events import Context
@@ -53,6 +55,10 @@ MAX_CLOCK_DIFFERENCE: Final = timedelta(minutes=5)
 # or a network that is gone.
 BATCH_SECONDS: Final = 10.0
 
+
+_OURSELVES: Final = Context(actor=None, authn="none")
+_REHEARSAL: Final = Record(type="ledger.rehearsed", details={})
+"""Of an event that is rolled back."""
 
 Request = tuple[Command | Enter, Context]
 Result = Outcome | InvalidCommandError | None
@@ -94,6 +100,9 @@ class Writer:
         self._store: Store | None = None
         self._seen = Seen()
         self._stopped: LedgerMismatchError | None = None
+        self._rows_missing = False  # the last append was not stored whole
+        self._alarm: str | None = None
+        self._told = False  # that the ledger is not authenticated
         self._closing = False
         self._task: asyncio.Task[None] | None = None
 
@@ -207,9 +216,13 @@ class Writer:
         try:
             async with asyncio.timeout(BATCH_SECONDS):
                 return await self._commit(batch)
+        except (UnauthenticEventError, RowsMissingError) as error:
+            # Both end when somebody has acted: the ledger says so itself, at the next batch.
+            self._raise_alarm(error)
+            failure: LedgerUnavailableError = error
         except LedgerMismatchError as error:
             self.stop(error)
-            failure: LedgerUnavailableError = error
+            failure = error
         except LedgerUnavailableError as error:
             failure = error
         except psycopg.Error as error:
@@ -229,6 +242,14 @@ class Writer:
         # One for each caller: an exception that is raised again and again grows its traceback.
         return [type(failure)(str(failure)) for _ in batch]
 
+    def _raise_alarm(self, error: LedgerUnavailableError) -> None:
+        """Say it once, and not at each batch that it fails."""
+        self._rows_missing = isinstance(error, RowsMissingError)
+        if self._alarm != str(error):
+            self._alarm = str(error)
+            event = "rows_not_stored" if self._rows_missing else "event_not_authentic"
+            _log.critical(event, why=str(error))
+
     def _silence(self) -> LedgerUnavailableError:
         return self._unknown_or_unavailable("the database did not answer in time")
 
@@ -245,22 +266,41 @@ class Writer:
         store = await self._connected()
         snapshot = await self._read(store, batch)
         _check_clock(snapshot.clock)
+        self._tell_authenticity(snapshot)
         if self._loader:
             self._loader.see(snapshot.keks)
         fold = Fold(snapshot, self._keyring)
         results = [[_take(fold, *each) for each in waiting.requests] for waiting in batch]
         if fold.append.entries:
             await self._append(store, fold)
+        elif self._rows_missing:
+            await self._rehearse(store, snapshot)
         else:
             await store.give_up()
+        self._rows_missing, self._alarm = False, None
         # Only here is it known that the events are on disk: now, not before, what follows
         # them may be seen by anybody.
         self._seen = fold.append.seen()
         return results
 
+    def _tell_authenticity(self, snapshot: Snapshot) -> None:
+        if snapshot.seen.size and snapshot.event_key is None and not self._told:
+            self._told = True
+            _log.warning(
+                "ledger_not_authenticated",
+                consequence="whoever has the database's login can append events",
+                run="secrets-broker authenticate",
+            )
+
+    async def _rehearse(self, store: Store, snapshot: Snapshot) -> None:
+        """See that rows are stored again, before anybody is told that the failure is over."""
+        fold = Fold(snapshot, self._keyring)
+        fold.take(_REHEARSAL, _OURSELVES)
+        await store.rehearse(fold)
+
     async def _append(self, store: Store, fold: Fold) -> None:
         began = time.perf_counter()
-        await store.append(fold.append)
+        await store.append(fold)
         self._observer(len(fold.append.entries), time.perf_counter() - began)
 
     async def _read(self, store: Store, batch: Sequence[_Waiting]) -> Snapshot:
@@ -319,7 +359,10 @@ class Writer:
     async def _connected(self) -> Store:
         if self._store is None:
             store = await Store.connect(
-                self._database_url, self._projection, continuity=self._continuity
+                self._database_url,
+                self._projection,
+                self._keyring,
+                continuity=self._continuity,
             )
             self._store = store  # from here on a failure closes it
             await self._check_keys(store)

@@ -64,7 +64,16 @@ _REPLACE: Final = """
         position = excluded.position, data_key = excluded.data_key,
         expires_at = excluded.expires_at, rotate_after = excluded.rotate_after
 """
-_PUT: Final = "INSERT INTO secrets.host_credentials" + _COLUMNS + _FROM_EVENTS + _REPLACE
+# Counted: a rule, a trigger or a row policy may take rows away, or refuse this form.
+_PUT: Final = (
+    "WITH made AS (INSERT INTO secrets.host_credentials"  # noqa: S608 - our own constants
+    + _COLUMNS
+    + _FROM_EVENTS
+    + _REPLACE
+    + """RETURNING 1)
+    SELECT ledger.require_rows('secrets.host_credentials', (SELECT count(*) FROM made), $2)
+"""
+)
 REBUILD: Final = "INSERT INTO pg_temp.rebuilt" + _COLUMNS + _FROM_EVENTS
 """Puts rows beside the live ones, made by the very same expressions."""
 REPLAY: Final = "SELECT made.* FROM (" + _FROM_EVENTS + ") AS made" + _COLUMNS  # noqa: S608
@@ -110,7 +119,7 @@ class HostCredentials:
         if gone:
             statements.append(Statement(_DELETE, (msgspec.json.encode(gone),)))
         if kept:
-            statements.append(Statement(_PUT, (msgspec.json.encode(kept),)))
+            statements.append(Statement(_PUT, (msgspec.json.encode(kept), b"%d" % len(kept))))
         return statements
 
 

@@ -194,7 +194,7 @@ class Rebuild:
         outcome = fold.take(Record(type=PROJECTION_REBUILT, details=details), context)
         # Died before this commits: the live table is as it was, and the table beside it is gone
         # with the session. Died after: the rows are right and the event says so.
-        await self._store.append(fold.append)
+        await self._store.append(fold)
         return outcome
 
     async def _next(self, reader: AsyncConnection[Any], after: Name) -> list[Any]:
@@ -251,7 +251,7 @@ async def rebuild(
     progress: Progress = lambda _: None,
 ) -> Comparison:
     """Rebuild the projection, or only compare; raises LedgerUnavailableError."""
-    async with _sessions(owner_url) as (store, reader):
+    async with _sessions(owner_url, keyring) as (store, reader):
         await check_keys(store.connection, keyring)
         work = Rebuild(store, keyring, progress)
         await work.build(reader)
@@ -263,10 +263,12 @@ async def rebuild(
 
 
 @asynccontextmanager
-async def _sessions(owner_url: str) -> AsyncIterator[tuple[Store, AsyncConnection[Any]]]:
+async def _sessions(
+    owner_url: str, keyring: Keyring
+) -> AsyncIterator[tuple[Store, AsyncConnection[Any]]]:
     """One to write and one to read; what the database refuses there comes as our own error."""
     async with AsyncExitStack() as undo:
-        store = await Store.connect(owner_url, HostCredentials(), TOOL_SESSION)
+        store = await Store.connect(owner_url, HostCredentials(), keyring, TOOL_SESSION)
         undo.push_async_callback(store.close)
         reader = await connect(owner_url, TOOL_SESSION)
         undo.push_async_callback(reader.close)

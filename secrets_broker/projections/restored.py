@@ -78,7 +78,9 @@ async def go_on(
 
     Raises NothingLostError, SameOriginError, or LedgerUnavailableError.
     """
-    store = await Store.connect(owner_url, HostCredentials(), TOOL_SESSION, continuity=None)
+    store = await Store.connect(
+        owner_url, HostCredentials(), keyring, TOOL_SESSION, continuity=None
+    )
     try:
         loss = await find_loss(store.connection, file.read() if file else None)
         if loss.left_behind.origin == key.name:
@@ -107,12 +109,13 @@ async def _record(
         "size": loss.left_behind.size,
         "root": b64encode(loss.left_behind.root).decode(),
         "new_origin": key.name,
+        **fold.begin_event_key(),  # a copy of the lost timeline may hold what the old one made
     }
     fold.take(Record(type=LEDGER_RESTORED, details=details), context)
     # Died before this commits: the ledger is refused as before, and this is run again. Died
     # after: the event excuses the lost checkpoints, and any service with the new key makes the
     # first checkpoint of the new origin.
-    await store.append(fold.append)
+    await store.append(fold)
 
 
 async def _extends(

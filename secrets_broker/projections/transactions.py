@@ -51,7 +51,7 @@ class Transactions:
 
     async def commit(self, fold: Fold) -> None:
         """Write and commit what the fold took."""
-        await self._store.append(fold.append)
+        await self._store.append(fold)
         self._seen = fold.append.seen()
 
     async def give_up(self) -> None:
@@ -76,7 +76,7 @@ async def transactions(owner_url: str, keyring: Keyring) -> AsyncIterator[Transa
 
     An error ends the connection, and with it what is not committed.
     """
-    store = await Store.connect(owner_url, HostCredentials(), _SESSION)
+    store = await Store.connect(owner_url, HostCredentials(), keyring, _SESSION)
     try:
         await check_keys(store.connection, keyring)
         work = Transactions(store, keyring)

@@ -180,7 +180,7 @@ def _rotate(settings: Settings, choice: Choice, settle: float) -> Report:
 
 async def _run(settings: Settings, choice: Choice, settle: float, progress: Progress) -> Report:
     url, known = settings.migration_database_url, keys.continuity(settings)
-    store = await Store.connect(url, HostCredentials(), TOOL_SESSION, continuity=known)
+    store = await Store.connect(url, HostCredentials(), choice.held, TOOL_SESSION, continuity=known)
     try:
         stored = await keks.stored_keks(store.connection)
         _refuse(choice, await keks.uses(store.connection))
@@ -203,7 +203,7 @@ def _refuse(choice: Choice, known: tuple[KekUse, ...]) -> None:
             f"the old key is not this ledger's: it would be KEK {old.id}, and the ledger has "
             + ", ".join(f"{use.id} ({use.state})" for use in known)
         )
-    busy = [use for use in known if use.data_keys or use.state == ACTIVE]
+    busy = [use for use in known if use.is_needed or use.state == ACTIVE]
     only = busy[0].id if len(busy) == 1 else None
     alone = len(list(choice.held)) == 1 and not choice.asked
     if isinstance(new, NewKek) and new.kek.id == only and alone:
@@ -214,7 +214,7 @@ def _refuse(choice: Choice, known: tuple[KekUse, ...]) -> None:
 
 
 async def _uses(url: str) -> tuple[KekUse, ...]:
-    store = await Store.connect(url, HostCredentials(), TOOL_SESSION)
+    store = await Store.connect(url, HostCredentials(), Keyring(()), TOOL_SESSION)
     try:
         return await keks.uses(store.connection)
     finally:

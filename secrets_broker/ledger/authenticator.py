@@ -1,0 +1,261 @@
+"""Holds events to their MACs as they are read under the lock.
+
+What a batch believes is checked here: the event that it follows, the events that other processes
+appended meanwhile, everything that says who may do what or which events are believed, and the last
+change of each credential that it names. A leaf is recomputed from the columns of the row that is
+read; a leaf hash that is stored beside other columns proves nothing about them.
+
+An event that this process appended, or has checked before, is known by its MAC and is not looked
+at again. So most batches cost no round trip more.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+import msgspec
+
+from secrets_broker.ledger import authenticity, grants as granting
+from secrets_broker.ledger.append import Append
+from secrets_broker.ledger.authenticity import NEVER, Authenticity, Span
+from secrets_broker.ledger.commands import Name
+from secrets_broker.ledger.credential import State
+from secrets_broker.ledger.encoding import canonical_json
+from secrets_broker.ledger.entries import ENTRY_COLUMNS
+from secrets_broker.ledger.errors import DecryptionError, UnauthenticEventError
+from secrets_broker.ledger.event_key import NO_MAC, EventKey, WrappedEventKey, unwrap
+from secrets_broker.ledger.events import ACCESS_KEY_EVENTS, IS_CONTROL, Event
+from secrets_broker.ledger.grants import Grants
+from secrets_broker.ledger.keyring import Keyring
+from secrets_broker.ledger.merkle import leaf_hash
+from secrets_broker.ledger.round_trip import RoundTrips, Statement
+
+MAX_KNOWN: Final = 16_384  # names whose last change is known; some 5 MB
+_LOOK_BACK: Final = 1_000  # events, to say where a run of forged ones began
+
+_STORED: Final = f"""
+    SELECT event.position, row_to_json(entry)::text, event.mac, before.mac
+    FROM ledger.events AS event
+    LEFT JOIN ledger.events AS before ON before.position = event.position - 1
+    CROSS JOIN LATERAL (
+        SELECT {ENTRY_COLUMNS} FROM ledger.events AS own WHERE own.position = event.position
+    ) AS entry
+"""  # noqa: S608 - our own constants
+_CONTROL: Final = (
+    _STORED
+    + f"""
+    WHERE event.position IN (
+        SELECT position FROM ledger.events WHERE ok AND {IS_CONTROL} AND position > $1)
+    ORDER BY event.position
+"""
+)
+_AT: Final = (
+    _STORED
+    + """
+    WHERE event.position IN (SELECT jsonb_array_elements_text($1::jsonb)::bigint)
+    ORDER BY event.position
+"""
+)
+_SPAN: Final = (
+    _STORED + " WHERE event.position >= $1 AND event.position <= $2 ORDER BY event.position"
+)
+_EVENT_KEYS: Final = "SELECT id, kek, wrapped, from_position FROM ledger.event_keys"
+_DISOWNED: Final = """
+    SELECT first_position, last_position FROM ledger.disowned ORDER BY by_position, first_position
+"""
+
+_decoder = msgspec.json.Decoder(Event)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredEvent:
+    """An event as its row says it, its MAC, and the MAC of the event before."""
+
+    position: int
+    event: Event
+    mac: bytes | None
+    before: bytes
+
+    @property
+    def leaf(self) -> bytes:
+        """The leaf hash, from the row's columns."""
+        return leaf_hash(canonical_json(self.event))
+
+
+class Authenticator:
+    """What one connection knows to be authentic, and how it checks what it does not."""
+
+    def __init__(self, round_trips: RoundTrips, keyring: Keyring) -> None:
+        self._round_trips = round_trips
+        self._keyring = keyring
+        self._event_keys: dict[str, EventKey] = {}
+        self._head: tuple[int, bytes | None, datetime] | None = None
+        self._known: dict[Name, tuple[int, State]] = {}
+        self._generation = -1
+        self.authenticity = NEVER
+        self.grants = Grants()
+        self.set_aside: tuple[Span, ...] = ()
+        """What a command is about to disown: not checked, and not believed."""
+
+    def key_at(self, position: int) -> EventKey | None:
+        """The event key in force there; None where no MAC is demanded."""
+        return self._event_keys.get(self.authenticity.key_id(position) or "")
+
+    def is_left_out(self, position: int) -> bool:
+        """Whether the event there is disowned, or about to be."""
+        about_to_be = any(first <= position <= last for first, last in self.set_aside)
+        return about_to_be or self.authenticity.is_disowned(position)
+
+    async def follow(self, generation: int) -> None:
+        """Take in the grants, event keys and disowned ranges up to their last event.
+
+        Raises UnauthenticEventError, and WrongKeyError where a KEK is not at hand.
+        """
+        if generation == self._generation:
+            return
+        if generation < self._generation:
+            self.authenticity, self.grants, self._generation = NEVER, Grants(), -1
+        answer = await self._round_trips.send(
+            Statement(_CONTROL, (b"%d" % self._generation,)),
+            Statement(_EVENT_KEYS),
+            Statement(_DISOWNED),
+        )
+        control = [_stored(row) for row in answer.rows[0]]
+        wrapped = {row[0]: WrappedEventKey(*row) for row in answer.rows[1]}
+        believed, doubtful = self._judge(control, wrapped)
+        self._refuse(doubtful)
+        if tuple(answer.rows[2]) != self.authenticity.disowned:
+            raise UnauthenticEventError(
+                generation, generation, "ledger.disowned is not what the events say"
+            )
+        for stored in believed:
+            self._take_grant(stored)
+        self._generation = generation
+
+    def check_chain(self, first: int, leaves: Sequence[bytes], macs: Sequence[bytes]) -> None:
+        """Check events that others appended; the first one given is known, unless it is event 0.
+
+        Raises UnauthenticEventError.
+        """
+        given = list(zip(leaves, macs, strict=True))
+        wrong = [
+            position
+            for position, (leaf, mac) in enumerate(given, first)
+            if (position > first or position == 0)
+            and not self._fits(mac, position, leaf, given[position - first - 1][1]
+                               if position > first else NO_MAC)
+        ]  # fmt: skip
+        self._refuse(wrong)
+
+    async def check_head(self, position: int, mac: bytes | None, at: datetime) -> None:
+        """Check the event that the batch will follow; raises UnauthenticEventError."""
+        head = (position, mac, at)
+        if head == self._head or not self._is_checked(position):
+            return
+        if await self._wrong([position]):
+            window = await self._read_span(max(0, position - _LOOK_BACK), position)
+            self._refuse([s.position for s in window if not self._is_right(s)])
+        self._head = head
+
+    async def check_changes(self, changes: Mapping[Name, tuple[int, State]]) -> None:
+        """Check each credential's last change; raises UnauthenticEventError."""
+        unknown = {name: last for name, last in changes.items() if self._known.get(name) != last}
+        if unknown:
+            positions = sorted({position for position, _ in unknown.values()})
+            self._refuse(await self._wrong([p for p in positions if self._is_checked(p)]))
+            self._know(unknown.items())
+
+    def learn(self, append: Append, at: datetime) -> None:
+        """What this process has just committed is known."""
+        self._head = (append.position - 1, append.macs[-1], at)
+        self._know(append.states.items())
+
+    async def rightly_made(self, spans: Iterable[Span]) -> list[int]:
+        """The positions in these ranges whose MAC is right."""
+        right = []
+        for first, last in spans:
+            right += [s.position for s in await self._read_span(first, last) if self._is_right(s)]
+        return right
+
+    def _judge(
+        self, control: Sequence[StoredEvent], wrapped: Mapping[str, WrappedEventKey]
+    ) -> tuple[list[StoredEvent], list[int]]:
+        """Fold what is right; give that, and the positions of what is not."""
+        believed, doubtful = [], []
+        for stored in control:
+            event, position = stored.event, stored.position
+            after = authenticity.evolve(self.authenticity, event.type, event.details, position)
+            self._open_key(after, position, wrapped)
+            before, self.authenticity = self.authenticity, after
+            if self._is_right(stored):
+                believed.append(stored)
+            else:
+                self.authenticity = before
+                doubtful.append(position)
+        return believed, doubtful
+
+    def _open_key(
+        self, after: Authenticity, position: int, wrapped: Mapping[str, WrappedEventKey]
+    ) -> None:
+        key_id = after.key_id(position)
+        stored = wrapped.get(key_id or "")
+        if key_id in self._event_keys or stored is None or after.ledger is None:
+            return
+        if stored.from_position != after.keys[-1][0]:
+            return  # another event's key
+        try:
+            kek = self._keyring.require(stored.kek)
+            self._event_keys[stored.id] = unwrap(kek, after.ledger, stored)
+        except DecryptionError:
+            return  # nobody with the KEK has wrapped it: what needs it is not believed
+
+    def _take_grant(self, stored: StoredEvent) -> None:
+        event = stored.event
+        if event.type in ACCESS_KEY_EVENTS:
+            details = event.details or {}
+            self.grants = granting.evolve(
+                self.grants, event.type, details, stored.position, event.at
+            )
+
+    def _refuse(self, positions: Sequence[int]) -> None:
+        """Raise UnauthenticEventError where any of these has to be believed."""
+        begun = self.authenticity.begun
+        wrong = [p for p in positions if (begun is None or p >= begun) and not self.is_left_out(p)]
+        if wrong:
+            first, last = authenticity.spans(wrong)[0]
+            raise UnauthenticEventError(first, last)
+
+    def _is_checked(self, position: int) -> bool:
+        return self.authenticity.demands(position) and not self.is_left_out(position)
+
+    def _is_right(self, stored: StoredEvent) -> bool:
+        return self._fits(stored.mac, stored.position, stored.leaf, stored.before)
+
+    def _fits(self, mac: bytes | None, position: int, leaf: bytes, before: bytes) -> bool:
+        if not self.authenticity.demands(position):
+            return True
+        return authenticity.fits(self.key_at(position), mac, position, leaf, before)
+
+    async def _wrong(self, positions: Sequence[int]) -> list[int]:
+        if not positions:
+            return []
+        answer = await self._round_trips.send(Statement(_AT, (msgspec.json.encode(positions),)))
+        found = {stored.position: stored for stored in map(_stored, answer.rows[0])}
+        return [p for p in positions if p not in found or not self._is_right(found[p])]
+
+    async def _read_span(self, first: int, last: int) -> list[StoredEvent]:
+        answer = await self._round_trips.send(Statement(_SPAN, (b"%d" % first, b"%d" % last)))
+        return [_stored(row) for row in answer.rows[0]]
+
+    def _know(self, items: Iterable[tuple[Name, tuple[int, State]]]) -> None:
+        for name, last in items:
+            self._known.pop(name, None)
+            self._known[name] = last
+        while len(self._known) > MAX_KNOWN:
+            del self._known[next(iter(self._known))]
+
+
+def _stored(row: Sequence[Any]) -> StoredEvent:
+    position, entry, mac, before = row
+    return StoredEvent(position, _decoder.decode(entry), mac, before or NO_MAC)
