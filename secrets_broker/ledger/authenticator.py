@@ -16,7 +16,8 @@ from typing import Any, Final
 
 import msgspec
 
-from secrets_broker.ledger import authenticity, grants as granting
+from secrets_broker.ledger import authenticity
+from secrets_broker.ledger import grants as granting
 from secrets_broker.ledger.append import Append
 from secrets_broker.ledger.authenticity import NEVER, Authenticity, Span
 from secrets_broker.ledger.commands import Name
@@ -44,11 +45,11 @@ _STORED: Final = f"""
 """  # noqa: S608 - our own constants
 _CONTROL: Final = (
     _STORED
-    + f"""
+    + """
     WHERE event.position IN (
-        SELECT position FROM ledger.events WHERE ok AND {IS_CONTROL} AND position > $1)
+        SELECT position FROM ledger.events WHERE ok AND __is_control__ AND position > $1)
     ORDER BY event.position
-"""
+""".replace("__is_control__", IS_CONTROL)
 )
 _AT: Final = (
     _STORED

@@ -13,7 +13,8 @@ from typing import Any, Final
 import structlog
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from secrets_broker.ledger import authenticity, grants as granting
+from secrets_broker.ledger import authenticity
+from secrets_broker.ledger import grants as granting
 from secrets_broker.ledger.access import Enter, GrantCommand
 from secrets_broker.ledger.append import Append, StoredBody
 from secrets_broker.ledger.authenticity import NEVER, Authenticity

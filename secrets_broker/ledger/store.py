@@ -84,8 +84,9 @@ _INSERT_EVENTS: Final = """
     INSERT INTO ledger.events (
         position, leaf_hash, mac, v, type, at, occurred_at, actor, authn, ip, request_id, reason,
         host, purpose, credential_id, version, ok, error, details, body)
-    SELECT position, decode(leaf_hash, 'hex'), decode(mac, 'hex'), v, type, at, occurred_at, actor, authn, ip,
-           request_id, reason, host, purpose, credential_id, version, ok, error, details, body
+    SELECT position, decode(leaf_hash, 'hex'), decode(mac, 'hex'), v, type, at, occurred_at,
+           actor, authn, ip, request_id, reason, host, purpose, credential_id, version, ok, error,
+           details, body
     FROM jsonb_to_recordset($1::jsonb) AS entry (
         position bigint, leaf_hash text, mac text, v smallint, type text, at timestamptz,
         occurred_at timestamptz, actor text, authn text, ip text, request_id text, reason text,

@@ -80,6 +80,7 @@ async def rekey(
     async with transactions(owner_url, keyring) as work:
         if since is None:
             ((since,),) = await work.fetch(_SIZE, {})
+            await _begin_event_key(work, context)
         begun(since)
         run = _Run(work, context, since)
         after: Name = ("", "")
@@ -88,6 +89,18 @@ async def rekey(
             after = names[-1]
             progress(run.result.rekeyed)
         return run.result
+
+
+async def _begin_event_key(work: Transactions, context: Context) -> None:
+    """What authenticates events is a data key too: who may know the others may know it."""
+    fold = await work.begin([])
+    if fold.authenticity.begun is None:
+        await work.give_up()
+        return
+    fold.authenticate(context)
+    # Died before this commits: the old event key is in force. Died after: the new one is, and
+    # another run of the whole begins one more.
+    await work.commit(fold)
 
 
 class _Run:

@@ -9,7 +9,9 @@ from contextlib import asynccontextmanager
 from typing import Any, Final, LiteralString
 
 import psycopg
+from psycopg import AsyncConnection
 
+from secrets_broker.ledger.authenticity import Span
 from secrets_broker.ledger.commands import Name
 from secrets_broker.ledger.connection import SESSION
 from secrets_broker.ledger.errors import LedgerUnavailableError
@@ -36,8 +38,12 @@ class Transactions:
         self._seen = Seen()
         self.rows: Mapping[Name, Row] = {}
 
-    async def begin(self, names: Iterable[Name]) -> Fold:
-        """Take the lock and read these names; what is asked now stays so until the end."""
+    async def begin(self, names: Iterable[Name], set_aside: tuple[Span, ...] = ()) -> Fold:
+        """Take the lock and read these names; what is asked now stays so until the end.
+
+        `set_aside` is what is about to be disowned. Raises LedgerUnavailableError.
+        """
+        self._store.authenticator.set_aside = set_aside
         wanted = list(names)
         try:
             snapshot = await self._store.read(wanted, self._seen)
@@ -58,11 +64,20 @@ class Transactions:
         """End without writing anything."""
         await self._store.give_up()
 
+    async def rightly_made(self, ranges: Iterable[Span]) -> list[int]:
+        """The positions in these ranges whose events were made with the ledger's keys."""
+        return await self._store.authenticator.rightly_made(ranges)
+
     async def catch_up(self) -> None:
         """Read the tree's edge, outside the lock."""
         known = self._seen
         self._seen = await load_seen(self._store.connection)
         await check_contains(self._store.connection, known)
+
+    @property
+    def connection(self) -> AsyncConnection[Any]:
+        """For readers that are given one."""
+        return self._store.connection
 
     async def fetch(self, query: LiteralString, values: Mapping[str, Any]) -> list[Any]:
         """Ask something, in the transaction where one is open."""

@@ -3,7 +3,9 @@
 import click
 
 from secrets_broker.tools.access import access
+from secrets_broker.tools.authenticate import authenticate_command
 from secrets_broker.tools.dev import dev
+from secrets_broker.tools.disown import disown_command
 from secrets_broker.tools.due import due
 from secrets_broker.tools.erase import erase
 from secrets_broker.tools.export.command import export
@@ -35,6 +37,7 @@ def main() -> None:
 
 COMMANDS = (
     *(dev, serve, keygen, migrate, rebuild, rotate_key, erase, due, import_legacy_command),
+    *(authenticate_command, disown_command),
     *(*QUESTIONS, access, export, health, proof, replay, restored, verify, watch, witness),
 )
 for command in COMMANDS:
