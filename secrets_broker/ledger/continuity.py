@@ -28,7 +28,7 @@ _RESTORED: Final = """
            coalesce(bool_or(%(size)s > position AND %(size)s <= (details ->> 'size')::bigint),
                     false),
            coalesce(bool_or(details ->> 'new_origin' = %(new_origin)s), false)
-    FROM ledger.events
+    FROM ledger.effective_events
     WHERE ok AND type = 'ledger.restored' AND details ->> 'origin' = %(origin)s
 """
 _ADVICE: Final = (

@@ -62,6 +62,10 @@ ACCESS_KEY_EVENTS = frozenset(
     {ACCESS_KEY_GRANTED, ACCESS_KEY_CHANGED, ACCESS_KEY_ROTATED, ACCESS_KEY_REVOKED}
 )
 
+IS_DISOWNED: Final = """EXISTS (
+    SELECT FROM ledger.disowned AS d WHERE position BETWEEN d.first_position AND d.last_position)"""
+"""Whether an event is left out: it was not made with the ledger's keys, and a person said so."""
+
 NO_KEY: Final = "no_key"
 TWO_KEYS: Final = "two_keys"
 CERTIFICATE: Final = "certificate"

@@ -13,7 +13,7 @@ from secrets_broker.ledger.round_trip import Statement
 
 # One entry of an index a row: what one grant did, newest first.
 _OF_GRANT: Final = """
-    SELECT position, at, host, type FROM ledger.events
+    SELECT position, at, host, type FROM ledger.effective_events
     WHERE __who__ AND type LIKE 'credential.%%' AND position >= %(since)s AND position < %(size)s
 """
 _BY_KEY: Final = "authn = %(authn)s AND (authn LIKE 'access_key:%%' OR authn LIKE 'mtls:%%')"

@@ -62,7 +62,7 @@ _KEYS: Final = """
     ORDER BY min(credential_id), key
 """.replace("__is_change__", IS_CHANGE)
 _LAST: Final = """
-    SELECT credential_id, version FROM ledger.events
+    SELECT credential_id, version FROM ledger.effective_events
     WHERE __is_change__ AND host = %(host)s AND purpose = %(purpose)s
     ORDER BY position DESC LIMIT 1
 """.replace("__is_change__", IS_CHANGE)
@@ -75,7 +75,7 @@ _NAMES_OF_KEYS: Final = """
 _RECORDED: Final = """
     SELECT key, position, at, coalesce(host, details ->> 'host'),
            coalesce(purpose, details ->> 'purpose')
-    FROM ledger.events, jsonb_array_elements_text(details -> 'data_keys') AS key
+    FROM ledger.effective_events, jsonb_array_elements_text(details -> 'data_keys') AS key
     WHERE ok AND type = 'credential.erased' ORDER BY position, key
 """
 

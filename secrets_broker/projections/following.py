@@ -13,14 +13,17 @@ from psycopg import AsyncConnection
 
 from secrets_broker.ledger.conditions import COLUMNS, Conditions, Happened
 from secrets_broker.ledger.errors import LedgerMismatchError
+from secrets_broker.ledger.events import IS_DISOWNED
 from secrets_broker.projections.questions.walk import first_at
 
 AT_ONCE: Final = 2_000  # events a statement: a few milliseconds
 MAX_LEARNED: Final = 250_000
 """Events that are read to learn from: some ten seconds."""
 
+# Of no type that means anything: what somebody disowned tells nothing, and is passed over.
+_TYPE: Final = f"CASE WHEN {IS_DISOWNED} THEN 'disowned' ELSE type END"
 _EVENTS: Final = f"""
-    SELECT {", ".join(COLUMNS)}, encode(leaf_hash, 'hex') FROM ledger.events
+    SELECT {", ".join(COLUMNS).replace("type", _TYPE)}, encode(leaf_hash, 'hex') FROM ledger.events
     WHERE position >= %s AND position < %s ORDER BY position
 """  # noqa: S608 - our own words
 _LEAF: Final = "SELECT at, encode(leaf_hash, 'hex') FROM ledger.events WHERE position = %s"

@@ -21,13 +21,13 @@ _LAST: Final = 2**63 - 1
 VALID, EXPIRED, REVOKED = "valid", "expired", "revoked"
 
 _GRANTS: Final = f"""
-    SELECT position, type, details, at FROM ledger.events
+    SELECT position, type, details, at FROM ledger.effective_events
     WHERE ok AND {IS_ACCESS_KEY} ORDER BY position
 """  # noqa: S608 - a constant of ours
 _LAST_USED: Final = """
     SELECT wanted.id, used.at, used.ip FROM unnest(%(ids)s::text[]) AS wanted (id)
     CROSS JOIN LATERAL (
-        SELECT at, ip FROM ledger.events
+        SELECT at, ip FROM ledger.effective_events
         WHERE authn = 'access_key:' || wanted.id
           AND (authn LIKE 'access_key:%%' OR authn LIKE 'mtls:%%')
         ORDER BY position DESC LIMIT 1
@@ -39,7 +39,7 @@ _LAST_SHOWN: Final = """
     FROM unnest(%(ids)s::text[], %(names)s::text[], %(since)s::bigint[], %(until)s::bigint[])
          AS wanted (id, name, since, until)
     CROSS JOIN LATERAL (
-        SELECT at, ip FROM ledger.events
+        SELECT at, ip FROM ledger.effective_events
         WHERE authn LIKE 'mtls:%%' AND actor = wanted.name
           AND position > wanted.since AND position < wanted.until
         ORDER BY position DESC LIMIT 1

@@ -20,7 +20,7 @@ ENTRIES: Final = 10_000
 _DIFFERING: Final = """
     WITH changes AS (
         SELECT host, purpose, position, credential_id, version, body ->> 'key' AS key
-        FROM ledger.events
+        FROM ledger.effective_events
         WHERE __is_change__ AND host IS NOT NULL AND purpose IS NOT NULL AND {behind}
         ORDER BY host, purpose, position DESC LIMIT %(entries)s),
     final AS (

@@ -44,7 +44,7 @@ _LAST_CHANGES: Final = """
     SELECT last.host, last.purpose, last.position, last.type, last.credential_id, last.version,
            body.ciphertext, data_key.id, data_key.credential_id, data_key.kek, data_key.wrapped
     FROM (
-        SELECT DISTINCT ON (host, purpose) * FROM ledger.events
+        SELECT DISTINCT ON (host, purpose) * FROM ledger.effective_events
         WHERE __is_change__
           AND {which}
         ORDER BY host, purpose, position DESC {limit}

@@ -23,10 +23,10 @@ from secrets_broker.projections.transactions import Transactions, transactions
 
 BATCH: Final = 100  # some ten milliseconds of the ledger's lock
 
-_SIZE: Final = "SELECT coalesce(max(position) + 1, 0) FROM ledger.events"
+_SIZE: Final = "SELECT coalesce(max(position) + 1, 0) FROM ledger.effective_events"
 _NEXT_NAMES: Final = """
     SELECT last.host, last.purpose FROM (
-        SELECT DISTINCT ON (host, purpose) host, purpose, type FROM ledger.events
+        SELECT DISTINCT ON (host, purpose) host, purpose, type FROM ledger.effective_events
         WHERE __is_change__
           AND (host, purpose) > (%(after_host)s, %(after_purpose)s)
           AND host LIKE %(host)s AND purpose LIKE %(purpose)s
@@ -41,7 +41,7 @@ _ORIGINS: Final = """
            max(position) FILTER (WHERE type <> 'credential.updated')
     FROM unnest(%(hosts)s::text[], %(purposes)s::text[], %(ids)s::bigint[])
         AS live (host, purpose, credential_id)
-    JOIN ledger.events AS event USING (host, purpose, credential_id)
+    JOIN ledger.effective_events AS event USING (host, purpose, credential_id)
     WHERE ok AND type IN ('credential.created', 'credential.updated', 'credential.rekeyed',
                           'credential.imported')
     GROUP BY host, purpose

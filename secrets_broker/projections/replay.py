@@ -39,7 +39,7 @@ FIRST: Final[Name] = ("", "")
 # With the limit in the same SELECT as DISTINCT ON: else all is sorted before the first row comes.
 _CHANGES: Final = """
     SELECT DISTINCT ON (host, purpose) host, purpose, position, type, credential_id, version
-    FROM ledger.events
+    FROM ledger.effective_events
     WHERE __is_change__
       AND (host, purpose) > (%(after_host)s, %(after_purpose)s) AND position <= %(position)s
       AND host LIKE %(host)s ESCAPE '\\' AND purpose LIKE %(purpose)s ESCAPE '\\'
@@ -49,10 +49,10 @@ _CHANGES: Final = """
 # live credential belongs to no name; there are few events without a host, and an index on it.
 _ERASED: Final = """
     (last.body ->> 'key' IN (
-        SELECT jsonb_array_elements_text(details -> 'data_keys') FROM ledger.events
+        SELECT jsonb_array_elements_text(details -> 'data_keys') FROM ledger.effective_events
         WHERE host IS NULL AND ok AND type = 'credential.erased')
      OR EXISTS (
-        SELECT FROM ledger.events AS erasure
+        SELECT FROM ledger.effective_events AS erasure
         WHERE erasure.host = last.host AND erasure.purpose = last.purpose
           AND erasure.position > last.position
           AND __is_change__ AND erasure.type = 'credential.erased'

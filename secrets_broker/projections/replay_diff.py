@@ -36,7 +36,7 @@ _DIFFERENCES: Final = """
     FROM (
         SELECT DISTINCT ON (host, purpose)
                host, purpose, position, type, credential_id, version, at, actor, reason
-        FROM ledger.events
+        FROM ledger.effective_events
         WHERE __is_change__
           AND (host, purpose) > (%(after_host)s, %(after_purpose)s)
           AND position > %(since)s AND position <= %(position)s
@@ -44,7 +44,7 @@ _DIFFERENCES: Final = """
         ORDER BY host, purpose, position DESC LIMIT %(limit)s
     ) AS after
     LEFT JOIN LATERAL (
-        SELECT position, type, credential_id, version FROM ledger.events AS event
+        SELECT position, type, credential_id, version FROM ledger.effective_events AS event
         WHERE event.host = after.host AND event.purpose = after.purpose
           AND __is_change__ AND event.position <= %(since)s
         ORDER BY position DESC LIMIT 1

@@ -29,7 +29,7 @@ _OPERATIONS: Final = {READ: MAY_READ, CREATED: WRITE, UPDATED: WRITE, DELETED: D
 _ASKED: Final = """
     SELECT actor, type, host, purpose, ip, reason IS NOT NULL,
            count(*), min(at), max(at), max(position)
-    FROM ledger.events
+    FROM ledger.effective_events
     WHERE position BETWEEN %(low)s AND %(high)s AND at >= %(since)s
       AND type = ANY (%(types)s) AND authn NOT IN ('cli', 'library', 'none')
       AND (%(name)s::text IS NULL OR actor = %(name)s)

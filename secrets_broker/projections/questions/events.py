@@ -10,6 +10,7 @@ from psycopg import AsyncConnection
 
 from secrets_broker.ledger.encoding import rfc3339_or_none
 from secrets_broker.ledger.errors import FieldError, InvalidCommandError
+from secrets_broker.ledger.events import IS_DISOWNED
 from secrets_broker.projections import cursor as cursors
 from secrets_broker.projections.moment import parse_moment
 from secrets_broker.projections.pattern import ANY, like
@@ -33,11 +34,11 @@ _FIELDS: Final = (
     *("position", "v", "type", "at", "occurred_at", "actor", "authn", "ip", "request_id"),
     *("reason", "host", "purpose", "credential_id", "version", "ok", "error", "details", "body"),
 )
-_COLUMNS: Final = f"{', '.join(_FIELDS)}, encode(leaf_hash, 'hex')"
+_COLUMNS: Final = f"{', '.join(_FIELDS)}, encode(leaf_hash, 'hex'), {IS_DISOWNED}"
 
 
 class Line(msgspec.Struct, frozen=True, kw_only=True):
-    """One event: its position, the keys of its entry, and its leaf hash in hex."""
+    """One event: its position, the keys of its entry, its leaf hash in hex, and if it counts."""
 
     position: int
     v: int
@@ -58,6 +59,8 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
     details: dict[str, Any] | None
     body: dict[str, str] | None
     leaf_hash: str
+    disowned: bool
+    """It was not made with the ledger's keys: nothing follows from it."""
 
 
 class Cursor(cursors.Cursor, frozen=True):
@@ -160,7 +163,7 @@ def _choice(name: str, texts: dict[str, str], choices: dict[str, bool]) -> bool:
 
 
 def _line(record: tuple[Any, ...]) -> Line:
-    fields = dict(zip((*_FIELDS, "leaf_hash"), record, strict=True))
+    fields = dict(zip((*_FIELDS, "leaf_hash", "disowned"), record, strict=True))
     for name in ("at", "occurred_at"):
         fields[name] = rfc3339_or_none(fields[name])
     return Line(**fields)

@@ -13,7 +13,7 @@ import msgspec
 from psycopg import AsyncConnection
 
 from secrets_broker.ledger.encoding import rfc3339, rfc3339_or_none
-from secrets_broker.ledger.events import IMPORTED
+from secrets_broker.ledger.events import IMPORTED, IS_DISOWNED
 from secrets_broker.projections import cursor as cursors
 from secrets_broker.projections.questions.happening import COLUMNS, happening
 from secrets_broker.projections.questions.named import Named, number
@@ -22,10 +22,10 @@ from secrets_broker.projections.questions.walk import PACE, Filter, Pace, Stretc
 
 _VERSION: Final = f"""
     WITH newest AS (
-        SELECT credential_id FROM ledger.events WHERE {OF_NAME} AND {MAKES}
+        SELECT credential_id FROM ledger.effective_events WHERE {OF_NAME} AND {MAKES}
         ORDER BY position DESC LIMIT 1
     ), made AS (
-        SELECT * FROM ledger.events WHERE {OF_NAME} AND {MAKES}
+        SELECT * FROM ledger.effective_events WHERE {OF_NAME} AND {MAKES}
           -- "+ 0": the name's changes are few, the credential's events may be millions.
           AND credential_id + 0 = coalesce(%(credential_id)s, (SELECT credential_id FROM newest))
           AND version = coalesce(%(version)s, version)
@@ -37,7 +37,7 @@ _VERSION: Final = f"""
 """  # noqa: S608 - our own words
 
 _COLUMNS: Final = ", ".join((*COLUMNS, "version"))
-_OF_CREDENTIAL: Final = "credential_id = %(credential_id)s"
+_OF_CREDENTIAL: Final = f"credential_id = %(credential_id)s AND NOT {IS_DISOWNED}"
 _DISCLOSES: Final = (
     f"{_OF_CREDENTIAL} AND ok AND type = 'credential.read' AND version = %(version)s"
 )

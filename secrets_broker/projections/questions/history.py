@@ -21,16 +21,16 @@ _HISTORY: Final = f"""
     WITH destroyed AS MATERIALIZED (
         SELECT key, min(position) AS position
         FROM (
-            SELECT position, details FROM ledger.events
+            SELECT position, details FROM ledger.effective_events
             WHERE {OF_NAME} AND type = 'credential.erased'
           UNION ALL
-            SELECT position, details FROM ledger.events
+            SELECT position, details FROM ledger.effective_events
             WHERE {OF_NO_NAME} AND type = 'credential.erased'
               AND details ->> 'host' = %(host)s AND details ->> 'purpose' = %(purpose)s
         ) AS erasure, jsonb_array_elements_text(details -> 'data_keys') AS key
         GROUP BY key
     ), made AS (
-        SELECT * FROM ledger.events WHERE {OF_NAME} AND {MAKES} AND position > %(after)s
+        SELECT * FROM ledger.effective_events WHERE {OF_NAME} AND {MAKES} AND position > %(after)s
         ORDER BY position LIMIT %(limit)s
     )
     SELECT {", ".join(f"made.{name}" for name in COLUMNS)}, made.credential_id, made.version,
@@ -39,7 +39,7 @@ _HISTORY: Final = f"""
     FROM made {ENDED}
     CROSS JOIN LATERAL (
         SELECT count(*) AS count, max(at) AS at, array_agg(body ->> 'key') AS keys
-        FROM ledger.events
+        FROM ledger.effective_events
         WHERE {OF_NAME} AND type = 'credential.rekeyed' AND position > made.position
           AND position < coalesce(ended.position, 9223372036854775807)
     ) AS rekeyed

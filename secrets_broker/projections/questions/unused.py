@@ -33,12 +33,12 @@ _HAPPENED: Final = """CASE type WHEN 'access.imported' THEN
 # Names one after another, each by one look into events_changes, however often it changed.
 _UNUSED: Final = f"""
     WITH RECURSIVE name AS (
-        (SELECT host, purpose, position, 1 AS number FROM ledger.events
+        (SELECT host, purpose, position, 1 AS number FROM ledger.effective_events
          WHERE {IS_CHANGE} AND (host, purpose) > (%(host)s, %(purpose)s)
          ORDER BY host, purpose, position DESC LIMIT 1)
       UNION ALL
         SELECT following.*, name.number + 1 FROM name CROSS JOIN LATERAL (
-            SELECT host, purpose, position FROM ledger.events
+            SELECT host, purpose, position FROM ledger.effective_events
             WHERE {IS_CHANGE} AND (host, purpose) > (name.host, name.purpose)
             ORDER BY host, purpose, position DESC LIMIT 1
         ) AS following
@@ -47,14 +47,14 @@ _UNUSED: Final = f"""
         SELECT name.number, last.credential_id, last.version,
                CASE last.type WHEN 'credential.rekeyed' THEN (last.details ->> 'content')::bigint
                               ELSE last.position END AS content
-        FROM name JOIN ledger.events AS last USING (position)
+        FROM name JOIN ledger.effective_events AS last USING (position)
         WHERE last.type NOT IN ('credential.deleted', 'credential.erased')
     ), recent AS MATERIALIZED (
         SELECT DISTINCT ON (credential_id) credential_id, position, actor, happened
         FROM (
             SELECT credential_id, position, actor, {_HAPPENED} AS happened,
                    bool_or(type = 'credential.read') OVER (PARTITION BY credential_id) AS looked_up
-            FROM ledger.events
+            FROM ledger.effective_events
             WHERE position >= %(recent)s AND {_READ}
               AND credential_id IN (SELECT credential_id FROM live)
         ) AS read
@@ -69,7 +69,7 @@ _UNUSED: Final = f"""
         LEFT JOIN recent USING (credential_id)
         LEFT JOIN LATERAL (
             SELECT position, actor, {_HAPPENED} AS happened
-            FROM ledger.events
+            FROM ledger.effective_events
             WHERE recent.position IS NULL AND credential_id = live.credential_id AND {_READ}
             ORDER BY happened DESC NULLS LAST, position DESC LIMIT 1
         ) AS older ON true

@@ -17,7 +17,7 @@ MAKES: Final = "type IN ('credential.created', 'credential.updated', 'credential
 # a delete or an erasure leaves none, and nothing is created where something is live.
 ENDED: Final = f"""
     LEFT JOIN LATERAL (
-        SELECT position, at, type, actor FROM ledger.events
+        SELECT position, at, type, actor FROM ledger.effective_events
         WHERE {OF_NAME} AND type <> 'credential.rekeyed' AND position > made.position
         ORDER BY position LIMIT 1
     ) AS ended ON true

@@ -17,12 +17,12 @@ _CREDENTIALS: Final = """
            imported.there IS NOT NULL AS imported, known.there IS NOT NULL AS known
     FROM secrets.legacy_host_credentials AS legacy
     LEFT JOIN LATERAL (
-        SELECT true AS there FROM ledger.events
+        SELECT true AS there FROM ledger.effective_events
         WHERE type = 'credential.imported' AND (details ->> 'legacy_id')::bigint = legacy.id
           AND ok LIMIT 1
     ) AS imported ON true
     LEFT JOIN LATERAL (
-        SELECT true AS there FROM ledger.events AS event
+        SELECT true AS there FROM ledger.effective_events AS event
         WHERE event.host = legacy.host AND event.purpose = legacy.purpose
           AND __is_change__
         LIMIT 1
@@ -40,12 +40,12 @@ _ACCESS: Final = """
            imported.there IS NOT NULL AS imported, credential.credential_id AS new_credential_id
     FROM secrets.legacy_credential_access_log AS legacy
     LEFT JOIN LATERAL (
-        SELECT true AS there FROM ledger.events
+        SELECT true AS there FROM ledger.effective_events
         WHERE type = 'access.imported' AND (details ->> 'legacy_id')::bigint = legacy.id
         LIMIT 1
     ) AS imported ON true
     LEFT JOIN LATERAL (
-        SELECT event.credential_id FROM ledger.events AS event
+        SELECT event.credential_id FROM ledger.effective_events AS event
         WHERE type = 'credential.imported'
           AND (details ->> 'legacy_id')::bigint = legacy.credential_id AND ok LIMIT 1
     ) AS credential ON true
