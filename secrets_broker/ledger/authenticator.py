@@ -26,7 +26,12 @@ from secrets_broker.ledger.encoding import canonical_json
 from secrets_broker.ledger.entries import ENTRY_COLUMNS
 from secrets_broker.ledger.errors import DecryptionError, UnauthenticEventError
 from secrets_broker.ledger.event_key import NO_MAC, EventKey, WrappedEventKey, unwrap
-from secrets_broker.ledger.events import ACCESS_KEY_EVENTS, IS_CONTROL, Event
+from secrets_broker.ledger.events import (
+    ACCESS_KEY_EVENTS,
+    IS_CONTROL,
+    LEDGER_AUTHENTICATED,
+    Event,
+)
 from secrets_broker.ledger.grants import Grants
 from secrets_broker.ledger.keyring import Keyring
 from secrets_broker.ledger.merkle import leaf_hash
@@ -98,6 +103,8 @@ class Authenticator:
         self.grants = Grants()
         self.set_aside: tuple[Span, ...] = ()
         """What a command is about to disown: not checked, and not believed."""
+        self.begins = False
+        """Whether a command is about to authenticate a ledger that never was."""
 
     def key_at(self, position: int) -> EventKey | None:
         """The event key in force there; None where no MAC is demanded."""
@@ -189,7 +196,8 @@ class Authenticator:
             after = authenticity.evolve(self.authenticity, event.type, event.details, position)
             self._open_key(after, position, wrapped)
             before, self.authenticity = self.authenticity, after
-            if self._is_right(stored):
+            begins_nothing = event.type == LEDGER_AUTHENTICATED and after == before
+            if self._is_right(stored) and not begins_nothing:
                 believed.append(stored)
             else:
                 self.authenticity = before
@@ -222,6 +230,8 @@ class Authenticator:
     def _refuse(self, positions: Sequence[int]) -> None:
         """Raise UnauthenticEventError where any of these has to be believed."""
         begun = self.authenticity.begun
+        if begun is None and self.begins:
+            return  # somebody looks at it now; what claimed to begin it is left behind
         wrong = [p for p in positions if (begun is None or p >= begun) and not self.is_left_out(p)]
         if wrong:
             first, last = authenticity.spans(wrong)[0]

@@ -1,6 +1,7 @@
 """What can go wrong in the ledger: one tree, so that one place can map it to answers."""
 
 from dataclasses import dataclass
+from typing import Self
 
 
 class LedgerError(Exception):
@@ -35,6 +36,10 @@ class CredentialUndisclosableError(LedgerError):
 
 class LedgerUnavailableError(LedgerError):
     """The ledger could not be written; nothing was recorded and nothing is served."""
+
+    def again(self) -> Self:
+        """The same for another caller: one that is raised again and again grows its traceback."""
+        return type(self)(str(self))
 
 
 class WrongKeyError(LedgerUnavailableError):
@@ -87,6 +92,10 @@ class UnauthenticEventError(LedgerMismatchError):
         )
         self.first = first
         self.last = last
+
+    def again(self) -> Self:
+        """See the base."""
+        return type(self)(self.first, self.last, str(self))
 
 
 class RowsMissingError(LedgerUnavailableError):

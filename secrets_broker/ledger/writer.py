@@ -239,8 +239,7 @@ class Writer:
             failure = self._unforeseen(error)
         await self._disconnect()
         _log.warning("batch_refused", size=len(batch), why=str(failure))
-        # One for each caller: an exception that is raised again and again grows its traceback.
-        return [type(failure)(str(failure)) for _ in batch]
+        return [failure.again() for _ in batch]
 
     def _raise_alarm(self, error: LedgerUnavailableError) -> None:
         """Say it once, and not at each batch that it fails."""

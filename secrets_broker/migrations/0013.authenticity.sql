@@ -184,8 +184,13 @@ BEGIN
         RAISE EXCEPTION 'an event cannot be more than five minutes ahead of the clock'
             USING ERRCODE = 'object_not_in_prerequisite_state';
     END IF;
-    IF unauthenticated
-       AND (first_position = 0 OR EXISTS (SELECT FROM ledger.event_keys)) THEN
+    IF first_position = 0 AND NOT EXISTS (
+        SELECT FROM appended AS a
+        WHERE a.position = 0 AND a.type = 'ledger.authenticated' AND a.mac IS NOT NULL) THEN
+        RAISE EXCEPTION 'a ledger begins with ledger.authenticated'
+            USING ERRCODE = 'object_not_in_prerequisite_state';
+    END IF;
+    IF unauthenticated AND EXISTS (SELECT FROM ledger.event_keys) THEN
         RAISE EXCEPTION 'an event needs a MAC: this ledger is authenticated'
             USING ERRCODE = 'object_not_in_prerequisite_state';
     END IF;

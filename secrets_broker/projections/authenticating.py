@@ -60,7 +60,7 @@ async def authenticated_since(owner_url: str, keyring: Keyring) -> tuple[int | N
     Raises LedgerUnavailableError.
     """
     async with transactions(owner_url, keyring) as work:
-        fold = await work.begin([])
+        fold = await work.begin([], begins=True)
         await work.give_up()
         return fold.authenticity.begun, fold.append.first_position
 
@@ -87,7 +87,7 @@ async def authenticate(
     LedgerUnavailableError.
     """
     async with transactions(owner_url, keyring) as work:
-        fold = await work.begin([])
+        fold = await work.begin([], begins=True)
         await _refuse_unseen(work, size)
         outcome = fold.authenticate(context, _details(kept))
         # Died before this commits: the ledger is as it was. Died after: no event comes without a

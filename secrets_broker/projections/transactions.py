@@ -38,12 +38,16 @@ class Transactions:
         self._seen = Seen()
         self.rows: Mapping[Name, Row] = {}
 
-    async def begin(self, names: Iterable[Name], set_aside: tuple[Span, ...] = ()) -> Fold:
+    async def begin(
+        self, names: Iterable[Name], set_aside: tuple[Span, ...] = (), *, begins: bool = False
+    ) -> Fold:
         """Take the lock and read these names; what is asked now stays so until the end.
 
-        `set_aside` is what is about to be disowned. Raises LedgerUnavailableError.
+        `set_aside` is what is about to be disowned, `begins` whether the ledger is about to be
+        authenticated. Raises LedgerUnavailableError.
         """
         self._store.authenticator.set_aside = set_aside
+        self._store.authenticator.begins = begins
         wanted = list(names)
         try:
             snapshot = await self._store.read(wanted, self._seen)

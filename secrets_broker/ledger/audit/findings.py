@@ -8,7 +8,7 @@ MAX_PROBLEMS: Final = 1_000
 
 # Before none of these positions is what they are about. A time, an id or a version only shows that
 # something is wrong up to there: where two events were swapped, it is the later that does not fit.
-_EXACT: Final = frozenset({"missing", "position", "entry", "leaf", "body", "node", "tile"})
+_EXACT: Final = frozenset({"missing", "position", "entry", "leaf", "mac", "body", "node", "tile"})
 
 
 @dataclass(frozen=True, slots=True, order=True)

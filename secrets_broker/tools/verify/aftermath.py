@@ -26,6 +26,7 @@ from secrets_broker.tools.verify.data_keys import (
     check_surplus,
 )
 from secrets_broker.tools.verify.database import DatabaseSource
+from secrets_broker.tools.verify.macs import check_macs
 from secrets_broker.tools.verify.schema import check_schema
 
 _ROWS: Final = "SELECT count(*) FROM secrets.host_credentials"
@@ -41,6 +42,7 @@ def check_database(
     check_schema(source, checker.findings)
     check_keks(source, checker)
     keyring = _keyring(source, checker, settings)
+    check_macs(source, checker.size, keyring, checker.findings, tell)
     if source.may_read_keys:
         check_surplus(source, checker)
         check_erased(source, checker)

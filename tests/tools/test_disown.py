@@ -1,0 +1,105 @@
+"""`disown` and `authenticate` as an operator runs them, and what `verify` says before and after."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from secrets_broker.ledger.keyring import Keyring
+from tests.conftest import Database
+from tests.ledger.forging import forge
+from tests.ledger.helpers import lookup, password_of, record, upsert
+from tests.ledger.unauthenticated import unauthenticate
+from tests.tools.test_commands import run, settings
+
+
+def command(database: Database, folder: Path, *words: str, status: int = 0) -> str:
+    """Run it; it has to exit with this status. What it wrote on standard output."""
+    done = run(*words, cwd=folder, env=settings(database))
+    assert done.returncode == status, f"{done.stdout}{done.stderr}"
+    return done.stdout if status == 0 or "--json" in words else done.stdout + done.stderr
+
+
+def verified(database: Database, folder: Path, status: int = 0) -> dict[str, Any]:
+    """What `verify --json` says."""
+    found: dict[str, Any] = json.loads(command(database, folder, "verify", "--json", status=status))
+    return found
+
+
+def test_what_was_forged_is_named_then_left_out(
+    database: Database, keyring: Keyring, tmp_path: Path
+) -> None:
+    """verify names each position; disown takes the ranges; then verify is content and says so."""
+    record(database, keyring, upsert("a"))
+    columns = {"host": "a", "purpose": "ssh", "credential_id": 2, "version": 1}
+    for _ in range(3):
+        forge(database.service_url, "credential.read", **columns)
+
+    found = verified(database, tmp_path, status=1)
+    assert found["first_bad"] == 2
+    (problem,) = [p for p in found["problems"] if p["check"] == "mac"]
+    assert "disown 2-4" in problem["detail"]
+    refused = command(database, tmp_path, "disown", "2-3", "--reason", "x", status=2)
+    assert "position 4" in refused
+
+    done = json.loads(command(database, tmp_path, "disown", "2-4", "--reason", "CVE", "--json"))
+    assert done == {"position": 5, "ranges": [[2, 4]]}
+    found = verified(database, tmp_path)
+    assert found["ok"]
+    assert "disowned: 2-4" in found["remarks"]
+    listed = command(database, tmp_path, "events", "--json").splitlines()
+    assert [json.loads(line)["disowned"] for line in listed] == [False] * 2 + [True] * 3 + [False]
+    assert password_of(record(database, keyring, lookup("a"))[0]) == "hunter2"
+
+
+@pytest.mark.parametrize("words", [["7-3"], ["x"], ["-1"], ["1-"], ["1", "2-x"], []])
+def test_positions_that_are_none(database: Database, tmp_path: Path, words: list[str]) -> None:
+    """A usage error, before anything is asked."""
+    command(database, tmp_path, "disown", "--reason", "x", "--", *words, status=2)
+
+
+def test_a_ledger_from_before(database: Database, keyring: Keyring, tmp_path: Path) -> None:
+    """It is verified, shown and accepted; from then on MACs are demanded, and only then."""
+    record(database, keyring, upsert("a"))
+    unauthenticate(database)
+    assert any("authenticate" in text for text in verified_loosely(database, tmp_path))
+    assert password_of(record(database, keyring, lookup("a"))[0]) == "hunter2"
+
+    # Nobody accepted: no input is no yes.
+    command(database, tmp_path, "authenticate", status=1)
+    assert database.fetch("SELECT count(*) FROM ledger.event_keys") == [(0,)]
+    done = json.loads(command(database, tmp_path, "authenticate", "--yes", "--json"))
+    assert done == {"authenticated_since": 3}
+    again = json.loads(command(database, tmp_path, "authenticate", "--json"))
+    assert again == done  # what was asked is so already
+
+    record(database, keyring, lookup("a"))
+    rows = database.fetch("SELECT position, mac IS NULL FROM ledger.events ORDER BY position")
+    assert rows == [(0, True), (1, True), (2, True), (3, False), (4, False)]
+    position = forge(database.service_url, "credential.read", host="a")
+    assert "mac" in {p["check"] for p in verified(database, tmp_path, status=1)["problems"]}
+    refused = command(database, tmp_path, "disown", "1", str(position), "--reason", "x", status=2)
+    assert "before the ledger was authenticated" in refused
+    command(database, tmp_path, "disown", str(position), "--reason", "x")
+
+
+def verified_loosely(database: Database, folder: Path) -> list[str]:
+    """What verify did not check; the leaf of the first event is not its row's, as it was edited."""
+    done = run("verify", "--json", cwd=folder, env=settings(database))
+    found: list[str] = json.loads(done.stdout)["not_checked"]
+    return found
+
+
+def test_a_tampered_ledger_is_not_authenticated(
+    database: Database, keyring: Keyring, tmp_path: Path
+) -> None:
+    """What does not verify is not accepted, whatever the answer."""
+    record(database, keyring, upsert("a"))
+    unauthenticate(database)
+    with database.owner() as owner:
+        owner.execute("ALTER TABLE ledger.events DISABLE TRIGGER append_only")
+        owner.execute("UPDATE ledger.events SET actor = 'somebody else' WHERE position = 1")
+        owner.execute("ALTER TABLE ledger.events ENABLE ALWAYS TRIGGER append_only")
+    command(database, tmp_path, "authenticate", "--yes", status=1)
+    assert database.fetch("SELECT count(*) FROM ledger.event_keys") == [(0,)]
