@@ -146,9 +146,9 @@ def test_no_row_is_put_where_one_is_to_come(
 ) -> None:
     """Whoever has the service's login cannot take a place that an event will need."""
     record(database, keyring, upsert("a"))
-    with psycopg.connect(database.service_url) as thief:
-        with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState):
-            thief.execute(statement.encode())
+    refused = pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState)
+    with psycopg.connect(database.service_url) as thief, refused:
+        thief.execute(statement.encode())
 
 
 def test_a_row_where_one_is_to_come_is_no_callers_fault(
@@ -158,8 +158,8 @@ def test_a_row_where_one_is_to_come_is_no_callers_fault(
     record(database, keyring, upsert("a"))
     with psycopg.connect(database.service_url, autocommit=True) as thief:
         thief.execute(
-            "INSERT INTO secrets.host_credentials SELECT (jsonb_populate_record(c, jsonb_build_object("
-            "'id', (SELECT max(position) + 2 FROM ledger.events), 'host', 'z'))).*"
+            "INSERT INTO secrets.host_credentials"
+            " SELECT (jsonb_populate_record(c, jsonb_build_object('id', (SELECT max(position) + 2 FROM ledger.events), 'host', 'z'))).*"
             " FROM secrets.host_credentials AS c"
         )
 
