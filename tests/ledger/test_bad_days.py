@@ -69,9 +69,12 @@ def own_database(own_cluster: Cluster) -> Iterator[Database]:
 
 def count(database: Database) -> int:
     """How many events of commands are recorded; positions have no gap."""
-    ((number, last),) = database.fetch("SELECT count(*), max(position) FROM ledger.events")
+    ((number, last, commands),) = database.fetch(
+        "SELECT count(*), max(position), count(*) FILTER (WHERE type <> 'ledger.authenticated')"
+        " FROM ledger.events"
+    )
     assert number == (last + 1 if number else 0)
-    return int(number) - BEGUN if number else 0
+    return int(commands)
 
 
 def terminate(database: Database) -> None:
@@ -98,7 +101,8 @@ def at_commit(database: Database, action: str) -> None:
     )
     database.execute(
         "CREATE CONSTRAINT TRIGGER act AFTER INSERT ON ledger.events"
-        " DEFERRABLE INITIALLY DEFERRED FOR EACH ROW WHEN (NEW.position > 0) EXECUTE FUNCTION public.act()"
+        " DEFERRABLE INITIALLY DEFERRED FOR EACH ROW"
+        " WHEN (NEW.type <> 'ledger.authenticated') EXECUTE FUNCTION public.act()"
     )
 
 
