@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from typing import Any, TypeVar
 
@@ -10,15 +11,20 @@ from hypothesis import strategies as st
 
 from secrets_broker.ledger.commands import Command, Delete, Lookup, Upsert
 from secrets_broker.ledger.events import Context
-from secrets_broker.ledger.fold import Outcome
+from secrets_broker.ledger.fold import Fold, Outcome
+from secrets_broker.ledger.keks import check_keys
 from secrets_broker.ledger.keyring import Keyring
 from secrets_broker.ledger.merkle import Node, node_hash
+from secrets_broker.ledger.seen import Seen
+from secrets_broker.ledger.store import Store
 from secrets_broker.ledger.writer import Writer
 from secrets_broker.projections.host_credentials import HostCredentials
 from secrets_broker.projections.rebuild import Comparison, rebuild
 from tests.conftest import Database
 
 T = TypeVar("T")
+BEGUN = 1
+"""How many events a ledger has before anybody's: it begins with ledger.authenticated."""
 CONTEXT = Context(actor="tester", authn="internal_key", ip="192.0.2.7", request_id="r-1")
 
 # What PostgreSQL and JSON can keep: no U+0000 and no lone surrogate.
@@ -66,6 +72,23 @@ def record(database: Database, keyring: Keyring, *commands: Command) -> list[Out
             return await send(writer, *commands)
 
     return run(all_of_them())
+
+
+def record_at(database: Database, keyring: Keyring, clock: datetime, command: Command) -> Outcome:
+    """Record what a process would whose database has that time."""
+
+    async def alone() -> Outcome:
+        store = await Store.connect(database.service_url, HostCredentials(), keyring)
+        try:
+            await check_keys(store.connection, keyring)
+            fold = Fold(replace(await store.read([], Seen()), clock=clock), keyring)
+            outcome = fold.take(command, CONTEXT)
+            await store.append(fold)
+            return outcome
+        finally:
+            await store.close()
+
+    return run(alone())
 
 
 def upsert(host: str, secret: str = "hunter2", **fields: Any) -> Upsert:

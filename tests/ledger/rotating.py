@@ -24,9 +24,9 @@ async def rotated(
     progress: Progress = lambda _done, _total: None,
 ) -> Report:
     """Rotate in chunks of three, as the owner."""
-    store = await Store.connect(database.owner_url, HostCredentials(), TOOL_SESSION)
+    held = Keyring([*old, new])
+    store = await Store.connect(database.owner_url, HostCredentials(), held, TOOL_SESSION)
     try:
-        held = Keyring([*old, new])
         return await rotate(store, held, NewKek(new), OPERATOR, progress=progress, chunk=3)
     finally:
         await store.close()

@@ -13,7 +13,16 @@ from secrets_broker.ledger.errors import FieldError, InvalidCommandError
 from secrets_broker.ledger.fold import Outcome
 from secrets_broker.ledger.keyring import Keyring
 from tests.conftest import Database
-from tests.ledger.helpers import delete, lookup, password_of, record, rotations, times, upsert
+from tests.ledger.helpers import (
+    delete,
+    lookup,
+    password_of,
+    record,
+    record_at,
+    rotations,
+    times,
+    upsert,
+)
 
 GOOD = {"host": "db1", "purpose": "ssh", "password": "p"}
 PAST = datetime(2020, 1, 2, tzinfo=UTC)
@@ -138,14 +147,14 @@ def test_a_lookup_past_its_time_discloses_nothing(database: Database, keyring: K
     assert (
         database.fetch(
             "SELECT type, ok, error, credential_id, version, body IS NULL FROM ledger.events"
-            " WHERE position > 0 ORDER BY position"
+            " WHERE position > 1 ORDER BY position"
         )
-        == [("credential.read", False, "expired", 1, 1, True)] * 2
+        == [("credential.read", False, "expired", 2, 1, True)] * 2
     )
     assert (
         database.fetch(
             "SELECT access_type, success, error_message FROM secrets.credential_access_log"
-            " WHERE id > 0"
+            " WHERE id > 1"
         )
         == [("read", False, "expired")] * 2
     )
@@ -153,14 +162,13 @@ def test_a_lookup_past_its_time_discloses_nothing(database: Database, keyring: K
 
 def test_it_ends_at_the_time_of_the_event(database: Database, keyring: Keyring) -> None:
     """The event's own time decides, so that the record shows why: not a clock read elsewhere."""
-    (stored,) = record(database, keyring, upsert("a", expires_at=FUTURE))
+    soon = datetime.now(UTC) + timedelta(minutes=4)
+    (stored,) = record(database, keyring, upsert("a", expires_at=soon))
     assert stored.error is None
-    with database.owner() as connection:  # the ledger's time never runs backwards
-        connection.execute("ALTER TABLE ledger.events DISABLE TRIGGER append_only")
-        connection.execute("UPDATE ledger.events SET at = %s", (FUTURE,))
+    record_at(database, keyring, soon, lookup("b"))  # the ledger's time never runs backwards
     (found,) = record(database, keyring, lookup("a"))
     assert ended(found)
-    assert database.fetch("SELECT at FROM ledger.events WHERE position = 1") == [(FUTURE,)]
+    assert database.fetch("SELECT max(at) FROM ledger.events") == [(soon,)]
 
 
 def test_an_upsert_replaces_both(database: Database, keyring: Keyring) -> None:

@@ -31,7 +31,7 @@ def signed(size: int, origin: str = KEY.name) -> SignedCheckpoint:
 @pytest.fixture
 def events(database: Database, keyring: Keyring) -> Database:
     """A ledger of five events."""
-    record(database, keyring, upsert("a"), *[lookup("a")] * 4)
+    record(database, keyring, upsert("a"), *[lookup("a")] * 3)
     return database
 
 

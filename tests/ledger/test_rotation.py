@@ -75,12 +75,12 @@ def test_the_new_key_alone_opens_everything(database: Database, keyring: Keyring
 def test_no_event_is_touched_and_two_are_added(database: Database, keyring: Keyring) -> None:
     """Start and end are events with counts and key ids; what stood before stands as it was."""
     filled(database, keyring)
-    everything = "SELECT * FROM ledger.events WHERE position < 10 ORDER BY position"
+    everything = "SELECT * FROM ledger.events WHERE position <= 10 ORDER BY position"
     before = database.fetch(everything)
     new = fresh_kek()
     run(rotated(database, keyring, new))
     assert database.fetch(everything) == before
-    query = "SELECT type, actor, authn, details FROM ledger.events WHERE position >= 10"
+    query = "SELECT type, actor, authn, details FROM ledger.events WHERE position > 10"
     started, finished = database.fetch(query + " ORDER BY position")
     assert started[:3] == ("key.rotation_started", "operator", "cli")
     assert started[3] == {
@@ -215,10 +215,10 @@ def test_two_at_once(database: Database, keyring: Keyring) -> None:
     filled(database, keyring)
 
     async def through_it() -> None:
-        store = await Store.connect(database.owner_url, HostCredentials(), TOOL_SESSION)
+        new = fresh_kek()
+        held = Keyring([*keyring, new])
+        store = await Store.connect(database.owner_url, HostCredentials(), held, TOOL_SESSION)
         try:
-            new = fresh_kek()
-            held = Keyring([*keyring, new])
             with pytest.raises(DiedError):
                 await rotate(store, held, NewKek(new), OPERATOR, progress=die_after(3), chunk=3)
             # Stopped half-way, its session lives still, and with it its lock.

@@ -11,13 +11,13 @@ from secrets_broker.migrations.manifest import FOLDER
 from secrets_broker.migrations.runner import apply
 from tests.migrations.conftest import Cluster, Databases
 from tests.migrations.test_runner import quiet
-from tests.migrations.test_schema import AUDITOR, KEK, SERVICE, Connection, become
+from tests.migrations.test_schema import AUDITOR, BODY, KEK, SERVICE, Connection, become
 
 APPEND = """
-INSERT INTO ledger.events (position, at, v, ok, leaf_hash, type, authn, host, purpose,
-                           credential_id, version, details, body)
-VALUES (%s, '2026-01-01T00:00:00Z', 1, true, decode(repeat('00', 32), 'hex'), %s, 'cli', %s, 'ssh',
-        %s, 1, %s, %s)
+INSERT INTO ledger.events (position, at, v, ok, leaf_hash, mac, type, authn, host,
+                           purpose, credential_id, version, details, body)
+VALUES (%s, '2026-01-01T00:00:00Z', 1, true, decode(repeat('00', 32), 'hex'), sha256(''), %s,
+        'cli', %s, 'ssh', %s, 1, %s, %s)
 """
 REFUSED = psycopg.errors.ObjectNotInPrerequisiteState
 DELETES = ("DELETE FROM ledger.bodies", "DELETE FROM ledger.data_keys")
@@ -32,7 +32,7 @@ def stored(cluster: Cluster) -> Iterator[str]:
     with psycopg.connect(url) as connection:
         connection.execute(KEK, ("kek", "active"))
         for position, host in enumerate(("a", "b")):
-            reference = Jsonb({"key": f"key-{host}", "sha256": ""})
+            reference = Jsonb(BODY | {"key": f"key-{host}"})
             created = ("credential.created", host, position + 1, None, reference)
             connection.execute(APPEND, (position, *created))
             connection.execute(
@@ -142,9 +142,12 @@ def test_an_erasure_of_another_transaction_allows_nothing(databases: Databases) 
     url = databases.make()
     apply(url, quiet)
     with psycopg.connect(url) as connection:
-        erase(connection, position=0)
+        created = ("credential.created", "a", 1, None, Jsonb(BODY | {"key": "key-a"}))
+        connection.execute(APPEND, (0, *created))
+        connection.execute("INSERT INTO ledger.bodies VALUES (0, 'key-a', '')")
     with psycopg.connect(url) as connection:
-        connection.execute("INSERT INTO ledger.bodies VALUES (9, 'key-a', '')")
+        erase(connection, position=1)
+    with psycopg.connect(url) as connection:
         with pytest.raises(REFUSED):
             connection.execute(DELETES[0].encode())
 

@@ -117,7 +117,7 @@ def test_a_stale_lock_row_is_broken(empty_database: str) -> None:
 def test_a_rollback_that_was_stopped_goes_on(empty_database: str) -> None:
     """What was taken back stays so; the rest goes in the next run."""
     apply(empty_database, quiet)
-    reader = in_the_way(empty_database, "SELECT FROM ledger.nodes")
+    reader = in_the_way(empty_database, "SELECT FROM ledger.lock")
     with reader, pytest.raises(BusyError, match=r"0003\.events\.rollback\.sql"):
         rollback(empty_database, quiet, wait_seconds=0.1)
     assert pending(empty_database) == NAMES[3:]

@@ -22,8 +22,8 @@ BACKWARD = [FOLDER / f"{path.stem}.rollback.sql" for path in reversed(FORWARD)]
 NAMES = [path.stem for path in FORWARD]
 OURS = ("-n", "ledger", "-n", "secrets")
 EVENT = """
-INSERT INTO ledger.events (position, at, v, ok, leaf_hash, type, authn)
-VALUES (0, now(), 1, true, decode(repeat('00', 32), 'hex'), 'ledger.created', 'test')
+INSERT INTO ledger.events (position, at, v, ok, leaf_hash, mac, type, authn)
+VALUES (0, now(), 1, true, decode(repeat('00', 32), 'hex'), sha256(''), 'ledger.created', 'test')
 """
 
 

@@ -15,13 +15,14 @@ Connection = psycopg.Connection[tuple[object, ...]]
 SERVICE, AUDITOR = "secrets_broker_service", "secrets_broker_auditor"
 APPEND_ONLY = ("ledger.events", "ledger.nodes", "ledger.bodies")
 APPEND = """
-INSERT INTO ledger.events (position, at, v, ok, error, leaf_hash, type, authn, ip, body, details,
-                           credential_id, version)
-SELECT position, at, 1, error IS NULL, error, decode(repeat('00', 32), 'hex'), type, 'key', ip,
-       body, details, credential_id, version
+INSERT INTO ledger.events (position, at, v, ok, error, leaf_hash, mac, type, authn, ip, body,
+                           details, credential_id, version)
+SELECT position, at, 1, error IS NULL, error, decode(repeat('00', 32), 'hex'), sha256(''), type,
+       'key', ip, body, details, credential_id, version
 FROM jsonb_to_recordset(%s) AS t (position bigint, at timestamptz, error text, type text, ip text,
                                   body jsonb, details jsonb, credential_id bigint, version integer)
 """
+BODY = {"key": "k", "sha256": "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="}  # of nothing
 KEK = "INSERT INTO ledger.keks (id, provider, state, canary) VALUES (%s, 'local', %s, '')"
 
 
@@ -39,10 +40,12 @@ def migrated(cluster: Cluster) -> Iterator[str]:
 def connection(migrated: str) -> Iterator[Connection]:
     """A superuser in a transaction that is taken back, with three events and a key."""
     with psycopg.connect(migrated) as connection:
-        append(connection, event(0), event(1), event(2))
+        append(connection, event(0, body=BODY), event(1), event(2))
+        connection.execute("ALTER TABLE ledger.nodes DISABLE TRIGGER check_inserted")
         connection.execute(
             "INSERT INTO ledger.nodes VALUES (1, 0, decode(repeat('00', 32), 'hex'))"
         )
+        connection.execute("ALTER TABLE ledger.nodes ENABLE ALWAYS TRIGGER check_inserted")
         connection.execute("INSERT INTO ledger.bodies VALUES (0, 'k', '')")
         yield connection
         connection.rollback()

@@ -91,7 +91,7 @@ def test_a_version_says_who_made_it_and_who_ended_it(
     first, second = history(auditor(cluster, database), "a")
     ((at, ended_at),) = database.fetch(
         "SELECT a.at, b.at FROM ledger.events a, ledger.events b"
-        " WHERE a.position = 1 AND b.position = 3"
+        " WHERE a.position = 2 AND b.position = 4"
     )
     assert (first.actor, first.authn, first.ip) == ("Zoë", "internal_key", "192.0.2.9")
     assert (first.request_id, first.reason, first.type) == ("r-9", "CHG-42", "credential.created")
@@ -120,8 +120,8 @@ def test_an_imported_version_has_its_own_time(
         "credential.imported",
         "2020-02-29T12:00:00.000000Z",
     )
-    assert (imported.credential_id, imported.version, imported.ended_position) == (1, 1, 2)
-    assert (updated.credential_id, updated.version) == (1, 2)
+    assert (imported.credential_id, imported.version, imported.ended_position) == (2, 1, 3)
+    assert (updated.credential_id, updated.version) == (2, 2)
 
 
 def test_erased_again_is_told_of_what_it_destroyed(
@@ -130,17 +130,17 @@ def test_erased_again_is_told_of_what_it_destroyed(
     """An erasure that left the live credential belongs to no name, and still counts."""
     record(database, keyring, upsert("a"), upsert("a"))
     rekeyed(database, keyring, "a")
-    ((key,),) = database.fetch("SELECT body ->> 'key' FROM ledger.events WHERE position = 0")
+    ((key,),) = database.fetch("SELECT body ->> 'key' FROM ledger.events WHERE position = 1")
     (again,) = erased_again(database, keyring, key)
     first, second = history(auditor(cluster, database), "a")
-    assert database.fetch("SELECT host FROM ledger.events WHERE position = 3") == [(None,)]
+    assert database.fetch("SELECT host FROM ledger.events WHERE position = 5") == [(None,)]
     # The second version's content is there still, under its newer key.
     assert (first.erased_position, second.erased_position) == (again.positions[0], None)
     assert second.live
     erased(database, keyring, "a")
     first, second = history(auditor(cluster, database), "a")
-    assert (first.erased_position, second.erased_position) == (3, 4)
-    assert (second.ended_by, second.ended_position) == ("credential.erased", 4)
+    assert (first.erased_position, second.erased_position) == (5, 6)
+    assert (second.ended_by, second.ended_position) == ("credential.erased", 6)
 
 
 def test_a_name_that_never_was_has_none(

@@ -20,10 +20,10 @@ NAMES = 300
 EVENTS = 40_000
 # Credentials, then reads, of which every other one is of the first.
 CREATED = """
-    INSERT INTO ledger.events (position, at, v, ok, leaf_hash, type, authn, host, purpose,
-                               credential_id, version, body)
-    SELECT n, '2026-01-01Z', 1, true, decode(repeat('00', 32), 'hex'), 'credential.created', 'cli',
-           'h' || n, 'ssh', n + 1, 1, '{"key": "k", "sha256": "s"}'
+    INSERT INTO ledger.events (position, at, v, ok, leaf_hash, mac, type, authn, host,
+                               purpose, credential_id, version, body)
+    SELECT n, '2026-01-01Z', 1, true, decode(repeat('00', 32), 'hex'), sha256(''),
+           'credential.created', 'cli', 'h' || n, 'ssh', n + 1, 1, '{"key": "k", "sha256": "s"}'
     FROM generate_series(0, %s - 1) AS n ORDER BY n
 """
 READ = """

@@ -19,6 +19,7 @@ from secrets_broker.projections.rekey import rekey
 from secrets_broker.tools.postgres import Cluster
 from tests.conftest import TEMPLATE, Database, fresh_database
 from tests.ledger.helpers import (
+    BEGUN,
     CONTEXT,
     delete,
     json_objects,
@@ -129,7 +130,7 @@ def test_a_database_of_a_prefix(
         with database.owner() as connection, connection.transaction():
             for table, trigger in (("events", "append_only"), ("bodies", "destroyed_with_event")):
                 connection.execute(f"ALTER TABLE ledger.{table} DISABLE TRIGGER {trigger}")
-                connection.execute(f"DELETE FROM ledger.{table} WHERE position >= %s", (size,))  # noqa: S608
+                connection.execute(f"DELETE FROM ledger.{table} WHERE position >= %s", (BEGUN + size,))  # noqa: S608
         rebuilt(database, keyring)
         assert rows(database) == tables[size]
 
@@ -139,15 +140,15 @@ def test_a_rebuild_is_recorded(database: Database, keyring: Keyring) -> None:
     record(database, keyring, upsert("a"), upsert("b"))
     assert rebuilt(database, keyring, check_only=True).position is None
     database.execute("UPDATE secrets.host_credentials SET username = 'x' WHERE host = 'a'")
-    assert rebuilt(database, keyring).position == 2
-    assert database.fetch("SELECT position, type, actor, details FROM ledger.events OFFSET 2") == [
+    assert rebuilt(database, keyring).position == 3
+    assert database.fetch("SELECT position, type, actor, details FROM ledger.events OFFSET 3") == [
         (
-            2,
+            3,
             "projection.rebuilt",
             "tester",
             {
                 "projection": "secrets.host_credentials",
-                "size": 2,
+                "size": 3,
                 "rows": 2,
                 "replaced": 1,
                 "unreadable": 0,
@@ -177,11 +178,11 @@ def test_an_unreadable_body(database: Database, keyring: Keyring, damage: str) -
     record(database, keyring, upsert("a", "kept"), upsert("b", "kept too"))
     with database.owner() as connection:
         connection.execute("ALTER TABLE ledger.bodies DISABLE TRIGGER USER")
-        connection.execute(damage.encode() + b" WHERE position = 0")
+        connection.execute(damage.encode() + b" WHERE position = 1")
         connection.execute("UPDATE secrets.host_credentials SET updated_by = 'x' WHERE host = 'b'")
     before = rows(database)
     found = rebuilt(database, keyring)
-    assert [(u.host, u.position) for u in found.unreadable] == [("a", 0)]
+    assert [(u.host, u.position) for u in found.unreadable] == [("a", 1)]
     assert [(d.host, d.columns) for d in found.differences] == [("b", ("updated_by",))]
     assert rows(database)[0] == before[0]
     first, second = record(database, keyring, lookup("a"), lookup("b"))

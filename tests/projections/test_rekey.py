@@ -37,7 +37,7 @@ def test_the_content_is_served_as_before(database: Database, keyring: Keyring) -
     record(database, keyring, upsert("a", "a1"), upsert("a", "a2", **FIELDS))
     (before,) = record(database, keyring, lookup("a"))
     rows, keys = database.fetch(UNCHANGED), data_keys(database)
-    assert rekeyed(database, keyring) == Rekeyed(since=3, rekeyed=1)
+    assert rekeyed(database, keyring) == Rekeyed(since=4, rekeyed=1)
     (after,) = record(database, keyring, lookup("a"))
     assert after.content == before.content
     assert (after.credential_id, after.version) == (before.credential_id, before.version)
@@ -54,10 +54,10 @@ def test_the_event(database: Database, keyring: Keyring) -> None:
     rekeyed(database, keyring)
     query = """
         SELECT type, host, credential_id, version, ok, details, body ->> 'key'
-        FROM ledger.events OFFSET 3
+        FROM ledger.events WHERE type = 'credential.rekeyed' ORDER BY position
     """
     first, second = database.fetch(query)
-    assert first[:6] == ("credential.rekeyed", "a", 1, 2, True, {"content": 1})
+    assert first[:6] == ("credential.rekeyed", "a", 2, 2, True, {"content": 2})
     assert second[:6] == first[:6]
     assert second[6] == data_keys(database)["a"] != first[6]
     check_leaves(database)
@@ -76,7 +76,7 @@ def test_the_next_version_follows(database: Database, keyring: Keyring) -> None:
     rekeyed(database, keyring)
     keys = data_keys(database)
     (stored,) = record(database, keyring, upsert("a", "a2"))
-    assert (stored.credential_id, stored.version) == (1, 2)
+    assert (stored.credential_id, stored.version) == (2, 2)
     assert data_keys(database) == keys
     query = "SELECT updated_at = (SELECT max(at) FROM ledger.events) FROM secrets.host_credentials"
     assert database.fetch(query) == [(True,)]
@@ -118,7 +118,7 @@ def test_one_that_does_not_open_fails_alone(database: Database, keyring: Keyring
     record(database, keyring, upsert("a"), upsert("b"), upsert("c"))
     database.execute("UPDATE secrets.host_credentials SET username = 'x' WHERE host = 'b'")
     before = data_keys(database)
-    assert rekeyed(database, keyring) == Rekeyed(3, rekeyed=2, failures=(("b", "ssh"),))
+    assert rekeyed(database, keyring) == Rekeyed(4, rekeyed=2, failures=(("b", "ssh"),))
     query = "SELECT host, error, details, body FROM ledger.events WHERE NOT ok"
     assert database.fetch(query) == [("b", "decrypt_failed", None, None)]
     after = data_keys(database)
@@ -145,8 +145,8 @@ def test_several_batches(database: Database, keyring: Keyring) -> None:
     record(database, keyring, *(upsert(f"h{number}") for number in range(2 * BATCH + 1)))
     told, begun = list[int](), list[int]()
     result = rekeyed(database, keyring, progress=told.append, begun=begun.append)
-    assert result == Rekeyed(2 * BATCH + 1, rekeyed=2 * BATCH + 1)
-    assert (told, begun) == ([BATCH, 2 * BATCH, 2 * BATCH + 1], [2 * BATCH + 1])
+    assert result == Rekeyed(2 * BATCH + 2, rekeyed=2 * BATCH + 1)
+    assert (told, begun) == ([BATCH, 2 * BATCH, 2 * BATCH + 1], [2 * BATCH + 2])
     assert rebuilt(database, keyring, check_only=True).differences == ()
     check_leaves(database)
     check_nodes(database)

@@ -132,7 +132,7 @@ def test_columns_are_those_of_the_table(database: Database, keyring: Keyring) ->
         cursor = connection.execute("SELECT * FROM secrets.host_credentials")
         (row,) = cursor.fetchall()
         columns = [column.name for column in cursor.description or ()]
-    ((one,), _) = replayed(database.owner_url, keyring, 0)
+    ((one,), _) = replayed(database.owner_url, keyring, 1)
     assert [*columns, "erased"] == list(Credential.__struct_fields__)
     live = [
         rfc3339(value) if isinstance(value, datetime) else value
@@ -144,19 +144,19 @@ def test_columns_are_those_of_the_table(database: Database, keyring: Keyring) ->
 def test_a_position_counts_itself_in(database: Database, keyring: Keyring) -> None:
     """The state is that after its event; a read and a failure change nothing."""
     record(database, keyring, upsert("a"), upsert("b"), lookup("a"), delete("a"), delete("a"))
-    assert [hosts_at(database, n) for n in range(-1, 5)] == [
-        *([], ["a"], ["a", "b"], ["a", "b"], ["b"], ["b"])
+    assert [hosts_at(database, n) for n in range(-1, 6)] == [
+        *([], [], ["a"], ["a", "b"], ["a", "b"], ["b"], ["b"])
     ]
 
 
 def test_patterns_choose(database: Database, keyring: Keyring) -> None:
     """Host and purpose both have to match; what LIKE would take for more is itself."""
     record(database, keyring, *map(upsert, ["db1", "db2", "db%", "db_", "x\\"]))
-    assert set(hosts_at(database, 4, "db*", "s*")) == {"db1", "db2", "db%", "db_"}
-    assert hosts_at(database, 4, "db_", "*") == ["db_"]
-    assert hosts_at(database, 4, "db%", "ssh") == ["db%"]
-    assert hosts_at(database, 4, "x\\", "ssh") == ["x\\"]
-    assert hosts_at(database, 4, "*", "winrm") == hosts_at(database, 4, "", "*") == []
+    assert set(hosts_at(database, 5, "db*", "s*")) == {"db1", "db2", "db%", "db_"}
+    assert hosts_at(database, 5, "db_", "*") == ["db_"]
+    assert hosts_at(database, 5, "db%", "ssh") == ["db%"]
+    assert hosts_at(database, 5, "x\\", "ssh") == ["x\\"]
+    assert hosts_at(database, 5, "*", "winrm") == hosts_at(database, 5, "", "*") == []
 
 
 @settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -179,7 +179,7 @@ def test_pages_of_any_size_leave_out_nothing(
 
     with fresh_database(cluster, TEMPLATE) as database:
         record(database, keyring, *map(upsert, hosts), upsert("h1x"), delete("h1x"))
-        found = run(pages(database.service_url, number + 1))
+        found = run(pages(database.service_url, number + 2))
     assert [one.host for some in found for one in some.credentials] == hosts
     assert len(found) == max(1, -(-number // limit))
 
@@ -188,9 +188,9 @@ def test_pages_of_any_size_leave_out_nothing(
 def test_a_page_of_a_large_ledger_is_read_by_the_index(database: Database, diff: bool) -> None:
     """In the order of the names, and no more of them than the page has: nothing is sorted."""
     database.execute(
-        "INSERT INTO ledger.events (position, at, credential_id, version, v, ok, leaf_hash, type,"
+        "INSERT INTO ledger.events (position, at, credential_id, version, v, ok, leaf_hash, mac, type,"
         " authn, host, purpose, body)"
-        " SELECT n, '2026-01-01Z', n + 1, 1, 1, true, sha256('leaf'), 'credential.created',"
+        " SELECT n, '2026-01-01Z', n + 1, 1, 1, true, sha256('leaf'), sha256('mac'), 'credential.created',"
         """ 'cli', 'h' || n, 'ssh', '{"key": "k", "sha256": "x"}'"""
         " FROM generate_series(0, 19999) AS n"
     )
@@ -225,9 +225,9 @@ def test_an_erasure_that_leaves_the_live_one(database: Database, keyring: Keyrin
     assert database.fetch("SELECT host FROM ledger.events WHERE type = 'credential.erased'") == [
         (None,)
     ]
-    told = [(one.host, one.erased) for one in replayed(database.service_url, None, 1)[0]]
+    told = [(one.host, one.erased) for one in replayed(database.service_url, None, 2)[0]]
     assert told == [("a", True), ("b", False)]
-    assert [one.erased for one in replayed(database.service_url, keyring, 4)[0]] == [False, False]
+    assert [one.erased for one in replayed(database.service_url, keyring, 6)[0]] == [False, False]
 
 
 def test_a_body_that_was_changed_is_told(database: Database, keyring: Keyring) -> None:
@@ -235,15 +235,15 @@ def test_a_body_that_was_changed_is_told(database: Database, keyring: Keyring) -
     record(database, keyring, upsert("a"), upsert("b"), upsert("c"))
     with database.owner() as connection:
         connection.execute("ALTER TABLE ledger.bodies DISABLE TRIGGER USER")
-        connection.execute("UPDATE ledger.bodies SET ciphertext = 'x' WHERE position = 0")
-        connection.execute("DELETE FROM ledger.bodies WHERE position = 1")
+        connection.execute("UPDATE ledger.bodies SET ciphertext = 'x' WHERE position = 1")
+        connection.execute("DELETE FROM ledger.bodies WHERE position = 2")
 
     async def found() -> Page:
         async with await connect(database.service_url, READ_SESSION) as connection:
-            return await page(asking(connection), keyring, Scope(2))
+            return await page(asking(connection), keyring, Scope(3))
 
     result = run(found())
-    assert [(u.host, u.position) for u in result.unreadable] == [("a", 0), ("b", 1)]
+    assert [(u.host, u.position) for u in result.unreadable] == [("a", 1), ("b", 2)]
     told = [(one.host, one.erased, one.password_encrypted is None) for one in result.credentials]
     assert told == [("a", False, True), ("b", False, True), ("c", False, False)]
 
@@ -257,8 +257,8 @@ def test_an_auditors_login_is_enough_for_metadata(database: Database, keyring: K
         async with await connect(database.owner_url, READ_SESSION) as connection:
             await connection.execute("SET ROLE secrets_broker_auditor")
             fetch = asking(connection)
-            assert await Point.parse("at", "0m").resolve(fetch) == 2
-            return [one async for one in state(fetch, None, Scope(1))]
+            assert await Point.parse("at", "0m").resolve(fetch) == 3
+            return [one async for one in state(fetch, None, Scope(2))]
 
     (result,) = run(found())
     assert [(one.host, one.erased) for one in result.credentials] == [("a", False), ("gone", True)]
@@ -291,7 +291,7 @@ def test_a_time_means_the_last_event_at_or_before_it(database: Database, keyring
     meant = [sum(at <= moment for at in times) - 1 for moment in asked]
     assert resolved(database, *map(rfc3339, asked)) == meant
     assert meant[0] == -1
-    assert resolved(database, "0m", "9999w", "2020-01-01T00:00:00+23:59") == [5, -1, -1]
+    assert resolved(database, "0m", "9999w", "2020-01-01T00:00:00+23:59") == [6, -1, -1]
 
 
 def test_what_is_not_there_yet_has_no_state(database: Database, keyring: Keyring) -> None:
@@ -299,9 +299,9 @@ def test_what_is_not_there_yet_has_no_state(database: Database, keyring: Keyring
     assert resolved(database, "0", "0m") == ["at: the ledger has no event yet", -1]
     record(database, keyring, upsert("a"))
     ahead = rfc3339(datetime.now(UTC) + timedelta(hours=1))
-    past_the_end = "at: is past the ledger's end: its last position is 0"
-    assert resolved(database, "0", "1", str(MAX_POSITION), ahead) == [
-        *(0, past_the_end, past_the_end, "at: is in the future")
+    past_the_end = "at: is past the ledger's end: its last position is 1"
+    assert resolved(database, "1", "2", str(MAX_POSITION), ahead) == [
+        *(1, past_the_end, past_the_end, "at: is in the future")
     ]
 
 

@@ -137,7 +137,7 @@ def test_what_became_of_each(database: Database, keyring: Keyring) -> None:
     erased(database, keyring, "erased")
     rekeyed(database, keyring, "rekeyed")
     ((last,),) = database.fetch("SELECT max(position) FROM ledger.events")
-    assert told(diff(database, keyring, 5, last)) == [
+    assert told(diff(database, keyring, 6, last)) == [
         ("changed", "changed", ("password", "username", "rotate_after")),
         ("created", "created", None),
         ("deleted", "deleted", None),
@@ -145,7 +145,7 @@ def test_what_became_of_each(database: Database, keyring: Keyring) -> None:
         ("new life", "recreated", ()),
         ("rekeyed", "rekeyed", ()),
     ]
-    assert told(diff(database, keyring, 5, last, "de*", "*")) == [("deleted", "deleted", None)]
+    assert told(diff(database, keyring, 6, last, "de*", "*")) == [("deleted", "deleted", None)]
     assert diff(database, keyring, last, last) == []
 
 
@@ -159,18 +159,18 @@ def test_it_says_who_when_and_why(database: Database, keyring: Keyring) -> None:
             await send(writer, upsert("a"), delete("a"), context=other)
 
     run(twice())
-    (found,) = diff(database, None, 0, 2)
+    (found,) = diff(database, None, 1, 3)
     query = "SELECT to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')"
-    ((at,),) = database.fetch(f"{query} FROM ledger.events WHERE position = 2")
+    ((at,),) = database.fetch(f"{query} FROM ledger.events WHERE position = 3")
     assert found == Difference(
         host="a",
         purpose="ssh",
         kind="deleted",
-        id_before=1,
+        id_before=2,
         version_before=1,
         id_after=None,
         version_after=None,
-        position=2,
+        position=3,
         type="credential.deleted",
         at=at,
         actor="other",
@@ -189,7 +189,7 @@ def test_pages_leave_out_nothing(database: Database, keyring: Keyring, limit: in
         async with await connect(database.service_url, READ_SESSION) as connection:
             found, after = list[list[str]](), FIRST
             while True:
-                fetch, scope = asking(connection), Scope(20)
+                fetch, scope = asking(connection), Scope(21)
                 part = await replay_diff.page(fetch, None, -1, scope, after, limit)
                 found.append([one.host for one in part.differences])
                 if part.following is None:
@@ -206,12 +206,12 @@ def test_a_body_that_does_not_open_is_told(database: Database, keyring: Keyring)
     record(database, keyring, upsert("a"), upsert("a"))
     with database.owner() as connection:
         connection.execute("ALTER TABLE ledger.bodies DISABLE TRIGGER USER")
-        connection.execute("DELETE FROM ledger.bodies WHERE position = 0")
+        connection.execute("DELETE FROM ledger.bodies WHERE position = 1")
 
     async def found() -> Any:
         async with await connect(database.service_url, READ_SESSION) as connection:
-            return await replay_diff.page(asking(connection), keyring, 0, Scope(1))
+            return await replay_diff.page(asking(connection), keyring, 1, Scope(2))
 
     part = run(found())
     assert told(list(part.differences)) == [("a", "changed", None)]
-    assert [(u.host, u.position) for u in part.unreadable] == [("a", 0)]
+    assert [(u.host, u.position) for u in part.unreadable] == [("a", 1)]

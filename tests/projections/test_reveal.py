@@ -53,10 +53,10 @@ def test_the_password_of_then(database: Database, keyring: Keyring) -> None:
     record(database, keyring, upsert("a", "a2"), delete("b"))
     record(database, keyring, upsert("c", "c1", expires_at=datetime(2020, 1, 1, tzinfo=UTC)))
     rekeyed(database, keyring, "a")
-    assert passwords(revealed(database, keyring, 1)) == [("a", "a1"), ("b", "b1")]
-    assert passwords(revealed(database, keyring, 4)) == [("a", "a2"), ("c", "c1")]
-    assert passwords(revealed(database, keyring, 5, "a", "*")) == [("a", "a2")]
-    (found,) = revealed(database, keyring, 1, "b", "*")
+    assert passwords(revealed(database, keyring, 2)) == [("a", "a1"), ("b", "b1")]
+    assert passwords(revealed(database, keyring, 5)) == [("a", "a2"), ("c", "c1")]
+    assert passwords(revealed(database, keyring, 7, "a", "*")) == [("a", "a2")]
+    (found,) = revealed(database, keyring, 2, "b", "*")
     assert found.content is not None
     assert found.content.secret_data == {"pin": "1"}
 
@@ -64,15 +64,15 @@ def test_the_password_of_then(database: Database, keyring: Keyring) -> None:
 def test_each_is_on_record_as_a_read(database: Database, keyring: Keyring) -> None:
     """Of that id and version, by whom and why; the details tell it from a lookup."""
     record(database, keyring, upsert("a"), upsert("a"), upsert("b"), upsert("a"))
-    found = revealed(database, keyring, 2)
-    details = {"replay": {"at": 2}}
+    found = revealed(database, keyring, 3)
+    details = {"replay": {"at": 3}}
     assert database.fetch(READS) == [
-        ("a", 1, 2, True, None, "auditor", "cli", "AUD-1", details, None),
-        ("b", 3, 1, True, None, "auditor", "cli", "AUD-1", details, None),
+        ("a", 2, 2, True, None, "auditor", "cli", "AUD-1", details, None),
+        ("b", 4, 1, True, None, "auditor", "cli", "AUD-1", details, None),
     ]
-    assert [one.read for one in found] == [4, 5]
+    assert [one.read for one in found] == [5, 6]
     query = "SELECT access_type, accessed_by, version FROM secrets.credential_access_log"
-    assert database.fetch(f"{query} WHERE id >= 4 ORDER BY id") == [
+    assert database.fetch(f"{query} WHERE id >= 5 ORDER BY id") == [
         ("read", "auditor", 2),
         ("read", "auditor", 1),
     ]
@@ -84,7 +84,7 @@ def test_it_changes_nothing_else(database: Database, keyring: Keyring) -> None:
     record(database, keyring, upsert("a", "a1"), upsert("a", "a2"))
     query = "SELECT live::text FROM secrets.host_credentials AS live"
     before = database.fetch(query)
-    revealed(database, keyring, 0)
+    revealed(database, keyring, 1)
     assert database.fetch(query) == before
     assert password_of(record(database, keyring, lookup("a"))[0]) == "a2"
 
@@ -93,12 +93,12 @@ def test_what_was_erased_is_not_read(database: Database, keyring: Keyring) -> No
     """There is nothing to give out, so nothing is recorded of it; the others are."""
     record(database, keyring, upsert("a"), upsert("b", "b1"))
     erased(database, keyring, "a")
-    found = revealed(database, keyring, 1)
+    found = revealed(database, keyring, 2)
     assert passwords(found) == [("a", None), ("b", "b1")]
     assert [(one.credential.erased, one.read, one.why) for one in found] == [
-        *((True, None, None), (False, 3, None))
+        *((True, None, None), (False, 4, None))
     ]
-    assert revealed(database, keyring, 1, "a", "*")[0].read is None
+    assert revealed(database, keyring, 2, "a", "*")[0].read is None
     assert count(database) == 4
 
 
@@ -107,13 +107,13 @@ def test_what_does_not_open_is_recorded_as_failed(database: Database, keyring: K
     record(database, keyring, upsert("a"), upsert("b", "b1"))
     with database.owner() as connection:
         connection.execute("ALTER TABLE ledger.bodies DISABLE TRIGGER USER")
-        connection.execute("UPDATE ledger.bodies SET ciphertext = 'x' WHERE position = 0")
-    found = revealed(database, keyring, 1)
+        connection.execute("UPDATE ledger.bodies SET ciphertext = 'x' WHERE position = 1")
+    found = revealed(database, keyring, 2)
     assert passwords(found) == [("a", None), ("b", "b1")]
     assert found[0].why
     assert [row[:5] for row in database.fetch(READS)] == [
-        ("a", 1, 1, False, "decrypt_failed"),
-        ("b", 2, 1, True, None),
+        ("a", 2, 1, False, "decrypt_failed"),
+        ("b", 3, 1, True, None),
     ]
 
 
@@ -124,7 +124,7 @@ def test_several_batches(database: Database, keyring: Keyring) -> None:
     sizes: list[tuple[int, int]] = []
 
     async def all_of_it() -> None:
-        async for batch in reveal(database.service_url, keyring, AUDIT, Scope(2 * BATCH)):
+        async for batch in reveal(database.service_url, keyring, AUDIT, Scope(2 * BATCH + 1)):
             assert [one.read for one in batch if one.content is None] == []
             sizes.append((len(batch), count(database) - len(hosts)))
 
@@ -147,11 +147,11 @@ def test_died_before_the_commit(database: Database, keyring: Keyring, action: st
     record(database, keyring, upsert("a", "a1"))
     at_commit(database, action)
     with pytest.raises(Interrupted) as caught:
-        revealed(database, keyring, 0)
+        revealed(database, keyring, 1)
     assert caught.value.args == ([],)
     as_usual(database)
     assert count(database) == 1
-    assert passwords(revealed(database, keyring, 0)) == [("a", "a1")]
+    assert passwords(revealed(database, keyring, 1)) == [("a", "a1")]
 
 
 def test_died_after_the_commit(database: Database, keyring: Keyring) -> None:
@@ -159,17 +159,17 @@ def test_died_after_the_commit(database: Database, keyring: Keyring) -> None:
     record(database, keyring, upsert("a", "a1"))
     at_commit(database, "RAISE WARNING 'the wait for a standby was cancelled'")
     with pytest.raises(Interrupted) as caught:
-        revealed(database, keyring, 0)
+        revealed(database, keyring, 1)
     assert isinstance(caught.value.__cause__, OutcomeUnknownError)
     assert caught.value.args == ([],)
-    assert [row[:4] for row in database.fetch(READS)] == [("a", 1, 1, True)]
+    assert [row[:4] for row in database.fetch(READS)] == [("a", 2, 1, True)]
 
 
 def test_a_wrong_key(database: Database, keyring: Keyring) -> None:
     """Nothing is recorded and nothing given out."""
     record(database, keyring, upsert("a"))
     with pytest.raises(Interrupted) as caught:
-        revealed(database, Keyring.from_kms_keys("another key"), 0)
+        revealed(database, Keyring.from_kms_keys("another key"), 1)
     assert isinstance(caught.value.__cause__, WrongKeyError)
     assert count(database) == 1
 
@@ -177,4 +177,4 @@ def test_a_wrong_key(database: Database, keyring: Keyring) -> None:
 def test_nothing_shows_a_password_by_accident(database: Database, keyring: Keyring) -> None:
     """A repr ends in logs and tracebacks."""
     record(database, keyring, upsert("a", "m4rker", secret_data={"k": "m4rker"}))
-    assert "m4rker" not in repr(revealed(database, keyring, 0))
+    assert "m4rker" not in repr(revealed(database, keyring, 1))
