@@ -14,9 +14,12 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from secrets_broker.http import metrics
 from secrets_broker.ledger.errors import (
     KmsError,
+    LedgerAheadError,
     LedgerMismatchError,
     LedgerUnavailableError,
     QueueFullError,
+    RowsMissingError,
+    UnauthenticEventError,
     WrongKeyError,
 )
 from secrets_broker.ledger.writer import Writer
@@ -33,6 +36,9 @@ _SENTENCES: Final[dict[type[LedgerUnavailableError], str]] = {
     WrongKeyError: "SECRETS_KMS_KEY is not the key of this ledger; see the log.",
     KmsError: "The key management service does not give the ledger's key; see the log.",
     LedgerMismatchError: "The ledger does not continue what this process has seen; see the log.",
+    UnauthenticEventError: "The ledger holds an event that was not made with its keys; see the log.",
+    RowsMissingError: "The database does not store what it is given; see the log.",
+    LedgerAheadError: "The last event is far ahead of the database's clock; see the log.",
     QueueFullError: "Too many requests wait for the ledger.",
 }
 DETAILS: Final = (_UNAVAILABLE, *_SENTENCES.values())

@@ -130,7 +130,9 @@ def test_a_database_of_a_prefix(
         with database.owner() as connection, connection.transaction():
             for table, trigger in (("events", "append_only"), ("bodies", "destroyed_with_event")):
                 connection.execute(f"ALTER TABLE ledger.{table} DISABLE TRIGGER {trigger}")
-                connection.execute(f"DELETE FROM ledger.{table} WHERE position >= %s", (BEGUN + size,))  # noqa: S608
+                connection.execute(
+                    f"DELETE FROM ledger.{table} WHERE position >= %s", (BEGUN + size,)
+                )  # noqa: S608
         rebuilt(database, keyring)
         assert rows(database) == tables[size]
 
