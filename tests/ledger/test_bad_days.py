@@ -14,7 +14,9 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from msgspec.structs import replace as changed
 
+from secrets_broker.ledger.commands import Record
 from secrets_broker.ledger.errors import (
     InvalidCommandError,
     LedgerError,
@@ -30,7 +32,7 @@ from secrets_broker.ledger.keyring import Keyring
 from secrets_broker.ledger.round_trip import Statement
 from secrets_broker.ledger.seen import Seen
 from secrets_broker.ledger.store import Store
-from secrets_broker.ledger.writer import MAX_WAITING
+from secrets_broker.ledger.writer import MAX_BATCH
 from secrets_broker.projections.host_credentials import HostCredentials
 from secrets_broker.tools.postgres import Cluster
 from tests.conftest import KMS_KEY, TEMPLATE, Database, fresh_database, migrated_cluster
@@ -429,19 +431,49 @@ def test_a_cancelled_request(database: Database, keyring: Keyring) -> None:
 
 
 def test_a_full_queue(database: Database, keyring: Keyring) -> None:
-    """Past its bound a command is refused at once; all that wait are recorded."""
+    """Past his share a caller is refused at once, and nobody else is; all that wait are recorded.
 
-    async def flood() -> list[Outcome | BaseException]:
+    Twelve batches of 500 at once, which is more than the whole queue once held: another caller's
+    lookups, the service's own events and its probes find room, and so does one of his own.
+    """
+    another, own = changed(CONTEXT, ip="192.0.2.8"), changed(CONTEXT, authn="none")
+
+    async def flood() -> list[object]:
         async with writing(database.service_url, keyring) as writer:
+            batch = [lookup("a")] * 500
             return await asyncio.gather(
-                *(writer.submit(lookup("a"), CONTEXT) for _ in range(MAX_WAITING + 50)),
+                *(writer.submit_all(batch, CONTEXT) for _ in range(12)),
+                *(writer.submit(lookup("b"), another) for _ in range(35)),
+                writer.submit(lookup("c"), CONTEXT),
+                writer.note(Record(type="access.counting", details={"source": None}), own),
+                writer.probe(),
                 return_exceptions=True,
             )
 
     results = run(flood())
-    assert all(isinstance(result, Outcome) for result in results[:MAX_WAITING])
-    assert all(isinstance(result, QueueFullError) for result in results[MAX_WAITING:])
-    assert count(database) == MAX_WAITING
+    taken = [each for each in results[:12] if not isinstance(each, QueueFullError)]
+    assert 1 <= len(taken) < 12
+    assert taken == results[: len(taken)]
+    assert all(isinstance(each, Outcome) for each in results[12:-1])
+    assert results[-1] is None
+    assert count(database) == 500 * len(taken) + 37
+    # The others are not behind all that waits, but in the first batches.
+    last = max(each.position for each in results[12:47] if isinstance(each, Outcome))
+    assert last < 2 * MAX_BATCH
+
+
+def test_whoever_waits_for_the_same_probe_costs_one(database: Database, keyring: Keyring) -> None:
+    """A thousand that ask at once whether the ledger can be written take its lock once."""
+
+    async def waiting() -> int:
+        async with writing(database.service_url, keyring) as writer:
+            probes = [asyncio.ensure_future(writer.probe()) for _ in range(1_000)]
+            await asyncio.sleep(0)  # each has asked, and the writer had no turn yet
+            found = len(writer._queue._own)
+            await asyncio.gather(*probes)
+            return found
+
+    assert run(waiting()) == 1
 
 
 @pytest.mark.parametrize("reconnect", [False, True])
