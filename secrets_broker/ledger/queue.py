@@ -80,7 +80,9 @@ class _Account(Generic[T]):
 
     def forget(self) -> None:
         """Drop the lines that have nothing, and nothing to be remembered by."""
-        for part in [p for p, line in self.lines.items() if not line.size and line.turn <= self.now]:
+        for part in [
+            p for p, line in self.lines.items() if not line.size and line.turn <= self.now
+        ]:
             del self.lines[part]
 
 
@@ -122,7 +124,9 @@ class FairQueue(Generic[T]):
     def take(self) -> list[T]:
         """Take out what is recorded together; something, where anything waits."""
         taken, room = self._take_own()
-        order = [(each.turn, n, each) for n, each in enumerate(self._accounts.values()) if each.size]
+        order = [
+            (each.turn, n, each) for n, each in enumerate(self._accounts.values()) if each.size
+        ]
         heapify(order)
         while order and room:
             turn, number, account = heappop(order)

@@ -38,6 +38,7 @@ from secrets_broker.ledger.kek_loader import KekLoader
 from secrets_broker.ledger.keks import check_keys
 from secrets_broker.ledger.keyring import Keyring
 from secrets_broker.ledger.kms.provider import Provider
+from secrets_broker.ledger.pace import Pace
 from secrets_broker.ledger.projection import Projection
 from secrets_broker.ledger.queue import Caller, FairQueue
 from secrets_broker.ledger.quota import Meters, is_limited
@@ -292,7 +293,7 @@ class Writer:
         if self._loader:
             self._loader.see(snapshot.keks)
         fold = Fold(snapshot, self._keyring)
-        results = [[_take(fold, *each) for each in waiting.requests] for waiting in batch]
+        results = await _taken(fold, batch)
         if fold.append.entries:
             await self._append(store, fold)
         else:
@@ -400,6 +401,18 @@ def _release(waiting: _Waiting, results: Sequence[Result] | LedgerUnavailableErr
 def _again(failure: LedgerUnavailableError) -> LedgerUnavailableError:
     # One for each caller: an exception that is raised again and again grows its traceback.
     return type(failure)(str(failure))
+
+
+async def _taken(fold: Fold, batch: Sequence[_Waiting]) -> list[list[Result]]:
+    """What becomes of each request; large ones take a while, and others have their turn."""
+    pace, results = Pace(), []
+    for waiting in batch:
+        taken: list[Result] = []
+        for request in waiting.requests:
+            taken.append(_take(fold, *request))
+            await pace.breathe()
+        results.append(taken)
+    return results
 
 
 def _take(fold: Fold, command: Command | Enter, context: Context) -> Result:

@@ -79,8 +79,7 @@ def count(database: Database) -> int:
 def terminate(database: Database) -> None:
     """Have the server end our connections, and wait until they are gone."""
     database.execute(TERMINATE, database.name)
-    while database.fetch(f"SELECT pid {_OURS}", database.name):
-        time.sleep(0.01)
+    until_gone(database)
 
 
 async def until_it_waits(database: Database, event: str) -> None:
@@ -241,6 +240,12 @@ def cut_idle_sessions(_cluster: Cluster, database: Database) -> None:
     terminate(database)
 
 
+def until_gone(database: Database) -> None:
+    """Wait until none of our sessions is there."""
+    while database.fetch(f"SELECT pid {_OURS}", database.name):
+        time.sleep(0.01)
+
+
 def restart(cluster: Cluster, _database: Database) -> None:
     """Stop the server and start it again."""
     cluster.stop()
@@ -269,21 +274,14 @@ def test_a_connection_cut_between_batches(
             await writer.submit(upsert("a", "kept"), CONTEXT)
             for _ in range(3):
                 cut(own_cluster, own_database)
-                await until_gone(own_database)
+                until_gone(own_database)
                 assert password_of(await writer.submit(lookup("a"), CONTEXT)) == "kept"
                 cut(own_cluster, own_database)
-                await until_gone(own_database)
+                until_gone(own_database)
                 await writer.probe()
 
     run(through_it())
     assert count(own_database) == 4
-
-
-async def until_gone(database: Database) -> None:
-    """Wait until none of our sessions is there."""
-    query = f"SELECT pid {_OURS}"
-    while await asyncio.to_thread(database.fetch, query, database.name):
-        await asyncio.sleep(0.01)
 
 
 def test_while_the_database_is_away_attempts_are_few(

@@ -65,7 +65,9 @@ def test_nothing_is_lost_and_each_part_keeps_its_order(steps: list[object]) -> N
 
 
 @given(st.lists(st.tuples(callers, sizes), max_size=300), sizes)
-def test_it_is_bounded_and_a_newcomer_finds_room(steps: list[tuple[Caller, int]], size: int) -> None:
+def test_it_is_bounded_and_a_newcomer_finds_room(
+    steps: list[tuple[Caller, int]], size: int
+) -> None:
     """Whoever came before, and however much he brought: who has nothing waiting may come in.
 
     With a request for which there is a fair part; small ones always have one.
@@ -147,9 +149,7 @@ def test_invented_names_share_a_line_and_cost_no_memory() -> None:
 
 
 GRANT = Granted("0" * 16, "billing", None, False, 0, {"a" * 64: None, "b" * 64: None})
-GRANTS = Grants(
-    0, {GRANT.id: GRANT}, dict.fromkeys(GRANT.keys, GRANT.id), {GRANT.name: GRANT.id}
-)
+GRANTS = Grants(0, {GRANT.id: GRANT}, dict.fromkeys(GRANT.keys, GRANT.id), {GRANT.name: GRANT.id})
 
 
 def test_who_is_a_caller() -> None:
