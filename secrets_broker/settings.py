@@ -15,6 +15,7 @@ Nothing is required until it is asked for, so that a command only needs what it 
 """
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_network
@@ -26,6 +27,9 @@ DATA_DIR = "SECRETS_BROKER_DATA_DIR"
 ENVIRONMENT_KMS = "environment:"
 DEFAULT_CHECKPOINT_SECONDS = 1
 DEFAULT_METRICS_SECONDS = 15
+DEFAULT_CONNECTIONS = 1_024
+DEFAULT_CONNECTIONS_PER_SOURCE = 256
+MAX_NUMBER = 1_000_000
 MIN_SECONDS = 0.05
 MAX_SECONDS = 3_600
 
@@ -293,6 +297,16 @@ class Settings:
         return tuple(_proxies(number, text) for number, text in enumerate(texts, 1))
 
     @property
+    def max_connections(self) -> int:
+        """How many connections the service has open at a time (MAX_CONNECTIONS)."""
+        return self._number("MAX_CONNECTIONS", DEFAULT_CONNECTIONS)
+
+    @property
+    def max_connections_per_source(self) -> int:
+        """How many of them an address, or an IPv6 /64, may have (MAX_CONNECTIONS_PER_SOURCE)."""
+        return self._number("MAX_CONNECTIONS_PER_SOURCE", DEFAULT_CONNECTIONS_PER_SOURCE)
+
+    @property
     def readable_logs(self) -> bool:
         """Whether log lines are for people (SECRETS_BROKER_LOG=readable) or JSON."""
         return self.get("SECRETS_BROKER_LOG") == "readable"
@@ -305,6 +319,13 @@ class Settings:
         if not MIN_SECONDS <= seconds <= MAX_SECONDS:
             raise SettingsError(f"{name} must be a number from {MIN_SECONDS} to {MAX_SECONDS}")
         return seconds
+
+    def _number(self, name: str, default: int) -> int:
+        text = self.get(name) or str(default)
+        number = int(text) if re.fullmatch("[0-9]{1,7}", text) else 0
+        if not 1 <= number <= MAX_NUMBER:
+            raise SettingsError(f"{name} must be a whole number from 1 to {MAX_NUMBER}")
+        return number
 
     def _switch(self, name: str) -> bool:
         text = (self.get(name) or "false").lower()

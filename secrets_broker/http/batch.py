@@ -13,12 +13,15 @@ import falcon.asgi
 import msgspec
 from msgspec import Meta
 
-from secrets_broker.http import answers, problems
-from secrets_broker.http.body import read_json
+from secrets_broker.http import answers, problems, strict_json
+from secrets_broker.http.body import MAX_BODY_BYTES, read_typed
 from secrets_broker.http.desk import Desk, RefusedError, Result
+from secrets_broker.http.errors import InvalidRequestError
 from secrets_broker.http.problems import Problem
+from secrets_broker.http.strict_json import NotAloneError
 from secrets_broker.ledger.commands import Lookup, Upsert, parse
-from secrets_broker.ledger.errors import InvalidCommandError
+from secrets_broker.ledger.errors import FieldError, InvalidCommandError
+from secrets_broker.ledger.pace import Pace
 from secrets_broker.ledger.writer import MAX_BATCH
 
 MAX_ITEMS: Final = 500
@@ -55,8 +58,8 @@ class _Batch:
 
     async def on_post(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
         """Record all that can be, and say of each item what came of it."""
-        batch = parse(Batch, await read_json(req))
-        wanted = [_parsed(self.kind, item) for item in batch.items]
+        pace = Pace()
+        wanted = await self._wanted(await read_typed(req), pace)
         commands = [item for item in wanted if not isinstance(item, InvalidCommandError)]
         # Died before the commit: nothing of the batch is recorded, and nothing was given out.
         # Died after it: all of it is recorded, and nothing was given out.
@@ -64,10 +67,29 @@ class _Batch:
         outcomes = [
             each if isinstance(each, InvalidCommandError) else next(results) for each in wanted
         ]
-        items = [_item(*each) for each in zip(wanted, outcomes, strict=True)]
-        resp.context.outcomes = Counter(map(_told, items, outcomes))
+        told, encoded = Counter[Told](), []
+        for command, outcome in zip(wanted, outcomes, strict=True):
+            item = _item(command, outcome)
+            told[_told(item, outcome)] += 1
+            encoded.append(msgspec.json.encode(item))
+            await pace.breathe()
+        resp.context.outcomes = told
         resp.content_type = falcon.MEDIA_JSON
-        resp.data = msgspec.json.encode({"items": items})
+        resp.data = b'{"items":[%b]}' % b",".join(encoded)
+
+    async def _wanted(self, data: bytes, pace: Pace) -> list[Item | InvalidCommandError]:
+        """What the items ask for, and of each that asks for nothing, which rule it breaks."""
+        found = strict_json.items(data, "items", MAX_ITEMS)
+        if found is None:
+            raise _not_a_batch(data)
+        wanted = []
+        try:
+            for item in found:
+                wanted.append(_parsed(self.kind, item))
+                await pace.breathe()
+        except NotAloneError:
+            raise _not_a_batch(data) from None
+        return wanted
 
 
 class LookupBatch(_Batch):
@@ -80,6 +102,17 @@ class UpsertBatch(_Batch):
     """POST /internal/secrets/credential-upsert-batch."""
 
     kind = Upsert
+
+
+def _not_a_batch(data: bytes) -> InvalidCommandError | InvalidRequestError:
+    """Why a body is refused that is not `{"items": [item, …]}` and nothing else."""
+    if len(data) > MAX_BODY_BYTES:  # not worth reading for a better word
+        return InvalidRequestError(FieldError("", "must be an object with items, and no more"))
+    try:
+        parse(Batch, strict_json.decode(data))
+    except (InvalidCommandError, InvalidRequestError) as error:
+        return error
+    return InvalidRequestError(FieldError("items", "must be an array with an item or more"))
 
 
 def _parsed(kind: type[Item], item: Any) -> Item | InvalidCommandError:

@@ -1,17 +1,12 @@
-"""Request bodies: bounded, and JSON that every reader understands the same way.
+"""Request bodies: bounded, whole, and of the one media type that there is."""
 
-The standard library's parser is used for its hooks: duplicate keys, NaN, and numbers that a
-double does not hold as written are refused (RFC 7493), which faster parsers let pass.
-"""
-
-import json
-from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
 import falcon
 import falcon.asgi
 
 from secrets_broker.http.errors import InvalidRequestError
+from secrets_broker.http.strict_json import decode
 from secrets_broker.ledger.errors import FieldError
 
 # A password of 8 KiB and 32 KiB of data, each byte escaped as six, and room for the rest.
@@ -25,10 +20,15 @@ TRUNCATED: Final = "truncated"
 
 async def read_json(req: falcon.asgi.Request) -> Any:
     """Read and decode the body; raises InvalidRequestError, or falcon's 413 and 415."""
+    return decode(await read_typed(req))
+
+
+async def read_typed(req: falcon.asgi.Request) -> bytes:
+    """Read the body, which says that it is JSON; raises as `read_json` does."""
     media_type = (req.content_type or "").partition(";")[0].strip().lower()
     if media_type != "application/json":
         raise falcon.HTTPUnsupportedMediaType
-    return decode(await read_bounded(req))
+    return await read_bounded(req)
 
 
 def max_bytes(path: str) -> int:
@@ -47,55 +47,3 @@ async def read_bounded(req: falcon.asgi.Request) -> bytes:
     if len(data) > limit:  # sent in chunks, with no length to refuse it by
         raise falcon.HTTPContentTooLarge
     return data
-
-
-def decode(data: bytes) -> Any:
-    """Decode strict JSON; raises InvalidRequestError, which never quotes the data."""
-    try:
-        return _decoder.decode(data.decode("utf-8"))
-    except _RefusedError as error:
-        raise InvalidRequestError(FieldError("", error.args[0])) from None
-    except UnicodeDecodeError:
-        raise InvalidRequestError(FieldError("", "the body is not UTF-8")) from None
-    except RecursionError:
-        raise InvalidRequestError(FieldError("", "the body is nested too deeply")) from None
-    except ValueError:
-        raise InvalidRequestError(FieldError("", "the body is not JSON")) from None
-
-
-class _RefusedError(ValueError):
-    """JSON by the grammar, but not to every reader the same."""
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    members = dict(pairs)
-    if len(members) != len(pairs):
-        raise _RefusedError("an object has a key twice")
-    return members
-
-
-def _float(literal: str) -> float:
-    number = float(literal)
-    try:
-        exact = Decimal(literal) == Decimal(repr(number))
-    except InvalidOperation:
-        exact = False
-    if not exact:
-        raise _RefusedError(
-            "a number has more digits, or is larger or smaller, than a double holds"
-        )
-    return number
-
-
-def _int(literal: str) -> int | float:
-    # "-0" is an int without a sign in Python and a negative zero elsewhere.
-    return -0.0 if literal == "-0" else int(literal)
-
-
-def _constant(_name: str) -> None:
-    raise _RefusedError("NaN and Infinity are not JSON")
-
-
-_decoder = json.JSONDecoder(
-    object_pairs_hook=_object, parse_float=_float, parse_int=_int, parse_constant=_constant
-)

@@ -20,6 +20,7 @@ from secrets_broker.ledger.errors import InvalidCommandError, LedgerUnavailableE
 from secrets_broker.ledger.events import Context, Subject
 from secrets_broker.ledger.fold import Outcome
 from secrets_broker.ledger.grants import Granted
+from secrets_broker.ledger.pace import Pace
 from secrets_broker.ledger.quota import judge
 from secrets_broker.ledger.rights import Refusal
 from secrets_broker.ledger.writer import Writer
@@ -92,7 +93,10 @@ class Desk:
 
         Raises LedgerUnavailableError where one that may be allowed cannot be recorded.
         """
-        early = [self._early(command, context) for command in commands]
+        early, pace = [], Pace()
+        for command in commands:
+            early.append(self._early(command, context))
+            await pace.breathe()
         windows = [self._tally.window(context) if refusal else None for refusal in early]
         recorded = [number for number, window in enumerate(windows) if window is None]
         results: dict[int, Result] = {}

@@ -6,6 +6,8 @@ import tempfile
 from typing import Any
 
 from secrets_broker import tls
+from secrets_broker.http.descriptors import Caps, raised
+from secrets_broker.http.shared_counts import SHARED
 from secrets_broker.settings import Settings
 
 _METRICS = "PROMETHEUS_MULTIPROC_DIR"
@@ -34,9 +36,16 @@ keyfile = str(_tls.key_file) if _tls else None
 
 
 def on_starting(server: Any) -> None:
-    """Read the files of TLS once for all workers."""
+    """Read the files of TLS once for all workers, and say where there is no room for all."""
+    if warning := Caps.of(Settings.load(), raised()).warning:
+        server.log.warning(warning)
     if server.cfg.is_ssl:
         tls.SERVED.load()
+
+
+def pre_fork(_server: Any, worker: Any) -> None:
+    """Give a worker its part of what all of them count."""
+    SHARED.reserve(worker)
 
 
 def on_reload(server: Any) -> None:
@@ -46,7 +55,8 @@ def on_reload(server: Any) -> None:
 
 
 def child_exit(_server: Any, worker: Any) -> None:
-    """Forget a dead worker's gauges of what it found; what it counted stays."""
+    """Forget a dead worker's connections, and its gauges; what it counted otherwise stays."""
+    SHARED.release(worker)
     mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]  # it has no types
 
 

@@ -36,7 +36,7 @@ _SENTENCES: Final[dict[type[LedgerUnavailableError], str]] = {
     WrongKeyError: "SECRETS_KMS_KEY is not the key of this ledger; see the log.",
     KmsError: "The key management service does not give the ledger's key; see the log.",
     LedgerMismatchError: "The ledger does not continue what this process has seen; see the log.",
-    UnauthenticEventError: "The ledger holds an event that was not made with its keys; see the log.",
+    UnauthenticEventError: "The ledger has an event that was not made with its keys; see the log.",
     RowsMissingError: "The database does not store what it is given; see the log.",
     LedgerAheadError: "The last event is far ahead of the database's clock; see the log.",
     QueueFullError: "Too many requests wait for the ledger.",

@@ -76,6 +76,19 @@ QUEUE = Gauge(
     multiprocess_mode="livesum",
 )
 
+CONNECTIONS = Gauge(
+    "secrets_connections",
+    "Connections that are open, each second.",
+    multiprocess_mode="livesum",
+)
+CONNECTIONS_REFUSED = Counter(
+    "secrets_connections_refused_total",
+    "Connections, or requests through a proxy, refused since there were too many, by the cap.",
+    ["cap"],
+)
+
+CAPS: Final = ("source", "all", "forwarded")
+
 EVENT: Final = "event"
 COUNTED: Final = "counted"
 REFUSALS = Counter(
@@ -131,6 +144,7 @@ _refusals: Final = {
     for record in (EVENT, COUNTED)
 }
 _unavailable: Final = {cause: UNAVAILABLE.labels(cause) for cause in (*_CAUSE_OF.values(), OTHER)}
+_connections: Final = {cap: CONNECTIONS_REFUSED.labels(cap) for cap in CAPS}
 _conditions: Final = {word: WATCHED.labels(word) for word in CONDITIONS}
 
 
@@ -175,6 +189,11 @@ def refused(rule: str, *, counted: bool, times: int = 1) -> None:
 def unavailable(error: LedgerUnavailableError) -> None:
     """Count a request that gets a 503."""
     _unavailable[_CAUSE_OF.get(type(error), OTHER)].inc()
+
+
+def connection_refused(cap: str) -> None:
+    """Count a connection that was refused; raises KeyError for a cap that is none of CAPS."""
+    _connections[cap].inc()
 
 
 def committed(events: int, seconds: float) -> None:

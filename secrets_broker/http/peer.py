@@ -7,7 +7,7 @@ read, nor any header about a client's certificate.
 """
 
 import ipaddress
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network
 from typing import Any, Final
@@ -21,35 +21,38 @@ class Peers:
     def __init__(self, proxies: Sequence[IPv4Network | IPv6Network] = ()) -> None:
         self._proxies = tuple(proxies)
 
-    def address(self, scope: dict[str, Any]) -> str | None:
+    def address(self, scope: Mapping[str, Any]) -> str | None:
         """The client's address in normal form; None over a Unix socket.
 
         Where an entry is malformed, the address is that of the proxy which handed it on.
         """
         address = peer_address(scope)
-        if not self._proxies or address is None or not self._is_proxy(address):
+        if address is None or not self.is_proxy(address):
             return address
         for entry in reversed(_forwarded(scope)):
             before = _entry(entry)
             if before is None:
                 return address
             address = before
-            if not self._is_proxy(address):
+            if not self.is_proxy(address):
                 return address
         return address
 
-    def _is_proxy(self, text: str) -> bool:
+    def is_proxy(self, text: str) -> bool:
+        """Tell whether an address in normal form is one of the proxies."""
+        if not self._proxies:
+            return False
         address = ipaddress.ip_address(text)
         return any(address in network for network in self._proxies)
 
 
-def peer_address(scope: dict[str, Any]) -> str | None:
+def peer_address(scope: Mapping[str, Any]) -> str | None:
     """The socket's peer in normal form, without a zone id; None over a Unix socket."""
     client = scope.get("client")
     return _normal_form(client[0]) if client else None
 
 
-def _forwarded(scope: dict[str, Any]) -> list[str]:
+def _forwarded(scope: Mapping[str, Any]) -> list[str]:
     # Several lines are one list, in their order (RFC 9110, section 5.3).
     lines = [value for name, value in scope["headers"] if name == _FORWARDED_FOR]
     text = b",".join(lines).decode("latin-1")

@@ -21,6 +21,7 @@ from uvicorn.protocols.http.httptools_impl import (
 from secrets_broker.http import certificate, metrics
 from secrets_broker.http.body import TRUNCATED, max_bytes
 from secrets_broker.http.certificate import ClientCertificate
+from secrets_broker.http.connections import Place
 from secrets_broker.http.peer import peer_address
 
 _log = structlog.get_logger(__name__)
@@ -30,13 +31,33 @@ MAX_HEADERS: Final = 100
 # Past this many times its bound, what a refused body still sends is not waited for.
 PATIENCE: Final = 4
 
+MAX_PIPELINED: Final = 32
+"""Requests that wait on a connection for the one before them to be answered."""
+KEPT: Final = frozenset({b"/health/live", b"/health/ready", b"/metrics"})
+"""What is answered on a spare connection: who watches the service is not locked out."""
+_STALE_SWEEPS: Final = 60
+
 ANSWERS: Final = {
     400: b'{"reason":"invalid_request","detail":"The request is not valid HTTP/1.1."}',
     408: b'{"reason":"timeout","detail":"The request did not arrive in time."}',
     413: b'{"reason":"too_large","detail":"The request\'s body is too large."}',
     417: b'{"reason":"expectation_failed","detail":"Only 100-continue can be expected."}',
     431: b'{"reason":"headers_too_large","detail":"The request\'s headers are too large."}',
+    503: b'{"reason":"too_many_connections","detail":"Too many connections are open; close some,'
+    b' or try again later."}',
 }
+_HEADS: Final = {503: b"retry-after: 1\r\n"}
+
+
+def _answer(status: int) -> bytes:
+    body, more = ANSWERS[status], _HEADS.get(status, b"")
+    head = b"content-type: application/json\r\n%bconnection: close\r\n" % more
+    length = b"content-length: %d\r\n\r\n" % len(body)
+    return STATUS_LINE[status] + head + length + body
+
+
+TOO_MANY: Final = _answer(503)
+"""For a connection that is closed unread."""
 
 
 class _RefusedError(Exception):
@@ -51,6 +72,9 @@ class CarefulProtocol(HttpToolsProtocol):
     linger_seconds: ClassVar[float] = 1.0
     # A worker that ends may have taken a connection whose first request is still on its way.
     parting_seconds: ClassVar[float] = 0.3
+    # A spare connection has a moment, so that a few of them are enough for all who watch.
+    spare_seconds: ClassVar[float] = 1.0
+    spare_linger_seconds: ClassVar[float] = 0.1
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -64,6 +88,9 @@ class CarefulProtocol(HttpToolsProtocol):
         self._answering: RequestResponseCycle | None = None  # uvicorn's `cycle` is the newest
         self._deadline: asyncio.TimerHandle | None = None
         self._certificate: ClientCertificate | None = None
+        self.place: Place | None = None
+        """What the connection takes; None where nobody counts."""
+        self._unsent, self._stale = 0, 0
 
     # uvicorn narrows the type in the same way, which the base class of asyncio does not allow.
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -73,6 +100,8 @@ class CarefulProtocol(HttpToolsProtocol):
         # None where the client showed none: then nothing was verified either.
         der = tls.getpeercert(binary_form=True) if tls else None
         self._certificate = certificate.read(der) if der else None
+        if self.place:
+            self.place.close = self._give_way
         self._set_deadline()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -80,6 +109,8 @@ class CarefulProtocol(HttpToolsProtocol):
         self._drop_deadline()
         self._mark_truncated()
         self._abandon()
+        if self.place:
+            self.place.give_up()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -99,6 +130,8 @@ class CarefulProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """Note that a request begins."""
         super().on_message_begin()
+        if len(self.pipeline) >= MAX_PIPELINED:
+            self._stop(400)
         self.scope["state"][certificate.STATE] = self._certificate
         self._receiving = self._in_head = True
         self._received, self._most = 0, MAX_HEAD_BYTES
@@ -107,7 +140,10 @@ class CarefulProtocol(HttpToolsProtocol):
         """Look at the head as a whole before it becomes a request."""
         self._in_head = False
         self._check_head()
+        self._check_place()
         super().on_headers_complete()
+        if self._is_spare:
+            self.cycle.keep_alive = False
         if self.parser.should_upgrade():
             self.cycle.keep_alive = False  # the parser takes nothing after it
 
@@ -143,6 +179,8 @@ class CarefulProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """Give up a connection whose client would go on sending what nobody reads."""
         super().on_response_complete()
+        if self.place:
+            self.place.end()
         cycle = self.cycle
         if self._receiving and not self._in_head and cycle.response_complete and self._too_long:
             self._linger()
@@ -176,6 +214,29 @@ class CarefulProtocol(HttpToolsProtocol):
         if expects and not self.expect_100_continue:
             self._stop(417)
 
+    @property
+    def _is_spare(self) -> bool:
+        return self.place is not None and self.place.spare
+
+    def _check_place(self) -> None:
+        if self.place is None:
+            return
+        if self.url.partition(b"?")[0] in KEPT:
+            self.place.begin(None)
+        elif self._is_spare or not self.place.begin(self.scope):
+            self._stop(503)
+
+    def sweep(self) -> None:
+        """Each second: end a connection whose client has taken nothing of its answer for long.
+
+        One that is closed, too, stays until all is sent.
+        """
+        unsent = self.transport.get_write_buffer_size()
+        self._stale = self._stale + 1 if unsent and unsent == self._unsent else 0
+        self._unsent = unsent
+        if self._stale >= _STALE_SWEEPS:
+            self.transport.abort()
+
     def _stop(self, status: int) -> None:
         self._refusal = status
         raise _RefusedError
@@ -184,15 +245,18 @@ class CarefulProtocol(HttpToolsProtocol):
         if self.transport.is_closing() or self._lingering:
             return
         answered = self._may_answer()
+        self._note(status, answered=answered)
+        if answered:
+            self.transport.write(_answer(status))
+        self._linger()
+
+    def _note(self, status: int, *, answered: bool) -> None:
+        if status == 503 and self.place:
+            self.place.refuse()
+            return
         metrics.REFUSED.inc()
         ip = peer_address({"client": self.client})
         _log.warning("request_refused", status=status, ip=ip, answered=answered)
-        if answered:
-            body = ANSWERS[status]
-            head = b"content-type: application/json\r\nconnection: close\r\n"
-            length = b"content-length: %d\r\n\r\n" % len(body)
-            self.transport.write(STATUS_LINE[status] + head + length + body)
-        self._linger()
 
     def _may_answer(self) -> bool:
         # Not while an earlier request's answer is due, or under way: ours would be taken for it.
@@ -213,7 +277,8 @@ class CarefulProtocol(HttpToolsProtocol):
         self.flow.resume_reading()
         if self.transport.can_write_eof():
             self.transport.write_eof()
-        self.loop.call_later(self.linger_seconds, self.transport.close)
+        seconds = self.spare_linger_seconds if self._is_spare else self.linger_seconds
+        self.loop.call_later(seconds, self.transport.close)
 
     def _abandon(self) -> None:
         self.pipeline.clear()
@@ -226,15 +291,26 @@ class CarefulProtocol(HttpToolsProtocol):
             self.scope["state"][TRUNCATED] = True
 
     def _set_deadline(self) -> None:
-        self._deadline = self.loop.call_later(self.receive_seconds, self._out_of_time)
+        seconds = self.spare_seconds if self._is_spare else self.receive_seconds
+        self._deadline = self.loop.call_later(seconds, self._out_of_time)
 
     def _out_of_time(self) -> None:
         if self.pipeline:  # it is we who do not read on, while earlier requests are answered
             self._set_deadline()
+        elif self._is_spare and not self.transport.is_closing():
+            self._give_way()
         elif self._receiving:
             self._refuse(408)
         else:
             self.transport.close()
+
+    def _give_way(self) -> None:
+        """Say on a spare connection that there is no place; what it was for did not come."""
+        self._drop_deadline()
+        if self.cycle is None and not self._lingering:
+            self._note(503, answered=True)
+            self.transport.write(TOO_MANY)
+        self.transport.close()
 
     def _drop_deadline(self) -> None:
         if self._deadline is not None:

@@ -115,4 +115,4 @@ class Tally:
         command = Record(type=kind, details={"source": source, **details})
         single = source is not None and "/" not in source
         context = Context(actor=None, authn=UNKNOWN, ip=source if single else None)
-        return (await self._writer.submit(command, context)).position
+        return (await self._writer.note(command, context)).position

@@ -1,12 +1,19 @@
 """gunicorn's worker: uvicorn on uvloop and httptools, trusting no header about the peer."""
 
 import logging
+import sys
 from typing import Any, ClassVar
 
+from gunicorn.arbiter import Arbiter
 from uvicorn_worker import UvicornWorker
 
 from secrets_broker import tls
+from secrets_broker.http.acceptor import BrokerServer
+from secrets_broker.http.connections import Connections
+from secrets_broker.http.descriptors import Caps, raised
+from secrets_broker.http.peer import Peers
 from secrets_broker.http.protocol import CarefulProtocol
+from secrets_broker.settings import Settings
 
 
 class BrokerWorker(UvicornWorker):
@@ -32,6 +39,16 @@ class BrokerWorker(UvicornWorker):
         logger.setLevel(logging.WARNING)  # gunicorn tells of starts and ends
         # The protocol has a line of its own for each request that it refuses.
         logger.addFilter(_is_not_a_refusal)
+
+    async def _serve(self) -> None:
+        self.config.app = self.wsgi
+        settings = Settings.load()
+        caps = Caps.of(settings, raised())
+        server = BrokerServer(self.config, Connections(caps, Peers(settings.trusted_proxies)))
+        self._install_sigquit_handler()
+        await server.serve(sockets=self.sockets)
+        if not server.started:
+            sys.exit(Arbiter.WORKER_BOOT_ERROR)
 
 
 def _is_not_a_refusal(record: logging.LogRecord) -> bool:

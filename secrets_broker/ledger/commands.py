@@ -284,9 +284,16 @@ def _check_expiry(expires_at: datetime | None) -> None:
 def _check_data(additional: JsonObject | None, secret: JsonObject | None) -> None:
     total = 0
     for field, data in (("additional_data", additional), ("secret_data", secret)):
+        total += _size(data) if data else 0
+        if total > MAX_DATA_BYTES:  # first: what is small has few values to look at
+            raise ValueError("additional_data: with secret_data must be at most 32 KiB")
         problem = json_problem(data)
         if problem:
             raise ValueError(f"{field}: {problem}")
-        total += len(canonical_json(data)) if data else 0
-    if total > MAX_DATA_BYTES:
-        raise ValueError("additional_data: with secret_data must be at most 32 KiB")
+
+
+def _size(data: JsonObject) -> int:
+    try:
+        return len(canonical_json(data))
+    except (TypeError, ValueError, OverflowError, RecursionError):
+        return 0  # it has no canonical form, and json_problem says why

@@ -177,6 +177,11 @@ class Store:
         await self._connection.close()
 
     @property
+    def is_lost(self) -> bool:
+        """Whether the server, or the network, has ended the connection."""
+        return self._connection.closed
+
+    @property
     def connection(self) -> AsyncConnection[Any]:
         """For a tool's own statements between `read` and `append`."""
         return self._connection

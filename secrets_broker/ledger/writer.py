@@ -8,8 +8,8 @@ recorded.
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -18,6 +18,7 @@ import psycopg
 import structlog
 
 from secrets_broker.ledger.access import Enter
+from secrets_broker.ledger.caller import caller_of
 from secrets_broker.ledger.commands import Command, Name, Record
 from secrets_broker.ledger.continuity import PUBLISHED, Continuity
 from secrets_broker.ledger.errors import (
@@ -39,17 +40,22 @@ from secrets_broker.ledger.kek_loader import KekLoader
 from secrets_broker.ledger.keks import check_keys
 from secrets_broker.ledger.keyring import Keyring
 from secrets_broker.ledger.kms.provider import Provider
+from secrets_broker.ledger.pace import Pace
 from secrets_broker.ledger.projection import Projection
+from secrets_broker.ledger.queue import Caller, FairQueue
 from secrets_broker.ledger.quota import Meters, is_limited
 from secrets_broker.ledger.right_edge import check_contains, load_seen
 from secrets_broker.ledger.seen import Seen
+from secrets_broker.ledger.spacing import Spacing
 from secrets_broker.ledger.store import Store, TooFarBehindError
 from secrets_broker.ledger.usage import load_uses
 
 _log = structlog.get_logger(__name__)
 
 MAX_BATCH: Final = 512  # past this a batch takes longer but commits hardly more a second
-MAX_WAITING: Final = 4_096  # at some thousand a second, what waits is answered within a second
+# Of which one caller alone may hold about a third: at some thousand a second, what he has waiting
+# is answered within a second.
+MAX_WAITING: Final = 8_192
 MAX_CLOCK_DIFFERENCE: Final = timedelta(minutes=5)
 # Longer than the server's own limits, so that it only ends what the server cannot: a machine
 # or a network that is gone.
@@ -94,16 +100,18 @@ class Writer:
         self.grants = Grants()
         """As of the last batch that this process began: what a request is judged by in advance."""
         self.meters = Meters()
-        self._waiting: deque[_Waiting] = deque()
-        self._queued = 0  # commands in `_waiting`
+        self._queue: FairQueue[_Waiting] = FairQueue(MAX_WAITING, MAX_BATCH)
+        self._probing: asyncio.Future[Sequence[Result]] | None = None  # one that still waits
         self._wake = asyncio.Event()
         self._store: Store | None = None
+        self._proven = False  # whether that connection has carried a batch
+        self._spacing = Spacing()
         self._seen = Seen()
         self._stopped: LedgerMismatchError | None = None
         self._rows_missing = False  # the last append was not stored whole
         self._alarm: str | None = None
         self._told = False  # that the ledger is not authenticated
-        self._closing = False
+        self._closing = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -122,11 +130,17 @@ class Writer:
 
         Raises LedgerUnavailableError where a command would get it too.
         """
-        await self._submit(())
+        # Whoever asks while one waits is answered by it: they may be many, and cost one.
+        if self._probing is None or self._probing.done():
+            self._probing = self._queued((), own=True)
+        try:
+            await asyncio.shield(self._probing)
+        except LedgerUnavailableError as error:
+            raise error.again() from None
 
     async def close(self) -> None:
         """Record what waits, then stop."""
-        self._closing = True
+        self._closing.set()
         self._wake.set()
         if self._task:
             await self._task
@@ -137,7 +151,7 @@ class Writer:
     @property
     def waiting(self) -> int:
         """How many commands wait for a batch."""
-        return self._queued
+        return self._queue.size
 
     def stop(self, why: LedgerMismatchError) -> None:
         """Record nothing any more: the ledger is not what this process, or an auditor, knows."""
@@ -149,7 +163,16 @@ class Writer:
 
         Raises InvalidCommandError, or LedgerUnavailableError where nothing may be served.
         """
-        outcome = _only(await self._submit([(command, context)]))
+        outcome = _only(await self._queued([(command, context)]))
+        assert outcome is not None  # noqa: S101 - only one who enters has none
+        return outcome
+
+    async def note(self, command: Record, context: Context) -> Outcome:
+        """Record what the service itself has to tell; no caller is before it.
+
+        Raises LedgerUnavailableError.
+        """
+        outcome = _only(await self._queued([(command, context)], own=True))
         assert outcome is not None  # noqa: S101 - only one who enters has none
         return outcome
 
@@ -161,7 +184,7 @@ class Writer:
         What breaks a rule is among the results; raises LedgerUnavailableError for all of them.
         """
         assert 0 < len(commands) <= MAX_BATCH  # noqa: S101 - the caller has checked
-        results = await self._submit([(command, context) for command in commands])
+        results = await self._queued([(command, context) for command in commands])
         return [result for result in results if result is not None]
 
     async def enter(self, command: Enter, context: Context) -> Outcome | None:
@@ -169,53 +192,52 @@ class Writer:
 
         A refusal comes once its event is committed. Raises LedgerUnavailableError.
         """
-        return _only(await self._submit([(command, context)]))
+        return _only(await self._queued([(command, context)]))
 
-    async def _submit(self, requests: Sequence[Request]) -> Sequence[Result]:
+    def _queued(
+        self, requests: Sequence[Request], *, own: bool = False
+    ) -> "asyncio.Future[Sequence[Result]]":
         if self._stopped:
             raise LedgerMismatchError(str(self._stopped))
-        if self._closing or self._task is None:
+        if self._closing.is_set() or self._task is None:
             raise LedgerUnavailableError("the writer is closed")
-        if self._queued >= MAX_WAITING:
-            raise QueueFullError("too many requests wait for the ledger")
         results: asyncio.Future[Sequence[Result]] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Waiting(requests, results))
-        self._queued += len(requests)
+        waiting = _Waiting(requests, results)
+        if own:
+            self._queue.put_own(waiting, len(requests))
+        elif not self._queue.put(self._caller(requests), waiting, len(requests)):
+            raise QueueFullError("too many requests wait for the ledger")
         self._wake.set()
-        return await results
+        return results
+
+    def _caller(self, requests: Sequence[Request]) -> Caller:
+        return caller_of(requests[0][1], self.grants)  # what comes together is of one caller
 
     async def _run(self) -> None:
-        while not (self._closing and not self._waiting):
+        while not (self._closing.is_set() and not self._queue):
             await self._wake.wait()
             self._wake.clear()
-            while self._waiting:
-                await self._record(self._next_batch())
+            while self._queue:
+                await self._space()
+                await self._record(self._queue.take())
 
-    def _next_batch(self) -> list[_Waiting]:
-        """Whoever waited longest, as many as fit; what was submitted together stays together."""
-        batch, size = [self._waiting.popleft()], 0
-        size = len(batch[0].requests)
-        while self._waiting and size + len(self._waiting[0].requests) <= MAX_BATCH:
-            batch.append(self._waiting.popleft())
-            size += len(batch[-1].requests)
-        self._queued -= size
-        return batch
+    async def _space(self) -> None:
+        """Wait until the database may be tried again; what comes meanwhile waits, too."""
+        if self._store is None and (seconds := self._spacing.wait(time.monotonic())):
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._closing.wait(), seconds)
 
-    async def _record(self, batch: Sequence[_Waiting]) -> None:
+    async def _record(self, batch: list[_Waiting]) -> None:
+        self._probing = None  # it is in here, if there is one; who asks now gets a newer answer
         for waiting, results in zip(batch, await self._results(batch), strict=True):
-            if waiting.results.done():
-                continue  # the caller went away; what was recorded stays recorded
-            if isinstance(results, LedgerError):
-                waiting.results.set_exception(results)
-            else:
-                waiting.results.set_result(results)
+            _release(waiting, results)
 
     async def _results(
         self, batch: Sequence[_Waiting]
     ) -> Sequence[Sequence[Result] | LedgerUnavailableError]:
         try:
             async with asyncio.timeout(BATCH_SECONDS):
-                return await self._commit(batch)
+                return await self._committed(batch)
         except (UnauthenticEventError, RowsMissingError) as error:
             # Both end when somebody has acted: the ledger says so itself, at the next batch.
             self._raise_alarm(error)
@@ -237,9 +259,33 @@ class Writer:
             # What nobody foresaw fails its batch, never the writer: those who come after would
             # wait for ever. Its text may quote a value; its type does not.
             failure = self._unforeseen(error)
+        attempted = not self._proven
         await self._disconnect()
         _log.warning("batch_refused", size=len(batch), why=str(failure))
+        if attempted and not isinstance(failure, OutcomeUnknownError):
+            # Nothing of theirs was sent. What waited for this attempt need not have its own.
+            for waiting in self._queue.take_all():
+                _release(waiting, failure.again())
         return [failure.again() for _ in batch]
+
+    async def _committed(self, batch: Sequence[_Waiting]) -> Sequence[Sequence[Result]]:
+        """Record a batch; on another connection where the server ended this one meanwhile."""
+        try:
+            results = await self._commit(batch)
+        except psycopg.Error:
+            if not self._was_cut_off():
+                raise
+            await self._disconnect()
+            results = await self._commit(batch)
+        self._proven = True
+        self._spacing.worked()
+        return results
+
+    def _was_cut_off(self) -> bool:
+        # It did its work before, so the server was restarted or ended an idle session; and no
+        # COMMIT was on its way, so nothing of the batch can have been written.
+        store = self._store
+        return self._proven and store is not None and store.is_lost and not store.committing
 
     def _raise_alarm(self, error: LedgerUnavailableError) -> None:
         """Say it once, and not at each batch that it fails."""
@@ -269,7 +315,7 @@ class Writer:
         if self._loader:
             self._loader.see(snapshot.keks)
         fold = Fold(snapshot, self._keyring)
-        results = [[_take(fold, *each) for each in waiting.requests] for waiting in batch]
+        results = await _taken(fold, batch)
         if fold.append.entries:
             await self._append(store, fold)
         elif self._rows_missing:
@@ -357,6 +403,7 @@ class Writer:
 
     async def _connected(self) -> Store:
         if self._store is None:
+            self._spacing.attempt(time.monotonic())
             store = await Store.connect(
                 self._database_url,
                 self._projection,
@@ -379,9 +426,31 @@ class Writer:
 
     async def _disconnect(self) -> None:
         store, self._store = self._store, None
+        self._proven = False
         self.meters = Meters()  # they may have counted what was not committed
         if store:
             await store.close()
+
+
+def _release(waiting: _Waiting, results: Sequence[Result] | LedgerUnavailableError) -> None:
+    if waiting.results.done():
+        return  # the caller went away; what was recorded stays recorded
+    if isinstance(results, LedgerError):
+        waiting.results.set_exception(results)
+    else:
+        waiting.results.set_result(results)
+
+
+async def _taken(fold: Fold, batch: Sequence[_Waiting]) -> list[list[Result]]:
+    """What becomes of each request; large ones take a while, and others have their turn."""
+    pace, results = Pace(), []
+    for waiting in batch:
+        taken: list[Result] = []
+        for request in waiting.requests:
+            taken.append(_take(fold, *request))
+            await pace.breathe()
+        results.append(taken)
+    return results
 
 
 def _take(fold: Fold, command: Command | Enter, context: Context) -> Result:

@@ -85,6 +85,7 @@ def _check(settings: Settings) -> None:
     keys, asked = keyring(settings), providers(settings)
     _ = settings.internal_key_if_on, settings.auditor_key, settings.checkpoint_seconds
     _ = settings.metrics_seconds
+    _ = settings.max_connections, settings.max_connections_per_source
     _ = signing_key(settings), witnesses(settings), settings.trusted_proxies
     _check_tls(settings.tls)
     check_checkpoint_file(continuity(settings))

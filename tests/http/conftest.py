@@ -91,6 +91,7 @@ def serving(
     settings: Mapping[str, str] | None = None,
     tls: ssl.SSLContext | None = None,
     by: str = "gunicorn",
+    descriptors: int | None = None,
 ) -> Iterator[Service]:
     """Run gunicorn, or `serve`, with two workers; wait for both, and that of /health/ready."""
     port = free_port()
@@ -111,6 +112,8 @@ def serving(
     if by == "serve":
         command = [sys.executable, "-m", "secrets_broker", "serve", "--port", str(port), *options]
     command += ["--workers", str(WORKERS)]
+    if descriptors is not None:  # the hard limit, which a process cannot raise again
+        command = ["sh", "-c", f'ulimit -n {descriptors} && exec "$@"', "sh", *command]
     with _process(command, environment, log) as process:
         running = Service(port, log, internal_key, process.pid, tls=tls)
         _wait(running, process, until)

@@ -7,13 +7,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import psycopg
 import pytest
+from msgspec.structs import replace as changed
 
+from secrets_broker.ledger.commands import Record
 from secrets_broker.ledger.errors import (
     InvalidCommandError,
     LedgerError,
@@ -29,7 +32,7 @@ from secrets_broker.ledger.keyring import Keyring
 from secrets_broker.ledger.round_trip import Statement
 from secrets_broker.ledger.seen import Seen
 from secrets_broker.ledger.store import Store
-from secrets_broker.ledger.writer import MAX_WAITING
+from secrets_broker.ledger.writer import MAX_BATCH, Writer
 from secrets_broker.projections.host_credentials import HostCredentials
 from secrets_broker.tools.postgres import Cluster
 from tests.conftest import KMS_KEY, TEMPLATE, Database, fresh_database, migrated_cluster
@@ -80,8 +83,7 @@ def count(database: Database) -> int:
 def terminate(database: Database) -> None:
     """Have the server end our connections, and wait until they are gone."""
     database.execute(TERMINATE, database.name)
-    while database.fetch(f"SELECT pid {_OURS}", database.name):
-        time.sleep(0.01)
+    until_gone(database)
 
 
 async def until_it_waits(database: Database, event: str) -> None:
@@ -224,23 +226,118 @@ def test_kill_9_of_a_writer_under_load(database: Database, keyring: Keyring) -> 
     check_acknowledged(database, keyring, lines)
 
 
-def test_a_connection_cut_between_batches(database: Database, keyring: Keyring) -> None:
-    """At most one command is refused, nothing is recorded of it, and the next one works."""
+def refuse_connections(database: Database, *, refuse: bool) -> None:
+    """Have the server refuse all new sessions of this database; its log has a line for each."""
+    with psycopg.connect(database.owner_url, dbname="postgres", autocommit=True) as connection:
+        allow = "false" if refuse else "true"
+        connection.execute(f"ALTER DATABASE {database.name} ALLOW_CONNECTIONS {allow}")
+        connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s",
+            (database.name,),
+        )
 
-    async def through_it() -> int:
-        async with writing(database.service_url, keyring) as writer:
+
+def refused_attempts(cluster: Cluster, database: Database) -> int:
+    """How many new sessions of this database the server has refused, by its log."""
+    words = f'database "{database.name}" is not currently accepting connections'
+    return cluster.layout.log.read_text().count(words)
+
+
+def cut_idle_sessions(_cluster: Cluster, database: Database) -> None:
+    """Have the server end sessions that are idle."""
+    database.execute(f"ALTER DATABASE {database.name} SET idle_session_timeout = '50ms'")
+    terminate(database)
+
+
+def until_gone(database: Database) -> None:
+    """Wait until none of our sessions is there."""
+    while database.fetch(f"SELECT pid {_OURS}", database.name):
+        time.sleep(0.01)
+
+
+def restart(cluster: Cluster, _database: Database) -> None:
+    """Stop the server and start it again."""
+    cluster.stop()
+    cluster.start()
+
+
+def crash(cluster: Cluster, _database: Database) -> None:
+    """Kill the server, let it recover."""
+    cluster.kill()
+    cluster.start()
+
+
+@pytest.mark.parametrize(
+    "cut", [lambda _, database: terminate(database), cut_idle_sessions, restart, crash]
+)
+def test_a_connection_cut_between_batches(
+    own_cluster: Cluster,
+    own_database: Database,
+    keyring: Keyring,
+    cut: Callable[[Cluster, Database], None],
+) -> None:
+    """Nobody notices: nothing can have been written, so it is sent again on another connection."""
+
+    async def through_it() -> None:
+        async with writing(own_database.service_url, keyring) as writer:
             await writer.submit(upsert("a", "kept"), CONTEXT)
-            terminate(database)
-            refused = 0
-            try:
-                await writer.submit(lookup("a"), CONTEXT)
-            except LedgerUnavailableError:
-                refused = 1
-            assert password_of(await writer.submit(lookup("a"), CONTEXT)) == "kept"
-            return refused
+            for _ in range(3):
+                cut(own_cluster, own_database)
+                until_gone(own_database)
+                assert password_of(await writer.submit(lookup("a"), CONTEXT)) == "kept"
+                cut(own_cluster, own_database)
+                until_gone(own_database)
+                await writer.probe()
 
-    assert count(database) == 0
-    assert run(through_it()) + count(database) == 3
+    run(through_it())
+    assert count(own_database) == 4
+
+
+def test_while_the_database_is_away_attempts_are_few(
+    own_cluster: Cluster, own_database: Database, keyring: Keyring
+) -> None:
+    """However many ask, and however often: a few at first, then about one a second.
+
+    Whoever waits gets the answer of one attempt, though it is more than a batch; and once the
+    server takes connections again, nobody is refused.
+    """
+
+    async def ask(writer: Writer, until: asyncio.Event) -> int:
+        refused = 0
+        while not until.is_set():
+            with suppress(LedgerUnavailableError):
+                await writer.submit(lookup("a"), CONTEXT)
+                return refused
+            refused += 1
+        return refused
+
+    async def through_it() -> None:
+        async with writing(own_database.service_url, keyring) as writer:
+            await writer.submit(lookup("a"), CONTEXT)
+            refuse_connections(own_database, refuse=True)
+            began, over = time.monotonic(), asyncio.Event()
+            clients = [asyncio.create_task(ask(writer, over)) for _ in range(8)]
+            await asyncio.sleep(3)
+            attempts = refused_attempts(own_cluster, own_database)
+            # The shortest pauses are 25, 50, 100, 200 and 400 ms, then half a second.
+            assert 2 <= attempts <= 7 + (time.monotonic() - began) / 0.5
+            over.set()
+            assert all(refused >= 2 for refused in await asyncio.gather(*clients))
+            attempts = refused_attempts(own_cluster, own_database)
+            many = [writer.submit(lookup("a"), CONTEXT) for _ in range(3 * MAX_BATCH)]
+            results = await asyncio.gather(*many, return_exceptions=True)
+            assert {type(each) for each in results} == {LedgerUnavailableError}
+            assert refused_attempts(own_cluster, own_database) == attempts + 1
+            await through_recovery(writer)
+
+    async def through_recovery(writer: Writer) -> None:
+        later = [asyncio.create_task(writer.submit(lookup("a"), CONTEXT)) for _ in range(8)]
+        await asyncio.sleep(0)  # they wait for the next attempt
+        refuse_connections(own_database, refuse=False)
+        assert all(outcome.error == "not_found" for outcome in await asyncio.gather(*later))
+
+    run(through_it())
+    assert count(own_database) == 9
 
 
 def test_died_before_the_commit(database: Database, keyring: Keyring) -> None:
@@ -438,19 +535,49 @@ def test_a_cancelled_request(database: Database, keyring: Keyring) -> None:
 
 
 def test_a_full_queue(database: Database, keyring: Keyring) -> None:
-    """Past its bound a command is refused at once; all that wait are recorded."""
+    """Past his share a caller is refused at once, and nobody else is; all that wait are recorded.
 
-    async def flood() -> list[Outcome | BaseException]:
+    Twelve batches of 500 at once, which is more than the whole queue once held: another caller's
+    lookups, the service's own events and its probes find room, and so does one of his own.
+    """
+    another, own = changed(CONTEXT, ip="192.0.2.8"), changed(CONTEXT, authn="none")
+
+    async def flood() -> list[object]:
         async with writing(database.service_url, keyring) as writer:
+            batch = [lookup("a")] * 500
             return await asyncio.gather(
-                *(writer.submit(lookup("a"), CONTEXT) for _ in range(MAX_WAITING + 50)),
+                *(writer.submit_all(batch, CONTEXT) for _ in range(12)),
+                *(writer.submit(lookup("b"), another) for _ in range(35)),
+                writer.submit(lookup("c"), CONTEXT),
+                writer.note(Record(type="access.counting", details={"source": None}), own),
+                writer.probe(),
                 return_exceptions=True,
             )
 
     results = run(flood())
-    assert all(isinstance(result, Outcome) for result in results[:MAX_WAITING])
-    assert all(isinstance(result, QueueFullError) for result in results[MAX_WAITING:])
-    assert count(database) == MAX_WAITING
+    taken = [each for each in results[:12] if not isinstance(each, QueueFullError)]
+    assert 1 <= len(taken) < 12
+    assert taken == results[: len(taken)]
+    assert all(isinstance(each, Outcome) for each in results[12:-1])
+    assert results[-1] is None
+    assert count(database) == 500 * len(taken) + 37
+    # The others are not behind all that waits, but in the first batches.
+    last = max(each.position for each in results[12:47] if isinstance(each, Outcome))
+    assert last < 2 * MAX_BATCH
+
+
+def test_whoever_waits_for_the_same_probe_costs_one(database: Database, keyring: Keyring) -> None:
+    """A thousand that ask at once whether the ledger can be written take its lock once."""
+
+    async def waiting() -> int:
+        async with writing(database.service_url, keyring) as writer:
+            probes = [asyncio.ensure_future(writer.probe()) for _ in range(1_000)]
+            await asyncio.sleep(0)  # each has asked, and the writer had no turn yet
+            found = len(writer._queue._own)
+            await asyncio.gather(*probes)
+            return found
+
+    assert run(waiting()) == 1
 
 
 @pytest.mark.parametrize("reconnect", [False, True])

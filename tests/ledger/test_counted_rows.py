@@ -158,14 +158,17 @@ def test_a_row_where_one_is_to_come_is_no_callers_fault(
     record(database, keyring, upsert("a"))
     with psycopg.connect(database.service_url, autocommit=True) as thief:
         thief.execute(
-            "INSERT INTO secrets.host_credentials"
-            " SELECT (jsonb_populate_record(c, jsonb_build_object('id', (SELECT max(position) + 2 FROM ledger.events), 'host', 'z'))).*"
-            " FROM secrets.host_credentials AS c"
+            """
+            INSERT INTO secrets.host_credentials
+            SELECT (jsonb_populate_record(c, jsonb_build_object(
+                'id', (SELECT max(position) + 2 FROM ledger.events), 'host', 'z'))).*
+            FROM secrets.host_credentials AS c
+            """
         )
 
     async def attempt() -> None:
         async with writing(database.service_url, keyring) as writer:
-            with pytest.raises(RowsMissingError, match="secrets.host_credentials"):
+            with pytest.raises(RowsMissingError, match=r"secrets\.host_credentials"):
                 await writer.submit(upsert("b"), CONTEXT)
 
     run(attempt())

@@ -132,7 +132,7 @@ def test_a_database_of_a_prefix(
                 connection.execute(f"ALTER TABLE ledger.{table} DISABLE TRIGGER {trigger}")
                 connection.execute(
                     f"DELETE FROM ledger.{table} WHERE position >= %s", (BEGUN + size,)
-                )  # noqa: S608
+                )
         rebuilt(database, keyring)
         assert rows(database) == tables[size]
 

@@ -32,7 +32,7 @@ def test_what_was_forged_is_named_then_left_out(
 ) -> None:
     """verify names each position; disown takes the ranges; then verify is content and says so."""
     record(database, keyring, upsert("a"))
-    columns = {"host": "a", "purpose": "ssh", "credential_id": 2, "version": 1}
+    columns: dict[str, Any] = {"host": "a", "purpose": "ssh", "credential_id": 2, "version": 1}
     for _ in range(3):
         forge(database.service_url, "credential.read", **columns)
 
