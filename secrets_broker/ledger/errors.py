@@ -37,6 +37,10 @@ class LedgerUnavailableError(LedgerError):
     """The ledger could not be written; nothing was recorded and nothing is served."""
 
 
+class NotGrantedError(LedgerUnavailableError):
+    """The login lacks the role that the ledger asks of it; the text is the line to run."""
+
+
 class WrongKeyError(LedgerUnavailableError):
     """The configured key is not the one that this ledger's data keys are wrapped with."""
 
