@@ -41,6 +41,14 @@ def not_granted(login: str, *, is_member: bool) -> NotGrantedError:
     )
 
 
+def lacking(error: psycopg.Error, login: str) -> str | None:
+    """What to run where a statement failed for want of a right; None for any other error."""
+    if error.sqlstate != "42501":  # insufficient_privilege
+        return None
+    why = error.diag.message_primary or type(error).__name__
+    return f"{why}. As the owner of the schema, run: {grant_line(login)}"
+
+
 def first_line(error: psycopg.Error) -> str:
     """libpq's own words, which name host, port, user and database, and never the password."""
     return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
