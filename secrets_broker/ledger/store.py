@@ -35,7 +35,7 @@ from secrets_broker.ledger.quota import Meters
 from secrets_broker.ledger.round_trip import RoundTrips, Statement
 from secrets_broker.ledger.seen import Seen
 from secrets_broker.ledger.usage import add_uses, unseen_uses
-from secrets_broker.session import Session
+from secrets_broker.session import Session, words
 
 _log = structlog.get_logger(__name__)
 
@@ -153,8 +153,7 @@ class Store:
                 await continuity.check(connection)
         except psycopg.Error as error:
             await connection.close()
-            why = error.diag.message_primary or type(error).__name__
-            raise LedgerUnavailableError(f"the database refused: {why}") from None
+            raise LedgerUnavailableError(f"the database refused: {words(error)}") from None
         except BaseException:
             await connection.close()
             raise

@@ -4,7 +4,7 @@ Nothing else in the package opens a connection. What a session is set to follows
 no setting of the database, the role, the environment or the URL changes what we read or write.
 """
 
-from secrets_broker.session.errors import NotGrantedError, SessionError, grant_line, lacking
+from secrets_broker.session.errors import NotGrantedError, SessionError, grant_line, words
 from secrets_broker.session.opening import CONNECT_SECONDS, Session, connect, connect_sync
 
 __all__ = [
@@ -15,5 +15,5 @@ __all__ = [
     "connect",
     "connect_sync",
     "grant_line",
-    "lacking",
+    "words",
 ]

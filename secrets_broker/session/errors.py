@@ -41,12 +41,14 @@ def not_granted(login: str, *, is_member: bool) -> NotGrantedError:
     )
 
 
-def lacking(error: psycopg.Error, login: str) -> str | None:
-    """What to run where a statement failed for want of a right; None for any other error."""
-    if error.sqlstate != "42501":  # insufficient_privilege
-        return None
+def words(error: psycopg.Error) -> str:
+    """PostgreSQL's message alone, since a detail line quotes values; and what to run, if it helps."""
     why = error.diag.message_primary or type(error).__name__
-    return f"{why}. As the owner of the schema, run: {grant_line(login)}"
+    if error.sqlstate != "42501":  # insufficient_privilege
+        return why
+    pgconn = error.pgconn
+    login = pgconn.user.decode() if pgconn and pgconn.user else "LOGIN"
+    return f"{why}. Where {login} is to serve, run as the owner of the schema: {grant_line(login)}"
 
 
 def first_line(error: psycopg.Error) -> str:

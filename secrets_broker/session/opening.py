@@ -3,6 +3,7 @@
 import asyncio
 import socket
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 import psycopg
@@ -56,6 +57,22 @@ async def connect(
     Nothing is prepared by psycopg itself, since its names are the same in every process.
     """
     given = _parse(database_url)
+    try:
+        return await _opened(given, wanted, seconds)
+    except _LostError:
+        # Nothing was written yet: a server that was just started again, or a pooler that had an
+        # old connection, gets a second chance.
+        try:
+            return await _opened(given, wanted, seconds)
+        except _LostError as lost:
+            raise SessionError(f"the database broke off: {lost}") from None
+
+
+class _LostError(Exception):
+    """The connection broke while the session was set up."""
+
+
+async def _opened(given: place.Given, wanted: Mapping[str, str], seconds: float) -> Session:
     session, conninfo = await _connected(given, seconds)
     try:
         async with asyncio.timeout(_OPENING_SECONDS):
@@ -64,8 +81,9 @@ async def connect(
         await session.close()
         raise SessionError("the database took the connection, but does not answer") from None
     except psycopg.Error as error:
+        lost = session.closed
         await session.close()
-        raise _refused(error) from None
+        raise _LostError(first_line(error)) if lost else _refused(error) from None
     except BaseException:
         await session.close()
         raise
@@ -76,18 +94,9 @@ def connect_sync(
     database_url: str, wanted: Mapping[str, str], *, of_ledger: bool = True
 ) -> psycopg.Connection[TupleRow]:
     """The same for the tools that wait; `of_ledger` False is for any database of a cluster."""
-    connection = _connected_sync(_parse(database_url))
+    connection, conninfo = _connected_sync(_parse(database_url))
     try:
-        settings.check_version(connection.info.server_version)
-        marker = settings.Marker()
-        cursor = connection.execute(settings.set_all(marker, wanted).encode())
-        ((durable, _),) = cursor.fetchall()
-        cursor.nextset()
-        took = cursor.fetchall()
-        cursor = connection.execute(settings.read_back(marker, took).encode())
-        cursor.nextset()
-        facts = settings.facts(cursor.fetchall()[0])
-        settings.check(facts, wanted, durable, of_ledger=of_ledger)
+        _begin_sync(connection, conninfo, wanted, of_ledger=of_ledger)
     except psycopg.Error as error:
         connection.close()
         raise _refused(error) from None
@@ -95,6 +104,29 @@ def connect_sync(
         connection.close()
         raise
     return connection
+
+
+def _begin_sync(
+    connection: psycopg.Connection[TupleRow],
+    conninfo: str,
+    wanted: Mapping[str, str],
+    *,
+    of_ledger: bool,
+) -> None:
+    settings.check_version(connection.info.server_version)
+    marker = settings.Marker()
+    cursor = connection.execute(settings.set_all(marker, wanted).encode())
+    ((durable, _),) = cursor.fetchall()
+    cursor.nextset()
+    took = cursor.fetchall()
+    cursor = connection.execute(settings.read_back(marker, took).encode())
+    cursor.nextset()
+    facts = settings.facts(cursor.fetchall()[0])
+    settings.check(facts, wanted, durable, of_ledger=of_ledger)
+    if facts.backend_pid != connection.pgconn.backend_pid:
+        with ThreadPoolExecutor(1) as beside:  # this thread may have an event loop already
+            beside.submit(lambda: asyncio.run(_check_pooler(conninfo, marker))).result()
+        connection.execute(f"SELECT {marker.expression}".encode())
 
 
 def _parse(database_url: str) -> place.Given:
@@ -118,11 +150,12 @@ async def _begin(session: Session, conninfo: str, wanted: Mapping[str, str]) -> 
     if facts.fsync == "off" and settings.is_writing(wanted):
         _log.warning("fsync_is_off", consequence="a crash of the machine can lose events")
     if facts.backend_pid != session.pgconn.backend_pid:
-        await _check_pooler(session, conninfo)
+        await _check_pooler(conninfo, session.marker)
+        await session.check_ours()
 
 
-async def _check_pooler(session: Session, conninfo: str) -> None:
-    """Refuse a pooler that gives our session, idle as it is, to the next client.
+async def _check_pooler(conninfo: str, marker: settings.Marker) -> None:
+    """Raise SessionError where our session, idle as it is, is given to the next client.
 
     The process id in PostgreSQL's greeting is not the server's, so there is a pooler. One that has
     no other session free keeps the second client waiting: then ours was not given away.
@@ -131,17 +164,13 @@ async def _check_pooler(session: Session, conninfo: str) -> None:
         async with asyncio.timeout(_PROBE_SECONDS):
             other = await AsyncConnection.connect(conninfo, autocommit=True)
             try:
-                cursor = await other.execute(
-                    "SELECT pg_catalog.current_setting(%s, true)", (session.marker.name,)
-                )
-                found = await cursor.fetchall()
+                found = await (await other.execute(marker.is_there)).fetchall()
             finally:
                 await other.close()
     except (TimeoutError, psycopg.Error):
-        found = [(None,)]
+        return
     if found != [(None,)]:
         raise SessionError(POOLER)
-    await session.check_ours()
 
 
 async def _connected(given: place.Given, seconds: float) -> tuple[Session, str]:
@@ -153,9 +182,7 @@ async def _connected(given: place.Given, seconds: float) -> tuple[Session, str]:
         conninfo = place.conninfo(attempt, share)
         try:
             async with asyncio.timeout(share):
-                session = await Session.connect(
-                    conninfo, autocommit=True, prepare_threshold=None
-                )
+                session = await Session.connect(conninfo, autocommit=True, prepare_threshold=None)
         except TimeoutError:
             failures.append((place.name(attempt), f"no answer within {share:.1f} s"))
         except psycopg.Error as error:
@@ -166,20 +193,21 @@ async def _connected(given: place.Given, seconds: float) -> tuple[Session, str]:
     raise _no_answer(failures)
 
 
-def _connected_sync(given: place.Given) -> psycopg.Connection[TupleRow]:
+def _connected_sync(given: place.Given) -> tuple[psycopg.Connection[TupleRow], str]:
     tries = place.attempts(given)
     failures: list[tuple[str, str]] = []
     for attempt in tries:
         share = place.limit(given, _TOOL_SECONDS / len(tries))
+        conninfo = place.conninfo(attempt, share)
         try:
             connection = psycopg.Connection.connect(
-                place.conninfo(attempt, share), autocommit=True, prepare_threshold=None
+                conninfo, autocommit=True, prepare_threshold=None
             )
         except psycopg.Error as error:
             failures.append((place.name(attempt), first_line(error)))
         else:
             _tell(failures, attempt)
-            return connection
+            return connection, conninfo
     raise _no_answer(failures)
 
 

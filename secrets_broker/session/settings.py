@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from secrets import token_hex
 from typing import Any, Final
 
+from psycopg import sql
+
 from secrets_broker.session.errors import POOLER, SessionError, not_granted
 
 SEARCH_PATH: Final = "pg_catalog, pg_temp"
@@ -40,25 +42,67 @@ OURS: Final[Mapping[str, str]] = {
     "ignore_checksum_failure": "off",
 }
 FREE: Final = frozenset(
-    """
-    application_name password_encryption scram_iterations md5_password_warnings
-    client_connection_check_interval tcp_keepalives_count tcp_keepalives_idle
-    tcp_keepalives_interval tcp_user_timeout wal_sender_timeout
-    default_tablespace temp_tablespaces default_toast_compression
-    cpu_index_tuple_cost cpu_operator_cost cpu_tuple_cost effective_cache_size jit_above_cost
-    jit_inline_above_cost jit_optimize_above_cost min_parallel_index_scan_size
-    min_parallel_table_scan_size parallel_setup_cost parallel_tuple_cost random_page_cost
-    seq_page_cost default_statistics_target
-    backend_flush_after effective_io_concurrency io_combine_limit maintenance_io_concurrency
-    hash_mem_multiplier logical_decoding_work_mem maintenance_work_mem temp_buffers work_mem
-    gin_pending_list_limit wal_skip_threshold commit_siblings
-    max_parallel_maintenance_workers max_parallel_workers max_parallel_workers_per_gather
-    vacuum_buffer_usage_limit vacuum_cost_delay vacuum_cost_limit vacuum_cost_page_dirty
-    vacuum_cost_page_hit vacuum_cost_page_miss vacuum_truncate vacuum_failsafe_age
-    vacuum_freeze_min_age vacuum_freeze_table_age vacuum_max_eager_freeze_failure_rate
-    vacuum_multixact_failsafe_age vacuum_multixact_freeze_min_age vacuum_multixact_freeze_table_age
-    transaction_deferrable transaction_isolation transaction_read_only
-    """.split()  # the last three are of a transaction, and follow from default_transaction_*
+    [
+        "application_name",
+        "password_encryption",
+        "scram_iterations",
+        "md5_password_warnings",
+        "client_connection_check_interval",
+        "tcp_keepalives_count",
+        "tcp_keepalives_idle",
+        "tcp_keepalives_interval",
+        "tcp_user_timeout",
+        "wal_sender_timeout",
+        "default_tablespace",
+        "temp_tablespaces",
+        "default_toast_compression",
+        "cpu_index_tuple_cost",
+        "cpu_operator_cost",
+        "cpu_tuple_cost",
+        "effective_cache_size",
+        "jit_above_cost",
+        "jit_inline_above_cost",
+        "jit_optimize_above_cost",
+        "min_parallel_index_scan_size",
+        "min_parallel_table_scan_size",
+        "parallel_setup_cost",
+        "parallel_tuple_cost",
+        "random_page_cost",
+        "seq_page_cost",
+        "default_statistics_target",
+        "backend_flush_after",
+        "effective_io_concurrency",
+        "io_combine_limit",
+        "maintenance_io_concurrency",
+        "hash_mem_multiplier",
+        "logical_decoding_work_mem",
+        "maintenance_work_mem",
+        "temp_buffers",
+        "work_mem",
+        "gin_pending_list_limit",
+        "wal_skip_threshold",
+        "commit_siblings",
+        "max_parallel_maintenance_workers",
+        "max_parallel_workers",
+        "max_parallel_workers_per_gather",
+        "vacuum_buffer_usage_limit",
+        "vacuum_cost_delay",
+        "vacuum_cost_limit",
+        "vacuum_cost_page_dirty",
+        "vacuum_cost_page_hit",
+        "vacuum_cost_page_miss",
+        "vacuum_truncate",
+        "vacuum_failsafe_age",
+        "vacuum_freeze_min_age",
+        "vacuum_freeze_table_age",
+        "vacuum_max_eager_freeze_failure_rate",
+        "vacuum_multixact_failsafe_age",
+        "vacuum_multixact_freeze_min_age",
+        "vacuum_multixact_freeze_table_age",
+        "transaction_deferrable",
+        "transaction_isolation",
+        "transaction_read_only",
+    ]  # the last three are of a transaction, and follow from default_transaction_*
 )
 
 # remote_write is taken as on, which waits for the standby's flush too: what is answered outlives
@@ -117,6 +161,7 @@ class Marker:
         self.name = f"secrets_broker.session_{token_hex(8)}"
         # 42704 where the session never had the setting, 42602 where it was reset to nothing.
         # A cast of digits to regproc looks nothing up.
+        self.is_there = f"SELECT pg_catalog.current_setting('{self.name}', true)".encode()
         self.expression = f"CAST(pg_catalog.current_setting('{self.name}') AS pg_catalog.regproc)"
 
 
@@ -171,8 +216,4 @@ def _by_small_letters(*maps: Mapping[str, str]) -> dict[str, str]:
 
 
 def _literal(text: str) -> str:
-    # Ours alone: settings' names and values. Neither quotes nor backslashes are in them, and what
-    # standard_conforming_strings says is the same for all other characters.
-    if "'" in text or "\\" in text:
-        raise SessionError("a setting holds a quote or a backslash")
-    return f"'{text}'"
+    return sql.Literal(text).as_string()

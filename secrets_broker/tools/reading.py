@@ -8,8 +8,8 @@ import psycopg
 from psycopg import AsyncConnection
 
 from secrets_broker.ledger.connection import connect
-from secrets_broker.ledger.errors import LedgerUnavailableError, NotGrantedError
-from secrets_broker.session import lacking
+from secrets_broker.ledger.errors import LedgerUnavailableError
+from secrets_broker.session import words
 
 
 @asynccontextmanager
@@ -21,9 +21,9 @@ async def reading(
     try:
         yield connection
     except psycopg.Error as error:
-        # Not its text, which may quote values of a row; of a right that lacks it quotes a table.
-        if lacks := lacking(error, connection.info.user):
-            raise NotGrantedError(lacks) from None
+        if isinstance(error, psycopg.errors.InsufficientPrivilege):
+            raise LedgerUnavailableError(words(error)) from None
+        # Not its text, which may quote values of a row.
         raise LedgerUnavailableError(
             f"the database refused the question (SQLSTATE {error.sqlstate}); "
             "where its schema is behind, run: secrets-broker migrate"
