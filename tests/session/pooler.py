@@ -62,7 +62,7 @@ class Pooler:
     def start(self) -> None:
         """Run it as the account that PostgreSQL runs as: it refuses to be root."""
         assert PROGRAM is not None
-        who = postgres_account(self.folder, print)
+        who = postgres_account(self._cluster.layout.pgdata, print)
         if who.is_other:
             for path in (self.folder, *self.folder.iterdir()):
                 shutil.chown(path, who.uid, who.gid)
