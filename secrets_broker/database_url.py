@@ -36,7 +36,7 @@ def parse(database_url: str) -> dict[str, str]:
 
 
 def _unknown_parameter(database_url: str) -> DatabaseUrlError | None:
-    """Names the first parameter that libpq does not know, where it cannot be a piece of a secret."""
+    """Names the first parameter that libpq does not know, if it is no piece of a secret."""
     before, _, query = database_url.partition("?")
     match = _AFTER_USER.match(before)
     if match is None or "@" in match[1] or "@" in query:

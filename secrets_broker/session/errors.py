@@ -42,7 +42,7 @@ def not_granted(login: str, *, is_member: bool) -> NotGrantedError:
 
 
 def words(error: psycopg.Error) -> str:
-    """PostgreSQL's message alone, since a detail line quotes values; and what to run, if it helps."""
+    """PostgreSQL's message alone, since a detail line quotes values; and what would help."""
     why = error.diag.message_primary or type(error).__name__
     if error.sqlstate != "42501":  # insufficient_privilege
         return why

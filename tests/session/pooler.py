@@ -80,7 +80,7 @@ class Pooler:
         while True:
             try:
                 psycopg.connect(self.owner_url("postgres")).close()
-                return
+                break
             except psycopg.OperationalError:
                 assert time.monotonic() < until, (self.folder / "log").read_text()
                 time.sleep(0.05)
@@ -112,5 +112,3 @@ def knows(setting: str) -> bool:
     said = subprocess.run([PROGRAM, "--version"], check=True, capture_output=True, text=True).stdout
     version = tuple(int(part) for part in said.split()[1].split(".")[:2])
     return {"max_prepared_statements": (1, 21)}[setting] <= version
-
-

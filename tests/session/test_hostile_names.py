@@ -5,14 +5,13 @@ from typing import Final
 
 import psycopg
 import pytest
-from click.testing import CliRunner
 
 from secrets_broker.ledger.keyring import Keyring
 from secrets_broker.migrations import runner
-from secrets_broker.tools.cli import main
 from secrets_broker.tools.postgres import Cluster
-from tests.conftest import SERVICE_LOGIN, Database
+from tests.conftest import Database
 from tests.ledger.helpers import delete, lookup, record, upsert
+from tests.session.telling import told
 from tests.tools.everything import NEW_KEY, everything
 from tests.tools.verifying import KEY
 
@@ -29,7 +28,15 @@ ONE: Final = (
 )
 TWO: Final = (
     *("string_agg", "decode", "encode", "to_char", "concat_ws", "convert_to", "convert_from"),
-    *("jsonb_object_agg", "format", "concat", "strpos", "left", "generate_series", "array_position"),
+    *(
+        "jsonb_object_agg",
+        "format",
+        "concat",
+        "strpos",
+        "left",
+        "generate_series",
+        "array_position",
+    ),
     *("has_table_privilege", "has_schema_privilege", "greatest_", "timezone", "date_trunc"),
 )
 # The trace stays, whatever the transaction comes to: a sequence is not rolled back.
@@ -67,8 +74,7 @@ def hostile() -> str:
     # The one of the report: an aggregate that stands for string_agg(bytea, bytea).
     statements.append("DROP FUNCTION public.string_agg(bytea, text)")
     statements.append(
-        "CREATE FUNCTION public.take(s bytea, b bytea, t text) RETURNS bytea"
-        f" {body % 'bytea'}"
+        f"CREATE FUNCTION public.take(s bytea, b bytea, t text) RETURNS bytea {body % 'bytea'}"
     )
     statements.append(
         "CREATE AGGREGATE public.string_agg(bytea, text) (SFUNC = public.take, STYPE = bytea)"
@@ -122,25 +128,20 @@ COMMANDS: Final = (
 
 
 def test_nobody_can_have_the_service_or_a_tool_run_what_is_his(
-    attacked: Database, keyring: Keyring, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    attacked: Database, keyring: Keyring, tmp_path: Path
 ) -> None:
     """The writer, every command, and the owner among their logins: nothing of public is called."""
     everything(attacked, keyring)
     record(attacked, Keyring.from_kms_keys(NEW_KEY), upsert("z"), lookup("z"), delete("z"))
     assert not ran(attacked)
-    monkeypatch.chdir(tmp_path)
-    for name, value in {
+    env = {
         "DATABASE_URL": attacked.owner_url,
         "MIGRATION_DATABASE_URL": attacked.owner_url,
         "SECRETS_KMS_KEY": NEW_KEY,
         "LEDGER_VERIFIER_KEY": str(KEY.verifier),
-    }.items():
-        monkeypatch.setenv(name, value)
-    outcomes = {}
-    for command in COMMANDS:
-        result = CliRunner().invoke(main, command.split())
-        outcomes[command] = (result.exit_code, result.output[-300:])
-        assert not ran(attacked), command
+    }
+    outcomes = told(COMMANDS, tmp_path, env)
+    assert not ran(attacked)
     assert {command: said for command, said in outcomes.items() if said[0]} == {}
 
 

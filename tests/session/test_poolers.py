@@ -1,7 +1,6 @@
 """A pooler that keeps sessions apart works; one that mixes them is refused, in words."""
 
 import asyncio
-from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
@@ -17,10 +16,9 @@ from secrets_broker.migrations import runner
 from secrets_broker.migrations.errors import CannotConnectError
 from secrets_broker.projections.questions.walk import size
 from secrets_broker.projections.reader import Reader
-from secrets_broker.session.errors import POOLER
 from secrets_broker.tools.postgres import Cluster
 from tests.conftest import Database
-from tests.ledger.helpers import CONTEXT, lookup, password_of, record, run, upsert, writing
+from tests.ledger.helpers import CONTEXT, lookup, password_of, run, upsert, writing
 from tests.session.pooler import PROGRAM, Pooler, knows, pooling
 from tests.tools.test_commands import run as command
 
@@ -90,7 +88,7 @@ def test_a_pooler_that_mixes_sessions_is_refused(
 def test_a_pooler_that_begins_to_mix_sessions(
     cluster: Cluster, database: Database, keyring: Keyring
 ) -> None:
-    """Its mode is changed under a running service: the first batch in another session is refused."""
+    """Its mode is changed under a running service: the first batch elsewhere is refused."""
 
     async def through_it(pooler: Pooler) -> None:
         url = pooler.url(database.name)
@@ -126,7 +124,9 @@ def test_a_session_that_was_reset_is_refused(database: Database, reset: str) -> 
         async with await connect(database.service_url) as connection:
             trips = RoundTrips(connection)
             guarded = Statement(f"SELECT {connection.marker.expression}")
-            marked = Statement("INSERT INTO ledger.nodes VALUES (1, 1, decode(repeat('00', 32), 'hex'))")
+            marked = Statement(
+                "INSERT INTO ledger.nodes VALUES (1, 1, decode(repeat('00', 32), 'hex'))"
+            )
             await trips.send(guarded)
             await connection.execute(reset.encode())
             with pytest.raises(LedgerUnavailableError, match=WORD):
@@ -167,7 +167,11 @@ def test_what_was_prepared_before_a_failure_is_used_again(database: Database) ->
     async def through_it() -> None:
         async with await connect(database.service_url) as connection:
             trips = RoundTrips(connection)
-            fine, later, wrong = Statement("SELECT 1"), Statement("SELECT 2"), Statement("SELECT 1/0")
+            fine, later, wrong = (
+                Statement("SELECT 1"),
+                Statement("SELECT 2"),
+                Statement("SELECT 1/0"),
+            )
             for _ in range(2):
                 with pytest.raises(psycopg.errors.DivisionByZero):
                     await trips.send(fine, wrong, later)

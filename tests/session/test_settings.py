@@ -8,22 +8,26 @@ from urllib.parse import quote
 
 import psycopg
 import pytest
-from click.testing import CliRunner
 from psycopg import sql
 
 from secrets_broker.ledger.connection import SESSION, TOOL_SESSION, connect
 from secrets_broker.ledger.keyring import Keyring
 from secrets_broker.projections.reader import READ_SESSION
-from secrets_broker.tools.cli import main
 from secrets_broker.tools.postgres import Cluster
 from secrets_broker.tools.verify.reader import DatabaseReader
 from tests.conftest import SERVICE_LOGIN, Database
 from tests.ledger.helpers import delete, lookup, password_of, record, run, upsert
+from tests.session.telling import told
 from tests.tools.everything import NEW_KEY, everything, size_of
 from tests.tools.verifying import KEY
 
 # They wait, or set what a session may use up, or name a library that is not there.
-LEFT_OUT: Final = {"post_auth_delay", "max_stack_depth", "temp_file_limit", "local_preload_libraries"}
+LEFT_OUT: Final = {
+    "post_auth_delay",
+    "max_stack_depth",
+    "temp_file_limit",
+    "local_preload_libraries",
+}
 STRINGS: Final = {
     "DateStyle": ["German", "SQL, DMY", "Postgres, MDY"],
     "TimeZone": ["Asia/Kathmandu", "America/New_York"],
@@ -56,6 +60,8 @@ COMMANDS: Final = (
     "replay --at 100 --json",
     "proof 5",
     "migrate --json",
+    "verify --json",
+    "rebuild --check --json",
 )
 Way = Callable[[Cluster, Database, dict[str, str]], "Settable"]
 
@@ -96,6 +102,7 @@ class OfRole(Settable):
     """The logins' own settings in this database."""
 
     def queries(self) -> list[sql.Composed]:
+        """ALTER of each login."""
         query = sql.SQL("ALTER ROLE {} IN DATABASE {}")
         logins = (SERVICE_LOGIN, "postgres")
         name = sql.Identifier(self.database.name)
@@ -108,6 +115,7 @@ class OfUrl(Settable):
     contexts = ("user", "backend")
 
     def set(self) -> int:
+        """All of them; the server judges when a session begins."""
         return len(self.values)
 
     @property
@@ -117,6 +125,7 @@ class OfUrl(Settable):
         return " ".join(f"-c {name}={value}" for name, value in escaped.items())
 
     def url(self, url: str) -> str:
+        """With options."""
         return f"{url}&options={quote(self.options, safe='')}"
 
 
@@ -124,9 +133,11 @@ class OfEnvironment(OfUrl):
     """PG* variables, the ones with a default for each session among them."""
 
     def url(self, url: str) -> str:
+        """As it is."""
         return url
 
     def set(self) -> int:
+        """All of them, and what libpq sends by itself."""
         self.environment = {
             "PGOPTIONS": self.options,
             "PGDATESTYLE": "German",
@@ -213,29 +224,19 @@ def answers(way: Settable, folder: Path, monkeypatch: pytest.MonkeyPatch) -> dic
         "SECRETS_KMS_KEY": NEW_KEY,
         "LEDGER_VERIFIER_KEY": str(KEY.verifier),
     }
-    monkeypatch.chdir(folder)
+    env |= way.environment
+    export = folder / f"export-{len(list(folder.iterdir()))}"
+    commands = told((*COMMANDS, f"export {export}"), folder, env)
+    assert {command: said for command, said in commands.items() if said[0]} == {}
+    said: dict[str, Any] = {c: commands[c][1].partition('"seconds"')[0] for c in COMMANDS}
     with monkeypatch.context() as patch:
-        for name, value in {**way.environment, **env}.items():
+        for name, value in way.environment.items():
             patch.setenv(name, value)
-        said = {command: told(command) for command in COMMANDS}
-        said["verify"] = told("verify --json").partition('"seconds"')[0]
-        for owners in ("rebuild --check --json",):
-            said[owners] = told(owners).partition('"seconds"')[0]
-        export = folder / f"export-{len(list(folder.iterdir()))}"
-        told(f"export {export}")
-        said["export"] = digests(export)
         said["view"] = run(view(env["DATABASE_URL"]))
         reader = DatabaseReader(env["MIGRATION_DATABASE_URL"], bodies=True)
         said["entries"] = reader.load(0, 256)
         reader.close()
-    return said
-
-
-def told(command: str) -> str:
-    """What a command writes on standard output."""
-    result = CliRunner().invoke(main, command.split())
-    assert result.exit_code == 0, (command, result.output, result.stderr, result.stdout[-3000:])
-    return str(result.stdout)
+    return {**said, "export": digests(export)}
 
 
 async def view(url: str) -> list[Any]:
@@ -269,8 +270,8 @@ def written(way: Settable, patch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
 def stored(database: Database, first: int) -> list[Any]:
     """The events from there on, but for what is another each time."""
     return database.fetch(
-        "SELECT to_jsonb(e) - 'at' - 'position' - 'leaf_hash' - 'body' - 'credential_id' - 'version'"
-        "       - 'type', body ->> 'key' IS NULL FROM ledger.events AS e WHERE position >= %s"
+        "SELECT to_jsonb(e) - ARRAY['at', 'position', 'leaf_hash', 'body', 'credential_id',"
+        " 'version', 'type'], body ->> 'key' IS NULL FROM ledger.events AS e WHERE position >= %s"
         " ORDER BY position",
         first,
     )
