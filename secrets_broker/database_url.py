@@ -8,9 +8,13 @@ import re
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
+from psycopg.pq import Conninfo
 
 _AFTER_USER = re.compile(r"postgres(?:ql)?://(?:[^@/]*@)?([^?]*)")
 _PORTS = re.compile(r"[0-9,]*")
+_NAME = re.compile(r"[A-Za-z_]{1,40}")
+# What comes after one of these in a query may be the rest of a password with a bare "&" in it.
+_SECRET = ("password", "sslpassword", "oauth_client_secret", "scram_client_key", "scram_server_key")
 
 
 class DatabaseUrlError(ValueError):
@@ -25,10 +29,27 @@ def parse(database_url: str) -> dict[str, str]:
     try:
         given = conninfo_to_dict(database_url)
     except (psycopg.Error, ValueError):
-        raise _unreadable() from None
+        raise _unknown_parameter(database_url) or _unreadable() from None
     if "@" in match[1] or not _PORTS.fullmatch(str(given.get("port") or "")):
         raise _unreadable()
     return {name: str(value) for name, value in given.items()}
+
+
+def _unknown_parameter(database_url: str) -> DatabaseUrlError | None:
+    """Names the first parameter that libpq does not know, if it is no piece of a secret."""
+    before, _, query = database_url.partition("?")
+    match = _AFTER_USER.match(before)
+    if match is None or "@" in match[1] or "@" in query:
+        return None
+    known = {option.keyword.decode() for option in Conninfo.get_defaults()} | {"ssl"}
+    for name in (pair.partition("=")[0] for pair in query.split("&")):
+        if name in _SECRET or not _NAME.fullmatch(name):
+            return None
+        if name not in known:
+            return DatabaseUrlError(
+                f"the database URL has a parameter that PostgreSQL's clients do not know: {name}"
+            )
+    return None
 
 
 def _unreadable() -> DatabaseUrlError:

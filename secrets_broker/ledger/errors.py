@@ -42,6 +42,10 @@ class LedgerUnavailableError(LedgerError):
         return type(self)(str(self))
 
 
+class NotGrantedError(LedgerUnavailableError):
+    """The login lacks the role that the ledger asks of it; the text is the line to run."""
+
+
 class WrongKeyError(LedgerUnavailableError):
     """The configured key is not the one that this ledger's data keys are wrapped with."""
 

@@ -12,6 +12,7 @@ from secrets_broker.ledger.errors import LedgerError
 from secrets_broker.ledger.keks import check_keys
 from secrets_broker.ledger.keyring import Keyring
 from secrets_broker.ledger.kms.provider import Provider
+from secrets_broker.session import words
 
 _log = structlog.get_logger(__name__)
 
@@ -75,7 +76,7 @@ class KekLoader:
         except LedgerError as error:
             return str(error)
         except psycopg.Error as error:
-            return error.diag.message_primary or type(error).__name__
+            return words(error)
         except Exception as error:
             # Its text may quote anything; its type does not.
             return f"unexpected {type(error).__qualname__}"

@@ -1,7 +1,8 @@
 """One round trip: statements that go out together and are answered together.
 
 The server parses and plans a statement the first time that a connection sends it; from then on
-only its name and its values travel, and no value ever stands in a query's text. The statements
+only its name and its values travel, and no value ever stands in a query's text. A name follows from
+its SQL, so that wherever one is taken for another's it stands for the same statement. They
 go through libpq's pipeline mode, and after the last comes a Sync and nothing else: psycopg's own
 pipelines add a Flush, at which the server forgets to time an idle transaction, and a writer that
 froze would hold the ledger's lock for ever.
@@ -10,7 +11,9 @@ A failed statement ends its round trip: the server skips those after it.
 """
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any, Final, LiteralString
 
 import psycopg
@@ -19,8 +22,13 @@ from psycopg.adapt import Transformer
 from psycopg.errors import error_from_result
 from psycopg.pq.abc import PGresult
 
+from secrets_broker.ledger.errors import LedgerUnavailableError
+from secrets_broker.session.errors import POOLER
+from secrets_broker.session.opening import is_mixed
+
 _SYNC: Final = pq.ExecStatus.PIPELINE_SYNC
 _FAILED: Final = pq.ExecStatus.FATAL_ERROR
+_DONE: Final = pq.ExecStatus.COMMAND_OK
 _ROWS: Final = pq.ExecStatus.TUPLES_OK
 
 Rows = list[tuple[Any, ...]]
@@ -42,41 +50,61 @@ class Answer:
     tag: str
 
 
+@dataclass(frozen=True, slots=True)
+class _Sent:
+    sql: str
+    is_execution: bool
+
+
+def name_of(sql: str) -> bytes:
+    """What a statement is prepared as: the same SQL has the same name everywhere, and no other."""
+    return b"sb_" + sha256(sql.encode()).hexdigest()[:32].encode()
+
+
 class RoundTrips:
     """Sends statements over a connection that nobody else uses meanwhile."""
 
     def __init__(self, connection: AsyncConnection[Any]) -> None:
         self._connection = connection
         self._pgconn = connection.pgconn
-        self._names: dict[str, bytes] = {}
+        self._prepared: dict[str, bytes] = {}
 
     async def send(self, *statements: Statement) -> Answer:
         """Execute statements in one round trip.
 
-        Raises psycopg.Error. Who is cancelled in here has to close the connection.
+        Raises psycopg.Error, and LedgerUnavailableError where this is not our session any more.
+        Who is cancelled in here has to close the connection.
         """
         self._pgconn.enter_pipeline_mode()
-        executions = [index for statement in statements for index in self._queue(statement)]
+        sent = [one for statement in statements for one in self._queue(statement)]
         self._pgconn.pipeline_sync()
         results = await self._results()
         self._pgconn.exit_pipeline_mode()
         for result in results:
             if result.status == _FAILED:
-                self._names.clear()  # what was skipped may have been a parse
-                raise error_from_result(result)
-        executed = [r for r, wanted in zip(results, executions, strict=True) if wanted]
+                self._forget(sent, results)
+                error = error_from_result(result)
+                raise LedgerUnavailableError(POOLER) if is_mixed(error) else error
+        executed = [r for r, one in zip(results, sent, strict=True) if one.is_execution]
         tag = (executed[-1].command_status or b"").decode()
         return Answer([self._rows(result) for result in executed], tag)
 
-    def _queue(self, statement: Statement) -> list[bool]:
-        """Send one statement; says of each result that it will have whether it is an execution."""
-        name = self._names.get(statement.sql)
-        parse = name is None
+    def _queue(self, statement: Statement) -> list["_Sent"]:
+        """Send one statement; what of it will have a result each."""
+        sent = [_Sent(statement.sql, is_execution=True)]
+        name = self._prepared.get(statement.sql)
         if name is None:
-            name = self._names[statement.sql] = b"ledger_%d" % len(self._names)
+            name = self._prepared[statement.sql] = name_of(statement.sql)
             self._pgconn.send_prepare(name, statement.sql.encode())
+            sent.insert(0, _Sent(statement.sql, is_execution=False))
         self._pgconn.send_query_prepared(name, statement.values, result_format=pq.Format.BINARY)
-        return [False, True] if parse else [True]
+        return sent
+
+    def _forget(self, sent: Sequence["_Sent"], results: Sequence[PGresult]) -> None:
+        """What failed or was skipped is not prepared; what was prepared stays so."""
+        for one, result in zip(sent, results, strict=True):
+            if not one.is_execution and result.status != _DONE:
+                self._prepared.pop(one.sql, None)
 
     async def _results(self) -> list[PGresult]:
         results: list[PGresult] = []

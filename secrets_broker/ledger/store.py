@@ -40,6 +40,7 @@ from secrets_broker.ledger.quota import Meters
 from secrets_broker.ledger.round_trip import RoundTrips, Statement
 from secrets_broker.ledger.seen import Seen
 from secrets_broker.ledger.usage import add_uses, unseen_uses
+from secrets_broker.session import Session, words
 
 _log = structlog.get_logger(__name__)
 
@@ -49,7 +50,9 @@ MAX_UNSEEN: Final = 2_048
 _BEGIN: Final = Statement("BEGIN ISOLATION LEVEL READ COMMITTED")
 _COMMIT: Final = Statement("COMMIT")
 _ROLLBACK: Final = Statement("ROLLBACK")
-_LOCK: Final = Statement("SELECT 1 FROM ledger.lock FOR UPDATE")
+# With the session's marker: where a pooler put us into another session, this statement fails, and
+# with it all that follow, before any of them was looked at.
+_LOCK: Final = "SELECT __marker__ FROM ledger.lock FOR UPDATE"
 # The unseen leaf hashes and MACs come as one string of bytes: a row for each would cost more to
 # read. Where there is no MAC, zeros stand for it.
 _HEAD: Final = """
@@ -124,15 +127,14 @@ class TooFarBehindError(Exception):
 class Store:
     """One connection to the ledger's database, used by one batch at a time."""
 
-    def __init__(
-        self, connection: AsyncConnection[Any], projection: Projection, keyring: Keyring
-    ) -> None:
+    def __init__(self, connection: Session, projection: Projection, keyring: Keyring) -> None:
         self._connection = connection
         self._projection = projection
         self.committing = False
         named = _NAMED.replace("__live__", projection.select)
         self._named = named.replace("__events__", "ledger.events")
         self._effective = named.replace("__events__", "ledger.effective_events")
+        self._lock = Statement(_LOCK.replace("__marker__", connection.marker.expression))
         self._round_trips = RoundTrips(connection)
         self.authenticator = Authenticator(self._round_trips, keyring)
         self._warnings: list[str] = []
@@ -165,8 +167,7 @@ class Store:
                 await continuity.check(connection)
         except psycopg.Error as error:
             await connection.close()
-            why = error.diag.message_primary or type(error).__name__
-            raise LedgerUnavailableError(f"the database refused: {why}") from None
+            raise LedgerUnavailableError(f"the database refused: {words(error)}") from None
         except BaseException:
             await connection.close()
             raise
@@ -200,11 +201,13 @@ class Store:
         )
         answer = await self._round_trips.send(
             _BEGIN,
-            _LOCK,
+            self._lock,
             Statement(_HEAD, (b"%d" % seen.overlap, b"%d" % MAX_UNSEEN, _NO_MAC)),
             Statement(self._named, (wanted,)),
             *self._unseen_uses(meters),
         )
+        if len(answer.rows[1]) != 1:
+            raise LedgerUnavailableError("ledger.lock has not its one row: nothing can be locked")
         (clock, position, last_at, last_mac, keks, unseen, generation), *_ = answer.rows[2]
         size = 0 if position is None else position + 1
         if size - seen.overlap > MAX_UNSEEN:

@@ -1,7 +1,7 @@
 -- Events that only a holder of the KEK can make: a MAC beside each one, and what it is made with.
 -- The database cannot tell a right MAC from a wrong one. It holds what it can: no event without a
 -- MAC once they are demanded, no key and no disowning without its event, no time ahead of its own.
--- depends: 0011.certificates
+-- depends: 0012.search_path
 
 ALTER TABLE ledger.events ADD COLUMN mac bytea
     CONSTRAINT events_mac_is_of_sha256 CHECK (octet_length(mac) = 32);

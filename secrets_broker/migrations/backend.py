@@ -37,10 +37,11 @@ GRANT SELECT ON {schema}.applied TO PUBLIC;
 """
 
 
+_TABLES = "SELECT tablename FROM pg_catalog.pg_tables WHERE schemaname = %s"
+
+
 class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]  # yoyo ships no types
     """yoyo's way to the database, narrowed to one transaction a migration."""
-
-    schema = SCHEMA
 
     def __init__(self, connection: Connection) -> None:
         self._given = connection
@@ -52,8 +53,22 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]  # yoyo ships no 
         self.ensure_internal_schema_updated()
 
     def connect(self, dburi: object) -> Connection:
-        """The connection that was handed in; yoyo sets its search_path."""
+        """The connection that was handed in."""
         return self._given
+
+    def init_connection(self, connection: Connection) -> None:
+        """Nothing to set: the session is as it has to be, and yoyo's tables are qualified."""
+
+    def list_tables(self, **_: Any) -> list[str]:
+        """The tables in our schema; yoyo asks for those in the first one of search_path."""
+        found = self._given.execute(_TABLES, (SCHEMA,)).fetchall()
+        return [str(name) for (name,) in found]
+
+    def quote_identifier(self, name: str) -> str:
+        """yoyo names its own tables without a schema: here they get ours."""
+        quoted = str(super().quote_identifier(name))
+        own = (self.migration_table, self.log_table, self.lock_table, self.version_table)
+        return f"{SCHEMA}.{quoted}" if name in own else quoted
 
     def get_log_data(
         self, migration: Migration | None = None, operation: str = "apply"
@@ -89,12 +104,15 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]  # yoyo ships no 
             migration.process_steps(self, "rollback")
             self.log_migration(migration, "rollback")
             self.unmark_one(migration, log=False)
-            self.execute("DELETE FROM applied WHERE name = :name", {"name": migration.id})
+            # SCHEMA is our own constant.
+            forget = f"DELETE FROM {SCHEMA}.applied WHERE name = :name"  # noqa: S608
+            self.execute(forget, {"name": migration.id})
 
     def _record(self, migration: Migration, file: SqlFile, *, by_hand: bool) -> None:
         self.mark_one(migration, log=False)
         self.execute(
-            "INSERT INTO applied (name, sha256, by_hand) VALUES (:name, :sha256, :by_hand)",
+            f"INSERT INTO {SCHEMA}.applied (name, sha256, by_hand)"  # noqa: S608 - our own constant
+            " VALUES (:name, :sha256, :by_hand)",
             {"name": file.name, "sha256": file.sha256, "by_hand": by_hand},
         )
 

@@ -28,6 +28,7 @@ _PATTERNS = tuple(
         (r"^CREATE (?:OR REPLACE )?FUNCTION ([\w.]+)", r"function \1"),
         (r"^CREATE (?:UNIQUE )?INDEX (\w+)\s+ON (\w+)\.", r"index \2.\1"),
         (r"^CREATE TRIGGER (\w+)[^;]*?\sON ([\w.]+)", r"trigger \1 on \2"),
+        (r"^ALTER FUNCTION ([\w.]+) SET search_path = ([\w, ]+);", r"path \2 of \1"),
         (r"^ALTER TABLE ([\w.]+) ENABLE ALWAYS TRIGGER (\w+)", r"ALWAYS trigger \2 on \1"),
     )
 )
@@ -42,6 +43,10 @@ WHERE relkind IN ('r', 'p', 'v', 'i', 'I')
 UNION ALL
 SELECT 'function ' || nspname || '.' || proname
 FROM pg_proc JOIN pg_namespace AS n ON n.oid = pronamespace
+UNION ALL
+SELECT 'path ' || split_part(setting, '=', 2) || ' of ' || nspname || '.' || proname
+FROM pg_proc JOIN pg_namespace AS n ON n.oid = pronamespace, unnest(proconfig) AS setting
+WHERE split_part(setting, '=', 1) = 'search_path'
 UNION ALL
 SELECT kind || tgname || ' on ' || nspname || '.' || relname
 FROM pg_trigger
@@ -62,7 +67,10 @@ def recorded(connection: Connection) -> tuple[Recorded, ...]:
 
 
 def there(connection: Connection) -> frozenset[str]:
-    """Every schema, table, view, index, function and trigger, as ``table ledger.events``."""
+    """Every schema, table, view, index, function, its search_path, and trigger.
+
+    As ``table ledger.events``.
+    """
     return frozenset(row[0] for row in connection.execute(_THERE))
 
 

@@ -5,15 +5,16 @@ frees the lock, and never one without the other. A pooler that shares sessions b
 breaks that: migrate over a direct connection.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Final
 
 import psycopg
-from psycopg.conninfo import make_conninfo
 from psycopg.rows import TupleRow
 
 from secrets_broker import database_url as urls
+from secrets_broker import session as sessions
 from secrets_broker.migrations.errors import (
     BadDatabaseUrlError,
     BusyError,
@@ -28,6 +29,10 @@ Say = Callable[[str], None]
 OLDEST_VERSION = 140000
 # Ours alone among the advisory locks of a database: "sbmigrat" in ASCII.
 LOCK_KEY = int.from_bytes(b"sbmigrat", "big")
+
+# A migration takes as long as it takes; what it waits for is bounded by `locked`. Its files and
+# yoyo's own remarks come as notices.
+SESSION: Final = {"client_min_messages": "notice"}
 
 # After a lost connection a COMMIT may or may not have counted; another run finds out.
 _LOST = "the connection broke ({}). Run this again, it goes on from where it was"
@@ -53,12 +58,14 @@ class Server:
             )
 
 
-def connect(database_url: str) -> Connection:
+def connect(database_url: str, settings: Mapping[str, str] = SESSION) -> Connection:
     """A connection in autocommit; raises an error without the URL's password otherwise."""
-    conninfo = _conninfo(database_url)
     try:
-        return psycopg.connect(conninfo, autocommit=True)
-    except psycopg.Error as error:
+        urls.parse(database_url)
+        return sessions.connect_sync(database_url, settings, of_ledger=False)
+    except urls.DatabaseUrlError as error:
+        raise BadDatabaseUrlError(str(error)) from None
+    except sessions.SessionError as error:
         raise CannotConnectError(f"cannot connect to the database: {error}") from None
 
 
@@ -71,7 +78,6 @@ def locked(database_url: str, say: Say, wait_seconds: float) -> Iterator[Connect
             Server(connection.info.server_version, encoding).check()
             # DDL waits for whoever uses a table, and everybody else then waits behind it.
             _set(connection, "lock_timeout", f"{round(wait_seconds * 1000)}ms")
-            _set(connection, "statement_timeout", "0")
             _lock(connection, say, wait_seconds)
         yield connection
 
@@ -89,18 +95,6 @@ def explained(doing: str) -> Iterator[None]:
     except psycopg.Error as error:
         after = _LOST if (error.sqlstate or "08").startswith(("08", "57P")) else _REFUSED
         raise StatementError(f"{doing}: {after.format(_first_line(error))}") from error
-
-
-def _conninfo(database_url: str) -> str:
-    try:
-        given = urls.parse(database_url)
-    except urls.DatabaseUrlError as error:
-        raise BadDatabaseUrlError(str(error)) from None
-    given.setdefault("connect_timeout", "10")
-    given.setdefault("application_name", "secrets-broker migrate")
-    # The files are UTF-8, whatever the environment's client encoding is.
-    given["client_encoding"] = "UTF8"
-    return make_conninfo("", **given)
 
 
 def _set(connection: Connection, name: str, value: str) -> None:

@@ -23,7 +23,8 @@ _TABLE = r"CREATE\ TABLE\ (?P<created>[\w.]+)\ \((?P<columns>.*?)\)[^;()]*;"
 _DROP = r"""DROP\ (?:TRIGGER\ (?P<lost_trigger>\w+)\ ON\ (?P<lost_table>[\w.]+)
     |FUNCTION\ (?P<lost_function>[\w.]+)|VIEW\ (?P<lost_view>[\w.]+))"""
 _FLAGS = re.VERBOSE | re.DOTALL | re.MULTILINE
-_ANY = re.compile(rf"^(?:{_TRIGGER}|{_FUNCTION}|{_VIEW}|{_TABLE}|{_DROP})", _FLAGS)
+_ALTER = r"ALTER\ FUNCTION\ (?P<altered>[\w.]+)\ SET\ search_path\ =\ (?P<path>[\w,\ ]+);"
+_ANY = re.compile(rf"^(?:{_TRIGGER}|{_FUNCTION}|{_VIEW}|{_TABLE}|{_DROP}|{_ALTER})", _FLAGS)
 _ONE_TRIGGER = re.compile(_TRIGGER, _FLAGS)
 _KEY = re.compile(
     r"^ *(?:PRIMARY KEY \((?P<several>[^)]*)\)|(?P<one>\w+) [^\n,]*PRIMARY KEY)", re.MULTILINE
@@ -85,6 +86,9 @@ def _take(found: Definitions, match: re.Match[str]) -> None:
         found.functions[match["function"]] = Function(
             match["body"], "SECURITY DEFINER" in options, path[1] if path else ""
         )
+    elif match["altered"]:
+        altered = found.functions[match["altered"]]
+        found.functions[match["altered"]] = altered._replace(search_path=match["path"])
     elif match["created"]:
         if key := _KEY.search(match["columns"]):
             found.primary_keys[match["created"]] = key["several"] or key["one"]

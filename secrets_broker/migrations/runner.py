@@ -19,6 +19,7 @@ from pathlib import Path
 
 from psycopg.errors import Diagnostic
 
+from secrets_broker.migrations import shared_schemas
 from secrets_broker.migrations.backend import SCHEMA, Backend, drop_schema, migrations_of
 from secrets_broker.migrations.catalog import Recorded, made_by, recorded, there
 from secrets_broker.migrations.connection import Connection, Say, connect, explained, locked
@@ -45,6 +46,7 @@ def apply(
 ) -> list[str]:
     """Apply what is missing, oldest first; returns the names of what this run applied."""
     with _run(database_url, say, folder, wait_seconds) as run:
+        shared_schemas.close(run.connection, say)
         if not run.unrecorded:
             return []
         backend = _prepared(run)

@@ -12,8 +12,9 @@ import psycopg
 import structlog
 from psycopg import AsyncConnection
 
-from secrets_broker.ledger.connection import connect
+from secrets_broker.ledger.connection import check_ours, connect
 from secrets_broker.ledger.errors import LedgerUnavailableError
+from secrets_broker.session import Session
 
 _log = structlog.get_logger(__name__)
 
@@ -22,12 +23,10 @@ Question = Callable[["AsyncConnection[Any]"], Awaitable[T]]
 
 QUESTION_SECONDS: Final = 5.0  # and up to 5 more where the server does not even take a cancel
 READ_SESSION: Final = {
-    "timezone": "UTC",
     "default_transaction_read_only": "on",
     "lock_timeout": "2s",
     "statement_timeout": "4s",  # less than a question's time, so that the server says so itself
     "idle_in_transaction_session_timeout": "3s",
-    "client_min_messages": "warning",
     "jit": "off",
 }
 
@@ -37,7 +36,7 @@ class Reader:
 
     def __init__(self, database_url: str) -> None:
         self._database_url = database_url
-        self._connection: AsyncConnection[Any] | None = None
+        self._connection: Session | None = None
         self._turn = asyncio.Lock()
 
     async def ask(self, question: Question[T]) -> T:
@@ -62,14 +61,16 @@ class Reader:
             try:
                 return await self._once(self._connection, question)
             except psycopg.Error:
-                # One that lay idle may have been lost long ago, which only shows now.
+                # One that lay idle may have been lost long ago, which only shows now. A question
+                # changes nothing, so that it can be asked again.
                 if self._connection is not None:
                     raise
         self._connection = await connect(self._database_url, READ_SESSION)
         return await self._once(self._connection, question)
 
-    async def _once(self, connection: "AsyncConnection[Any]", question: Question[T]) -> T:
+    async def _once(self, connection: Session, question: Question[T]) -> T:
         try:
+            await check_ours(connection)
             return await question(connection)
         except psycopg.Error:
             if connection.closed:

@@ -31,6 +31,7 @@ from secrets_broker.ledger.keyring import DataKey, Keyring
 from secrets_broker.ledger.right_edge import load_seen
 from secrets_broker.ledger.store import Store
 from secrets_broker.projections.host_credentials import REBUILD, HostCredentials, parameters
+from secrets_broker.session import words
 
 CHUNK: Final = 4_000  # some milliseconds of work each, so that no transaction is long
 
@@ -275,6 +276,4 @@ async def _sessions(
         try:
             yield store, reader
         except psycopg.Error as error:
-            # Only the message: PostgreSQL's detail line may quote values of a row.
-            why = error.diag.message_primary or type(error).__name__
-            raise LedgerUnavailableError(f"{why}; nothing was replaced") from None
+            raise LedgerUnavailableError(f"{words(error)}; nothing was replaced") from None

@@ -23,6 +23,7 @@ from secrets_broker.ledger.right_edge import check_contains, load_seen
 from secrets_broker.ledger.seen import Seen
 from secrets_broker.ledger.store import Store, TooFarBehindError
 from secrets_broker.projections.host_credentials import HostCredentials
+from secrets_broker.session import words
 
 # As a writer's: whoever freezes with the lock is cut off, and every look-up is by an index. But
 # a name of a very long history has to be destroyed too, however long that takes.
@@ -109,5 +110,4 @@ async def transactions(owner_url: str, keyring: Keyring) -> AsyncIterator[Transa
 
 def refused(error: psycopg.Error) -> LedgerUnavailableError:
     """The same in the ledger's words; only the message, since a detail line quotes values."""
-    why = error.diag.message_primary or type(error).__name__
-    return LedgerUnavailableError(f"the database refused or broke off: {why}")
+    return LedgerUnavailableError(f"the database refused or broke off: {words(error)}")

@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+import psycopg
 
 from secrets_broker.ledger.alone import user_name
 from secrets_broker.ledger.errors import LedgerError
 from secrets_broker.ledger.events import MAX_NAME, Context
 from secrets_broker.migrations import runner
 from secrets_broker.migrations.errors import MigrationError, OutdatedSchemaError
+from secrets_broker.session import words
 from secrets_broker.settings import Settings, SettingsError
 from secrets_broker.tools.postgres import PostgresError
 
@@ -71,6 +73,8 @@ def clear_errors() -> Iterator[None]:
         yield
     except (SettingsError, LedgerError, MigrationError, PostgresError) as error:
         raise click.ClickException(str(error)) from None
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise click.ClickException(words(error)) from None
 
 
 def require_schema(database_url: str) -> None:

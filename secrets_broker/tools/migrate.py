@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 import msgspec
 
+from secrets_broker import logs
 from secrets_broker.migrations import runner
 from secrets_broker.tools.common import (
     clear_errors,
@@ -25,6 +26,7 @@ def migrate(data_dir: Path | None, as_json: bool, rollback: bool, yes: bool) -> 
 
     Uses MIGRATION_DATABASE_URL, the owner of the schemas, else DATABASE_URL.
     """
+    logs.configure(readable=True)
     with clear_errors():
         url = load_settings(data_dir).migration_database_url
         report = {"rolled_back": _roll_back(url, yes)} if rollback else {"applied": _apply(url)}

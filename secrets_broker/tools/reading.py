@@ -9,6 +9,7 @@ from psycopg import AsyncConnection
 
 from secrets_broker.ledger.connection import connect
 from secrets_broker.ledger.errors import LedgerUnavailableError
+from secrets_broker.session import words
 
 
 @asynccontextmanager
@@ -20,6 +21,8 @@ async def reading(
     try:
         yield connection
     except psycopg.Error as error:
+        if isinstance(error, psycopg.errors.InsufficientPrivilege):
+            raise LedgerUnavailableError(words(error)) from None
         # Not its text, which may quote values of a row.
         raise LedgerUnavailableError(
             f"the database refused the question (SQLSTATE {error.sqlstate}); "

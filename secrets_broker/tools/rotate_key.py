@@ -19,6 +19,7 @@ from secrets_broker.ledger.kms import Provider
 from secrets_broker.ledger.rotation import Progress, Report, rotate
 from secrets_broker.ledger.store import Store
 from secrets_broker.projections.host_credentials import HostCredentials
+from secrets_broker.session import words
 from secrets_broker.settings import Settings
 from secrets_broker.tools.common import (
     clear_errors,
@@ -174,7 +175,7 @@ def _rotate(settings: Settings, choice: Choice, settle: float) -> Report:
                 _run(settings, choice, settle, lambda done, total: tell("data keys", done, total))
             )
     except (psycopg.Error, OutcomeUnknownError) as error:
-        why = str(error).strip().partition("\n")[0]  # PostgreSQL's detail may quote a row
+        why = words(error) if isinstance(error, psycopg.Error) else str(error)
         raise click.ClickException(f"{why}. Nothing is lost: run the same again") from None
 
 

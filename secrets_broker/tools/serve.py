@@ -8,16 +8,23 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 import click
+import psycopg
 
 from secrets_broker import logs
 from secrets_broker.keys import close, continuity, keyring, providers, signing_key, witnesses
 from secrets_broker.ledger.connection import connect
 from secrets_broker.ledger.continuity import Continuity
-from secrets_broker.ledger.errors import KmsError, LedgerUnavailableError, WrongKeyError
+from secrets_broker.ledger.errors import (
+    KmsError,
+    LedgerUnavailableError,
+    NotGrantedError,
+    WrongKeyError,
+)
 from secrets_broker.ledger.keks import check_keys
 from secrets_broker.ledger.keyring import Keyring
 from secrets_broker.ledger.kms import Provider
 from secrets_broker.migrations.errors import CannotConnectError
+from secrets_broker.session import words
 from secrets_broker.settings import DATA_DIR, Settings, Tls
 from secrets_broker.tls import server_context
 from secrets_broker.tools.common import (
@@ -120,11 +127,15 @@ def check_checkpoint_file(known: Continuity) -> None:
 async def _check_keys(database_url: str, keys: Keyring, asked: Sequence[Provider]) -> None:
     try:
         connection = await connect(database_url)
+    except NotGrantedError:
+        raise  # no waiting helps: a person has to run the line
     except LedgerUnavailableError as error:
         say(f"warning: {error}")
         return
     try:
         await check_keys(connection, keys, asked)
+    except psycopg.Error as error:
+        raise click.ClickException(words(error)) from None
     except WrongKeyError as error:
         raise click.ClickException(str(error)) from None
     except KmsError as error:

@@ -486,14 +486,14 @@ def test_a_frozen_writer_is_cut_off(database: Database, keyring: Keyring) -> Non
     ("setting", "word"),
     [
         ("SET synchronous_commit = off", "synchronous_commit is off"),
+        ("SET synchronous_commit = local", "synchronous_commit is local"),
         ("CONNECTION LIMIT 0", "does not answer"),
-        ("SET default_transaction_read_only = on", "refused to write"),
     ],
 )
 def test_a_database_that_cannot_keep_it(
     database: Database, keyring: Keyring, setting: str, word: str
 ) -> None:
-    """Not durable, out of connections or read-only: refused with a clear word, until it is not."""
+    """Not durable, or out of connections: refused with a clear word, until it is not."""
 
     async def through_it() -> None:
         async with writing(database.service_url, keyring) as writer:
@@ -506,7 +506,6 @@ def test_a_database_that_cannot_keep_it(
             with pytest.raises(LedgerUnavailableError, match=word):
                 await writer.probe()
             with database.owner() as connection:
-                connection.execute("SET default_transaction_read_only = off")
                 connection.execute(f"ALTER DATABASE {database.name} RESET ALL")
                 connection.execute(f"ALTER DATABASE {database.name} CONNECTION LIMIT -1")
             assert password_of(await writer.submit(lookup("a"), CONTEXT)) == "kept"
@@ -647,16 +646,18 @@ def test_an_event_has_the_later_of_two_times(keyring: Keyring, seconds: int) -> 
 @pytest.mark.parametrize("sign", ["+", "-"])
 def test_clocks_that_differ(database: Database, keyring: Keyring, sign: str) -> None:
     """Where the database's clock is six minutes off, nothing is written, and the reason is said."""
-    database.execute("CREATE SCHEMA shadow")
-    database.execute("GRANT USAGE ON SCHEMA shadow TO PUBLIC")
-    database.execute(
-        "CREATE FUNCTION shadow.clock_timestamp() RETURNS timestamptz LANGUAGE sql"
-        f" AS $$ SELECT pg_catalog.clock_timestamp() {sign} interval '6 minutes' $$"
-    )
+
+    def set_clock() -> None:
+        with database.owner() as connection:
+            connection.execute("ALTER FUNCTION pg_catalog.clock_timestamp() RENAME TO real_clock")
+            connection.execute(
+                "CREATE FUNCTION pg_catalog.clock_timestamp() RETURNS timestamptz LANGUAGE sql"
+                f" AS $$ SELECT pg_catalog.real_clock() {sign} interval '6 minutes' $$"
+            )
 
     async def through_it() -> None:
         async with writing(database.service_url, keyring) as writer:
-            database.execute(f"ALTER DATABASE {database.name} SET search_path = shadow, pg_catalog")
+            set_clock()
             terminate(database)
             with pytest.raises(LedgerUnavailableError):
                 await writer.submit(lookup("a"), CONTEXT)

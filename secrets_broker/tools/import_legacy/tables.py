@@ -22,8 +22,6 @@ LOCK_KEY: Final = int.from_bytes(b"sbimport", "big")
 
 _SESSION: Final = {
     "application_name": "secrets-broker import-legacy",
-    "timezone": "UTC",  # times are read as text: it must have one form
-    "datestyle": "ISO",
     "statement_timeout": "60s",
     # What is there already is asked by key. Statistics from when the ledger was empty would
     # have it scanned for every chunk instead.
@@ -45,7 +43,7 @@ class LegacyTables:
     @classmethod
     def open(cls, owner_url: str, service_url: str, wait_seconds: float) -> "LegacyTables":
         """Connect and wait for the turn; raises ImportRefusedError."""
-        connection = _connect(owner_url)
+        connection = _connect(owner_url, wait_seconds)
         try:
             with _explained("getting ready"):
                 _get_ready(connection, wait_seconds)
@@ -76,17 +74,15 @@ class LegacyTables:
             return cursor.execute(table.query, (*table.parameters, after, CHUNK)).fetchall()
 
 
-def _connect(database_url: str) -> Connection:
+def _connect(database_url: str, wait_seconds: float = 0) -> Connection:
+    waits = {"lock_timeout": f"{max(1, round(wait_seconds * 1000))}ms"}
     try:
-        return connect(database_url)
+        return connect(database_url, {**_SESSION, **waits})
     except MigrationError as error:
         raise ImportRefusedError(str(error)) from None
 
 
 def _get_ready(connection: Connection, wait_seconds: float) -> None:
-    waits = {"lock_timeout": f"{max(1, round(wait_seconds * 1000))}ms"}
-    for name, value in {**_SESSION, **waits}.items():
-        connection.execute("SELECT set_config(%s, %s, false)", (name, value))
     if not _exists(connection, "ledger.events"):
         raise ImportRefusedError(
             "this database has no ledger yet: run `secrets-broker migrate`, then this again"

@@ -18,6 +18,7 @@ from urllib.parse import quote
 import psycopg
 from psycopg import sql
 
+from secrets_broker.session import connect_sync
 from secrets_broker.tools.postgres import access, server
 from secrets_broker.tools.postgres.access import SUPERUSER
 from secrets_broker.tools.postgres.account import Account, ourselves, postgres_account
@@ -46,7 +47,7 @@ class _Run:
         return f"postgresql://{quote(role, safe='')}@/{quote(database, safe='')}?{place}"
 
     def connect(self) -> "psycopg.Connection[tuple[Any, ...]]":
-        return psycopg.connect(self.url(SUPERUSER, "postgres"), autocommit=True)
+        return connect_sync(self.url(SUPERUSER, "postgres"), {}, of_ledger=False)
 
 
 def _silent(_message: str) -> None:

@@ -18,9 +18,9 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from urllib.parse import quote
 
-import psycopg
-
+from secrets_broker.session import SessionError, connect_sync
 from secrets_broker.tools.postgres.access import SUPERUSER
 from secrets_broker.tools.postgres.account import Account
 from secrets_broker.tools.postgres.errors import StartError
@@ -146,11 +146,11 @@ def _answers(socket_dir: Path) -> bool:
     if not (socket_dir / SOCKET_NAME).exists():  # cheaper than a refused connection
         return False
     try:
-        # The arguments, unlike a URL's omissions, leave nothing to the environment's PG* variables.
-        psycopg.connect(
-            host=str(socket_dir), port=5432, user=SUPERUSER, dbname="postgres", connect_timeout=5
-        ).close()
-    except psycopg.OperationalError:
+        # All is said in it: a URL's omissions would be left to the environment's PG* variables.
+        place = f"host={quote(str(socket_dir), safe='')}&port=5432"
+        url = f"postgresql://{SUPERUSER}@/postgres?{place}"
+        connect_sync(url, {}, of_ledger=False).close()
+    except SessionError:
         return False
     return True
 

@@ -1,0 +1,257 @@
+"""Opens sessions: finds a host that answers, sets all that matters, and reads it back."""
+
+import asyncio
+import socket
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final
+
+import psycopg
+import structlog
+from psycopg import AsyncConnection
+from psycopg.rows import TupleRow
+
+from secrets_broker.database_url import DatabaseUrlError, parse
+from secrets_broker.session import place, settings
+from secrets_broker.session.errors import POOLER, SessionError, first_line
+
+_log = structlog.get_logger(__name__)
+
+CONNECT_SECONDS: Final = 4.0
+"""For all hosts of a URL together: less than a question's 5 s and a batch's 10 s."""
+_OPENING_SECONDS: Final = 4.0  # a pooler that has no session left lets us wait without a word
+_PROBE_SECONDS: Final = 1.0
+_TOOL_SECONDS: Final = 10.0
+_RESOLVING_PART: Final = 0.25
+# undefined_object and invalid_name: the marker is not, or no longer, in this session.
+_NOT_OURS: Final = ("42704", "42602")
+# invalid_sql_statement_name, duplicate_prepared_statement: what was prepared is another session's.
+_MIXED: Final = (*_NOT_OURS, "26000", "42P05")
+
+
+class Session(AsyncConnection[Any]):
+    """A connection whose settings are ours, and that can tell whether it still is the same."""
+
+    marker: settings.Marker
+
+    async def check_ours(self) -> None:
+        """Raise SessionError where a pooler gave us another session; else psycopg.Error."""
+        try:
+            await self.execute(f"SELECT {self.marker.expression}".encode())
+        except psycopg.Error as error:
+            if is_mixed(error):
+                raise SessionError(POOLER) from None
+            raise
+
+
+def is_mixed(error: psycopg.Error) -> bool:
+    """Whether a statement that reads the marker was refused because the session is another."""
+    return error.sqlstate in _MIXED
+
+
+async def connect(
+    database_url: str, wanted: Mapping[str, str], *, seconds: float = CONNECT_SECONDS
+) -> Session:
+    """A session in autocommit with these settings; raises SessionError.
+
+    Nothing is prepared by psycopg itself, since its names are the same in every process.
+    """
+    given = _parse(database_url)
+    try:
+        return await _opened(given, wanted, seconds)
+    except _LostError:
+        # Nothing was written yet: a server that was just started again, or a pooler that had an
+        # old connection, gets a second chance.
+        try:
+            return await _opened(given, wanted, seconds)
+        except _LostError as lost:
+            raise SessionError(f"the database broke off: {lost}") from None
+
+
+class _LostError(Exception):
+    """The connection broke while the session was set up."""
+
+
+async def _opened(given: place.Given, wanted: Mapping[str, str], seconds: float) -> Session:
+    session, conninfo = await _connected(given, seconds)
+    try:
+        async with asyncio.timeout(_OPENING_SECONDS):
+            await _begin(session, conninfo, wanted)
+    except TimeoutError:
+        await session.close()
+        raise SessionError("the database took the connection, but does not answer") from None
+    except psycopg.Error as error:
+        lost = session.closed
+        await session.close()
+        raise _LostError(first_line(error)) if lost else _refused(error) from None
+    except BaseException:
+        await session.close()
+        raise
+    return session
+
+
+def connect_sync(
+    database_url: str, wanted: Mapping[str, str], *, of_ledger: bool = True
+) -> psycopg.Connection[TupleRow]:
+    """The same for the tools that wait; `of_ledger` False is for any database of a cluster."""
+    connection, conninfo = _connected_sync(_parse(database_url))
+    try:
+        _begin_sync(connection, conninfo, wanted, of_ledger=of_ledger)
+    except psycopg.Error as error:
+        connection.close()
+        raise _refused(error) from None
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _begin_sync(
+    connection: psycopg.Connection[TupleRow],
+    conninfo: str,
+    wanted: Mapping[str, str],
+    *,
+    of_ledger: bool,
+) -> None:
+    settings.check_version(connection.info.server_version)
+    marker = settings.Marker()
+    cursor = connection.execute(settings.set_all(marker, wanted).encode())
+    ((durable, _),) = cursor.fetchall()
+    cursor.nextset()
+    took = cursor.fetchall()
+    cursor = connection.execute(settings.read_back(marker, took).encode())
+    cursor.nextset()
+    facts = settings.facts(cursor.fetchall()[0])
+    settings.check(facts, wanted, durable, of_ledger=of_ledger)
+    if facts.backend_pid != connection.pgconn.backend_pid:
+        with ThreadPoolExecutor(1) as beside:  # this thread may have an event loop already
+            beside.submit(lambda: asyncio.run(_check_pooler(conninfo, marker))).result()
+        connection.execute(f"SELECT {marker.expression}".encode())
+
+
+def _parse(database_url: str) -> place.Given:
+    try:
+        return parse(database_url)
+    except DatabaseUrlError as error:
+        raise SessionError(str(error)) from None
+
+
+async def _begin(session: Session, conninfo: str, wanted: Mapping[str, str]) -> None:
+    settings.check_version(session.info.server_version)
+    session.marker = settings.Marker()
+    cursor = await session.execute(settings.set_all(session.marker, wanted).encode())
+    ((durable, _),) = await cursor.fetchall()
+    cursor.nextset()
+    took = await cursor.fetchall()
+    cursor = await session.execute(settings.read_back(session.marker, took).encode())
+    cursor.nextset()
+    facts = settings.facts((await cursor.fetchall())[0])
+    settings.check(facts, wanted, durable, of_ledger=True)
+    if facts.fsync == "off" and settings.is_writing(wanted):
+        _log.warning("fsync_is_off", consequence="a crash of the machine can lose events")
+    if facts.backend_pid != session.pgconn.backend_pid:
+        await _check_pooler(conninfo, session.marker)
+        await session.check_ours()
+
+
+async def _check_pooler(conninfo: str, marker: settings.Marker) -> None:
+    """Raise SessionError where our session, idle as it is, is given to the next client.
+
+    The process id in PostgreSQL's greeting is not the server's, so there is a pooler. One that has
+    no other session free keeps the second client waiting: then ours was not given away.
+    """
+    try:
+        async with asyncio.timeout(_PROBE_SECONDS):
+            other = await AsyncConnection.connect(conninfo, autocommit=True)
+            try:
+                found = await (await other.execute(marker.is_there)).fetchall()
+            finally:
+                await other.close()
+    except (TimeoutError, psycopg.Error):
+        return
+    if found != [(None,)]:
+        raise SessionError(POOLER)
+
+
+async def _connected(given: place.Given, seconds: float) -> tuple[Session, str]:
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + seconds
+    tries, failures = await _resolved(place.attempts(given), seconds * _RESOLVING_PART)
+    for index, attempt in enumerate(tries):
+        share = place.limit(given, max(0.1, (deadline - loop.time()) / (len(tries) - index)))
+        conninfo = place.conninfo(attempt, share)
+        try:
+            async with asyncio.timeout(share):
+                session = await Session.connect(conninfo, autocommit=True, prepare_threshold=None)
+        except TimeoutError:
+            failures.append((place.name(attempt), f"no answer within {share:.1f} s"))
+        except psycopg.Error as error:
+            failures.append((place.name(attempt), first_line(error)))
+        else:
+            _tell(failures, attempt)
+            return session, conninfo
+    raise _no_answer(failures)
+
+
+def _connected_sync(given: place.Given) -> tuple[psycopg.Connection[TupleRow], str]:
+    tries = place.attempts(given)
+    failures: list[tuple[str, str]] = []
+    for attempt in tries:
+        share = place.limit(given, _TOOL_SECONDS / len(tries))
+        conninfo = place.conninfo(attempt, share)
+        try:
+            connection = psycopg.Connection.connect(
+                conninfo, autocommit=True, prepare_threshold=None
+            )
+        except psycopg.Error as error:
+            failures.append((place.name(attempt), first_line(error)))
+        else:
+            _tell(failures, attempt)
+            return connection, conninfo
+    raise _no_answer(failures)
+
+
+def _tell(failures: Sequence[tuple[str, str]], attempt: place.Given) -> None:
+    if failures:
+        why = place.together(failures)
+        _log.warning("database_hosts_skipped", why=why, taken=place.name(attempt))
+
+
+def _no_answer(failures: Sequence[tuple[str, str]]) -> SessionError:
+    return SessionError(f"the database does not answer: {place.together(failures)}")
+
+
+def _refused(error: psycopg.Error) -> SessionError:
+    if is_mixed(error):
+        return SessionError(POOLER)
+    return SessionError(f"the database refused: {first_line(error)}")
+
+
+async def _resolved(
+    tries: Sequence[place.Given], seconds: float
+) -> tuple[list[place.Given], list[tuple[str, str]]]:
+    """An attempt for each address of each host; whose name nobody knows is a failure already."""
+    found = await asyncio.gather(*(_addresses(attempt, seconds) for attempt in tries))
+    known: list[place.Given] = []
+    failures = []
+    for attempt, addresses in zip(tries, found, strict=True):
+        if isinstance(addresses, str):
+            failures.append((place.name(attempt), addresses))
+        else:
+            known += [{**attempt, **address} for address in addresses]
+    return known, failures
+
+
+async def _addresses(attempt: place.Given, seconds: float) -> list[place.Given] | str:
+    host = attempt.get("host", "")
+    if not host or host.startswith(("/", "@")) or attempt.get("hostaddr"):
+        return [{}]
+    loop = asyncio.get_running_loop()
+    try:
+        async with asyncio.timeout(seconds):
+            answers = await loop.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except TimeoutError:
+        return f"its name was not resolved within {seconds:.1f} s"
+    except (OSError, UnicodeError) as error:
+        return f"its name cannot be resolved: {getattr(error, 'strerror', None) or 'malformed'}"
+    return [{"hostaddr": str(address[0])} for *_, address in answers]
