@@ -1,9 +1,9 @@
 """A large ledger, made fast: real credentials, then reads of them in bulk.
 
 The credentials go the service's own way, through the writer: their rows, bodies and data keys
-are the real thing. The reads are real too (entries by `encode_entry`, leaf hashes, and every
-node that they complete, and their MACs), but go in by COPY, as the superuser and with the table's triggers and
-checks in force, while other processes encode the next ones.
+are the real thing. The reads are real too (entries by `encode_entry`, leaf hashes, MACs, and
+every node that they complete), but go in by COPY, as the superuser and with the table's triggers
+and checks in force, while other processes encode the next ones.
 """
 
 import asyncio

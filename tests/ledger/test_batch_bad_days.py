@@ -77,7 +77,9 @@ def test_one_that_the_database_refuses_does_not_disturb_the_others(
             return [isinstance(result, InvalidCommandError) for result in results]
 
     assert run(through_it()) == [host == "host-7" for host in HOSTS]
-    hosts = database.fetch("SELECT host FROM ledger.events WHERE host IS NOT NULL ORDER BY position")
+    hosts = database.fetch(
+        "SELECT host FROM ledger.events WHERE host IS NOT NULL ORDER BY position"
+    )
     assert [host for (host,) in hosts] == [host for host in HOSTS if host != "host-7"]
 
 

@@ -125,7 +125,9 @@ def test_commands_of_one_batch_see_each_other(database: Database, keyring: Keyri
     assert [password_of(outcome) for outcome in outcomes] == found
     ids = [outcome.credential_id for outcome in outcomes]
     assert ids == [2, 2, 2, 2, None, 2, None, 9, 9, 11]
-    assert database.fetch("SELECT count(DISTINCT at) FROM ledger.events WHERE position >= 1") == [(1,)]
+    assert database.fetch("SELECT count(DISTINCT at) FROM ledger.events WHERE position >= 1") == [
+        (1,)
+    ]
     assert [password_of(o) for o in record(database, keyring, lookup("a"), lookup("b"))] == [
         "three",
         "other",

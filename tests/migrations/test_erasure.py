@@ -147,9 +147,8 @@ def test_an_erasure_of_another_transaction_allows_nothing(databases: Databases) 
         connection.execute("INSERT INTO ledger.bodies VALUES (0, 'key-a', '')")
     with psycopg.connect(url) as connection:
         erase(connection, position=1)
-    with psycopg.connect(url) as connection:
-        with pytest.raises(REFUSED):
-            connection.execute(DELETES[0].encode())
+    with psycopg.connect(url) as connection, pytest.raises(REFUSED):
+        connection.execute(DELETES[0].encode())
 
 
 def test_bodies_are_as_many_as_the_event_says(connection: Connection) -> None:
