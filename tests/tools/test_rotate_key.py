@@ -105,7 +105,13 @@ def test_check_only_reports(database: Database, tmp_path: Path) -> None:
     found = run("rotate-key", "--check", "--json", cwd=tmp_path, env=env)
     assert found.returncode == 0
     assert json.loads(found.stdout) == [
-        {"id": OLD_KEK, "provider": "environment", "state": "active", "data_keys": 3}
+        {
+            "id": OLD_KEK,
+            "provider": "environment",
+            "state": "active",
+            "data_keys": 3,
+            "event_keys": 1,
+        }
     ]
     _stop_half_way(database, tmp_path)
     halted = run("rotate-key", "--check", cwd=tmp_path, env=env)
