@@ -1,9 +1,9 @@
 """A large ledger, made fast: real credentials, then reads of them in bulk.
 
 The credentials go the service's own way, through the writer: their rows, bodies and data keys
-are the real thing. The reads are real too (entries by `encode_entry`, leaf hashes, and every
-node that they complete), but go in by COPY, as the superuser and with the table's triggers and
-checks in force, while other processes encode the next ones.
+are the real thing. The reads are real too (entries by `encode_entry`, leaf hashes, MACs, and
+every node that they complete), but go in by COPY, as the superuser and with the table's triggers
+and checks in force, while other processes encode the next ones.
 """
 
 import asyncio
@@ -21,6 +21,7 @@ from bench import load
 from bench.stack import KMS_KEY
 from secrets_broker.ledger.commands import Upsert
 from secrets_broker.ledger.encoding import rfc3339
+from secrets_broker.ledger.event_key import EventKey, WrappedEventKey, unwrap
 from secrets_broker.ledger.events import READ, Context, Event, encode_entry
 from secrets_broker.ledger.keyring import Keyring
 from secrets_broker.ledger.merkle import Frontier, Node, leaf_hash
@@ -34,12 +35,17 @@ MICROSECOND: Final = timedelta(microseconds=1)
 
 _COPY_EVENTS: Final = """
     COPY ledger.events (position, leaf_hash, v, type, at, actor, authn, ip, request_id,
-                        host, purpose, credential_id, version, ok) FROM STDIN
+                        host, purpose, credential_id, version, ok, mac) FROM STDIN
+"""
+_EVENT_KEY: Final = """
+    SELECT details ->> 'ledger', id, kek, wrapped, from_position
+    FROM ledger.event_keys JOIN ledger.events ON position = from_position
+    ORDER BY from_position DESC LIMIT 1
 """
 _COPY_NODES: Final = "COPY ledger.nodes (level, index, hash) FROM STDIN"
 
 Chunk = tuple[bytes, bytes]
-"""Rows as COPY takes them, and their leaf hashes, one after another."""
+"""Rows as COPY takes them, less their MACs, and their leaf hashes, one after another."""
 
 
 def prepare(service_url: str, superuser_url: str, credentials: int, events: int) -> None:
@@ -67,7 +73,11 @@ async def _store_one(writer: Writer, number: int) -> None:
     command = Upsert(host=load.host(number), purpose=load.PURPOSE, **load.content())
     outcome = await writer.submit(command, _caller(number))
     # The reads are made knowing this.
-    assert outcome.credential_id == number + 1
+    assert outcome.credential_id == _credential_id(number)
+
+
+def _credential_id(number: int) -> int:
+    return number + 2  # the first event is the ledger's own, and an id is its event's position + 1
 
 
 def _caller(number: int) -> Context:
@@ -80,13 +90,18 @@ def _caller(number: int) -> Context:
 
 
 def _append_reads(connection: "psycopg.Connection[Any]", credentials: int, events: int) -> None:
-    last_at, leaves = _written(connection)
+    last_at, mac, leaves = _written(connection)
+    key = _event_key(connection)
     frontier, _ = Frontier().extend(leaves)
     nodes: list[Node] = []
     for rows, hashes in _encoded(credentials, frontier.size, events, last_at):
+        split = [hashes[i : i + HASH_BYTES] for i in range(0, len(hashes), HASH_BYTES)]
         with connection.cursor().copy(_COPY_EVENTS) as copy:
-            copy.write(rows)
-        split = (hashes[i : i + HASH_BYTES] for i in range(0, len(hashes), HASH_BYTES))
+            for position, (row, leaf) in enumerate(
+                zip(rows.splitlines(), split, strict=True), frontier.size
+            ):
+                mac = key.mac(position, leaf, mac)
+                copy.write(b"%s\t\\\\x%s\n" % (row, mac.hex().encode()))
         frontier, completed = frontier.extend(split)
         nodes += completed
     with connection.cursor().copy(_COPY_NODES) as copy:
@@ -94,10 +109,16 @@ def _append_reads(connection: "psycopg.Connection[Any]", credentials: int, event
             copy.write_row((node.level, node.index, node.hash))
 
 
-def _written(connection: "psycopg.Connection[Any]") -> tuple[datetime, list[bytes]]:
-    rows = connection.execute("SELECT at, leaf_hash FROM ledger.events ORDER BY position")
+def _written(connection: "psycopg.Connection[Any]") -> tuple[datetime, bytes, list[bytes]]:
+    rows = connection.execute("SELECT at, mac, leaf_hash FROM ledger.events ORDER BY position")
     found = rows.fetchall()
-    return found[-1][0], [leaf for _, leaf in found]
+    return found[-1][0], found[-1][1], [leaf for *_, leaf in found]
+
+
+def _event_key(connection: "psycopg.Connection[Any]") -> EventKey:
+    ((ledger, *stored),) = connection.execute(_EVENT_KEY).fetchall()
+    wrapped = WrappedEventKey(*stored)
+    return unwrap(Keyring.from_kms_keys(KMS_KEY).require(wrapped.kek), ledger, wrapped)
 
 
 def _encoded(credentials: int, first: int, events: int, last_at: datetime) -> Iterator[Chunk]:
@@ -135,7 +156,7 @@ def _read(number: int, at: str) -> Event:
         request_id=caller.request_id,
         host=load.host(number),
         purpose=load.PURPOSE,
-        credential_id=number + 1,
+        credential_id=_credential_id(number),
         version=1,
     )
 

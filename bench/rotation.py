@@ -71,10 +71,11 @@ def _rotate(owner_url: str, turn: int) -> tuple[int, float]:
 
 async def _timed(owner_url: str, turn: int) -> tuple[int, float]:
     new = _kek(turn)
-    store = await Store.connect(owner_url, HostCredentials(), TOOL_SESSION)
+    held = Keyring([_kek(turn - 1), new])
+    store = await Store.connect(owner_url, HostCredentials(), held, TOOL_SESSION)
     try:
         started = time.perf_counter()
-        report = await rotate(store, Keyring([_kek(turn - 1), new]), NewKek(new), WHO)
+        report = await rotate(store, held, NewKek(new), WHO)
         return report.rewrapped, time.perf_counter() - started
     finally:
         await store.close()

@@ -166,14 +166,14 @@ def until_a_mishap(operator: Operator) -> Mishap:
         ask(url, key, "upsert", host="after", purpose="ssh", password="after-the-backup")
         too_early = operator.clock()
         ask(url, key, "upsert", host="changed", purpose="ssh", password="second-of-changed")
-        operator.published(url, 5)
+        operator.published(url, 6)
         operator.broker("outside", URL=url)
         (operator.outside / "checkpoint").rename(operator.outside / "before")
         when = operator.clock()
         ask(url, key, "delete", host="kept", purpose="ssh")
         ask(url, key, "upsert", host="changed", purpose="ssh", password="a-mistake")
         operator.production.broker_run("erase", "erased", "ssh", "--reason", "GDPR-1", "--yes")
-        operator.published(url, 8)
+        operator.published(url, 9)
         operator.broker("outside", URL=url)
     return Mishap(too_early, when, key)
 
@@ -196,12 +196,12 @@ def check_that_nothing_goes_on_silently(operator: Operator) -> None:
     known.rename(aside)
     before = ("verify", "--json", "--since", str(operator.outside / "before"))
     found = json.loads(production.broker_run(*before))
-    assert (found["ok"], found["size"]) == (True, 5)
+    assert (found["ok"], found["size"]) == (True, 6)
     said = operator.broker("verify", fails=True)
     assert "since" in said
     assert "3 of the newest are missing" in said
     aside.rename(known)
-    assert json.loads(production.broker_run(*before, fails=True))["first_bad"] == 5
+    assert json.loads(production.broker_run(*before, fails=True))["first_bad"] == 6
     with operator.service(until=503):
         assert "ledger_mismatch" in (production.broker / "serve.log").read_text()
     with pytest.raises(AssertionError, match="the newest ones are gone"):
@@ -235,7 +235,7 @@ def test_nothing_is_lost_with_the_disk_of_the_log(operator: Operator) -> None:
         operator.database("backup")
         for number in range(20):
             ask(url, key, "upsert", host=f"h{number}", purpose="ssh", password="p")
-        operator.published(url, 20)
+        operator.published(url, 21)
         operator.broker("outside", URL=url)
     production.stop()  # at once, as a crash would end it
     step = operator.steps["restore"].replace("recovery_target_time = '$WHEN'\n", "")

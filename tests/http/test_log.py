@@ -4,6 +4,7 @@ import gzip
 import time
 from base64 import b64decode
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,9 +16,9 @@ from secrets_broker.ledger.proof import verify_consistency
 from secrets_broker.ledger.receipt import Receipt
 from secrets_broker.ledger.tile import Tile, decode_bundle, level_tiles, split_hashes, tiles
 from secrets_broker.tools.postgres import Cluster
-from tests.conftest import AUDITOR_KEY, VERIFIER_KEY
+from tests.conftest import AUDITOR_KEY, VERIFIER_KEY, Database
 from tests.http.client import JSON, Service
-from tests.http.conftest import started
+from tests.http.conftest import serving, started
 
 KEY = VerifierKey.parse(VERIFIER_KEY)
 SIZE = 600  # two full tiles, a node above each, and a partial one
@@ -47,7 +48,7 @@ def log(cluster: Cluster) -> Iterator[Service]:
     """A service with a ledger of 600 events, all of them signed for."""
     with started(cluster) as running:
         running.upsert(host="log.example", purpose="ssh", password="not-a-real-password")
-        for number in range(SIZE - 1):
+        for number in range(SIZE - 2):  # the first event is the ledger's own
             running.lookup({"X-Request-Id": f"r{number}"}, host="log.example", purpose="ssh")
         settled(running)
         yield running
@@ -316,8 +317,9 @@ def test_a_changed_tree_gets_no_consistency_proof(cluster: Cluster) -> None:
         assert "is not the one that was signed" in running.log.read_text()
 
 
-def test_before_the_first_event_there_is_no_checkpoint(cluster: Cluster) -> None:
+def test_before_the_first_checkpoint_there_is_none(database: Database, tmp_path: Path) -> None:
     """404; and no tile either."""
-    with started(cluster) as running:
+    slow = {"LEDGER_CHECKPOINT_SECONDS": "3600"}
+    with serving(database.service_url, tmp_path / "log", settings=slow) as running:
         for path in ("/log/checkpoint", "/log/tile/0/000.p/1", "/log/tile/entries/000"):
             assert running.audit(path).status == 404

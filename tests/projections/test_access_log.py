@@ -88,4 +88,4 @@ def test_the_columns_say_from_where(database: Database, keyring: Keyring) -> Non
         SELECT id, credential_id, version, host(ip_address), authn, request_id
         FROM secrets.credential_access_log
     """
-    assert database.fetch(query) == [(0, 1, 1, "192.0.2.7", "internal_key", "r-1")]
+    assert database.fetch(query) == [(1, 2, 1, "192.0.2.7", "internal_key", "r-1")]

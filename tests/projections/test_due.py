@@ -121,7 +121,7 @@ def test_a_line_says_when_and_who(database: Database, keyring: Keyring) -> None:
     ends = NOW + timedelta(days=3)
     record(database, keyring, upsert("a", expires_at=ends, rotate_after=1))
     record(database, keyring, upsert("b"), upsert("gone", expires_at=NOW), delete("gone"))
-    ((changed,),) = database.fetch("SELECT at FROM ledger.events WHERE position = 0")
+    ((changed,),) = database.fetch("SELECT at FROM ledger.events WHERE position = 1")
     lines = ask(database, Wanted())
     assert [(line.what, line.host, line.purpose, line.changed_by) for line in lines] == [
         ("expires", "a", "ssh", "tester"),

@@ -61,10 +61,10 @@ def test_the_event_says_what_was_destroyed(database: Database, keyring: Keyring)
     keys = keys_of(database, "a")
     (result,) = erased(database, keyring, "a")
     assert result is not None
-    assert result.positions == (7,)
-    details = {"data_keys": keys, "credential_ids": [1, 5], "bodies": 3}
-    expected = ("credential.erased", "a", "ssh", 5, 1, True, "operator", "GDPR-1", details, None)
-    assert database.fetch(EVENT, 7) == [expected]
+    assert result.positions == (8,)
+    details = {"data_keys": keys, "credential_ids": [2, 6], "bodies": 3}
+    expected = ("credential.erased", "a", "ssh", 6, 1, True, "operator", "GDPR-1", details, None)
+    assert database.fetch(EVENT, 8) == [expected]
 
 
 def test_the_record_stays(database: Database, keyring: Keyring) -> None:
@@ -85,7 +85,7 @@ def test_a_name_that_was_deleted(database: Database, keyring: Keyring) -> None:
     record(database, keyring, upsert("a", "a1"), upsert("a", "a2"), delete("a"))
     erased(database, keyring, "a")
     assert readable(database, keyring) == set()
-    assert database.fetch(EVENT, 3)[0][3:5] == (1, 2)
+    assert database.fetch(EVENT, 4)[0][3:5] == (2, 2)
 
 
 def test_a_name_is_free_afterwards(database: Database, keyring: Keyring) -> None:
@@ -93,11 +93,11 @@ def test_a_name_is_free_afterwards(database: Database, keyring: Keyring) -> None
     record(database, keyring, upsert("a", "a1"))
     erased(database, keyring, "a")
     (stored,) = record(database, keyring, upsert("a", "a2"))
-    assert (stored.credential_id, stored.version) == (3, 1)
+    assert (stored.credential_id, stored.version) == (4, 1)
     assert found(database, "a") == [Erasable("a", "ssh", 1, 1, 1)]
     erased(database, keyring, "a")
-    ((details,),) = database.fetch("SELECT details FROM ledger.events WHERE position = 3")
-    assert details["credential_ids"] == [3]
+    ((details,),) = database.fetch("SELECT details FROM ledger.events WHERE position = 4")
+    assert details["credential_ids"] == [4]
     assert rebuilt(database, keyring, check_only=True).differences == ()
 
 
@@ -225,9 +225,9 @@ def test_the_list_names_every_key_that_was_destroyed(database: Database, keyring
     )
     ((at,),) = database.fetch(
         """SELECT to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
-           FROM ledger.events WHERE position = 7"""
+           FROM ledger.events WHERE position = 8"""
     )
-    expected = {Erasure(data_key=key, position=7, host="a", purpose="ssh", at=at) for key in keys}
+    expected = {Erasure(data_key=key, position=8, host="a", purpose="ssh", at=at) for key in keys}
     assert set(listed) == expected
 
 
@@ -238,10 +238,10 @@ def test_again_takes_the_live_credential_under_that_key(
     record(database, keyring, upsert("a", "a1"), upsert("b", "b1"))
     (key,) = keys_of(database, "a")
     (result,) = erased_again(database, keyring, key, "0" * 32)
-    assert result.positions == (2,)
-    details = {"data_keys": [key], "credential_ids": [1], "bodies": 1, "again": True}
-    assert database.fetch(EVENT, 2)[0][1:9] == (
-        *("a", "ssh", 1, 1, True, "operator", "GDPR-1"),
+    assert result.positions == (3,)
+    details = {"data_keys": [key], "credential_ids": [2], "bodies": 1, "again": True}
+    assert database.fetch(EVENT, 3)[0][1:9] == (
+        *("a", "ssh", 2, 1, True, "operator", "GDPR-1"),
         details,
     )
     assert readable(database, keyring) == {("b", "b1")}
@@ -256,10 +256,10 @@ def test_again_leaves_what_is_under_another_key(database: Database, keyring: Key
     before = database.fetch("SELECT live::text FROM secrets.host_credentials AS live")
     erased_again(database, keyring, old)
     assert readable(database, keyring) == {("a", "a2")}
-    event = database.fetch(EVENT, 3)[0]
+    event = database.fetch(EVENT, 4)[0]
     # No host and purpose: by those it would be the end of the one that lives.
-    assert event[1:6] == (None, None, 1, None, True)
-    details = {"data_keys": [old], "credential_ids": [1], "bodies": 1, "again": True}
+    assert event[1:6] == (None, None, 2, None, True)
+    details = {"data_keys": [old], "credential_ids": [2], "bodies": 1, "again": True}
     assert event[8] == {**details, "host": "a", "purpose": "ssh"}
     assert [line.host for line in run(erasure.recorded(database.owner_url))] == ["a"]
     assert password_of(record(database, keyring, lookup("a"))[0]) == "a2"

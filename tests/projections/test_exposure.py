@@ -105,7 +105,7 @@ def test_a_receipt_says_who_and_why(cluster: Cluster, database: Database, keyrin
     (line,) = received(auditor(cluster, database), "a")
     assert (line.actor, line.authn, line.ip) == ("deploy", "internal_key", "192.0.2.8")
     assert (line.request_id, line.reason, line.type) == ("r-8", "CHG-1", "credential.read")
-    ((at,),) = database.fetch("SELECT at FROM ledger.events WHERE position = 1")
+    ((at,),) = database.fetch("SELECT at FROM ledger.events WHERE position = 2")
     assert (datetime.fromisoformat(line.received_at), line.occurred_at) == (at, None)
 
 
@@ -120,15 +120,15 @@ def test_who_read_it_out_of_the_history_received_it_too(
         async for _ in reveal(database.service_url, keyring, AUDIT, Scope(position)):
             pass
 
-    run(reveal_all(0))
-    run(reveal_all(2))
+    run(reveal_all(1))
+    run(reveal_all(3))
     url = auditor(cluster, database)
-    first, second = Which(1, 1), Which(1, 2)
+    first, second = Which(2, 1), Which(2, 2)
     assert [(o.position, o.actor) for o in received(url, "a", first, pace=pace)] == [
-        (1, "tester"),
-        (5, "auditor"),
+        (2, "tester"),
+        (6, "auditor"),
     ]
-    assert [one.position for one in received(url, "a", second, pace=pace)] == [6]
+    assert [one.position for one in received(url, "a", second, pace=pace)] == [7]
     assert received(url, "a", pace=pace) == []
 
 
@@ -141,13 +141,13 @@ def test_which_version_is_meant(cluster: Cluster, database: Database, keyring: K
         exposed = asked(url, "a", which)
         return (exposed.credential_id, exposed.version, exposed.live) if exposed else None
 
-    assert meant(LATEST) == (4, 1, True)
-    assert meant(Which(credential_id=1)) == (1, 2, False)
-    assert meant(Which(credential_id=1, version=1)) == (1, 1, False)
-    assert meant(Which(version=1)) == (4, 1, True)
+    assert meant(LATEST) == (5, 1, True)
+    assert meant(Which(credential_id=2)) == (2, 2, False)
+    assert meant(Which(credential_id=2, version=1)) == (2, 1, False)
+    assert meant(Which(version=1)) == (5, 1, True)
     # The first credential's version 2 is not the second one's.
     assert meant(Which(version=2)) is None
-    assert meant(Which(credential_id=5)) is None
+    assert meant(Which(credential_id=6)) is None
     assert asked(url, "A") is None
 
 
@@ -186,9 +186,9 @@ def test_earlier_reads_belong_to_the_imported_version(
     credential = ImportCredential(
         host="old", purpose="ssh", content=content, occurred_at=None, details={"legacy_id": 1}
     )
-    lines = [imported_line(1), imported_line(1, "update"), imported_line(1, ok=False)]
+    lines = [imported_line(2), imported_line(2, "update"), imported_line(2, ok=False)]
     record(database, keyring, credential, *lines, imported_line(None), lookup("old"))
-    record(database, keyring, upsert("old"), lookup("old"), imported_line(1))
+    record(database, keyring, upsert("old"), lookup("old"), imported_line(2))
     url = auditor(cluster, database)
 
     def told(which: Which) -> list[tuple[int, str, int | None, str | None]]:
@@ -197,19 +197,19 @@ def test_earlier_reads_belong_to_the_imported_version(
 
     then = "2020-02-29T12:00:00.000000Z"
     assert told(Which(version=1)) == [
-        (1, "access.imported", None, then),
-        (5, "credential.read", 1, None),
-        (8, "access.imported", None, then),
+        (2, "access.imported", None, then),
+        (6, "credential.read", 1, None),
+        (9, "access.imported", None, then),
     ]
-    assert told(Which(version=2)) == [(7, "credential.read", 2, None)]
+    assert told(Which(version=2)) == [(8, "credential.read", 2, None)]
 
 
 def test_a_line_of_another_installation_is_not_of_a_created_credential(
     cluster: Cluster, database: Database, keyring: Keyring
 ) -> None:
     """Whatever id such a line claims, nobody read elsewhere what was made here."""
-    record(database, keyring, upsert("old"), imported_line(1), lookup("old"))
-    assert [line.position for line in received(auditor(cluster, database), "old")] == [2]
+    record(database, keyring, upsert("old"), imported_line(2), lookup("old"))
+    assert [line.position for line in received(auditor(cluster, database), "old")] == [3]
 
 
 def test_a_page_stays_with_its_version(
@@ -221,10 +221,10 @@ def test_a_page_stays_with_its_version(
     first = asked(url, "a")
     assert first is not None
     lines, following = answer(url, lambda connection: page(connection, first, 1))
-    assert ([line.position for line in lines], following) == ([1], Cursor(1, 1, 2))
+    assert ([line.position for line in lines], following) == ([2], Cursor(2, 1, 3))
     record(database, keyring, upsert("a"), lookup("a"))
     assert following is not None
     then = asked(url, "a", Which().continued(following))
     assert then is not None
     lines, end = answer(url, lambda connection: page(connection, then, 5, following))
-    assert ([line.position for line in lines], end, then.live) == ([2], None, False)
+    assert ([line.position for line in lines], end, then.live) == ([3], None, False)

@@ -188,10 +188,10 @@ def test_pages_of_any_size_leave_out_nothing(
 def test_a_page_of_a_large_ledger_is_read_by_the_index(database: Database, diff: bool) -> None:
     """In the order of the names, and no more of them than the page has: nothing is sorted."""
     database.execute(
-        "INSERT INTO ledger.events (position, at, credential_id, version, v, ok, leaf_hash, mac, type,"
-        " authn, host, purpose, body)"
-        " SELECT n, '2026-01-01Z', n + 1, 1, 1, true, sha256('leaf'), sha256('mac'), 'credential.created',"
-        """ 'cli', 'h' || n, 'ssh', '{"key": "k", "sha256": "x"}'"""
+        "INSERT INTO ledger.events (position, at, credential_id, version, v, ok, leaf_hash, mac,"
+        " type, authn, host, purpose, body)"
+        " SELECT n, '2026-01-01Z', n + 1, 1, 1, true, sha256('leaf'), sha256('mac'),"
+        """ 'credential.created', 'cli', 'h' || n, 'ssh', '{"key": "k", "sha256": "x"}'"""
         " FROM generate_series(0, 19999) AS n"
     )
     database.execute("ANALYZE ledger.events")

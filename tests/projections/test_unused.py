@@ -124,8 +124,8 @@ def test_a_line_says_when_and_by_whom(
         )
         for line in (first, second)
     ] == rows
-    assert datetime.fromisoformat(first.last_read_at or "") == time_of(database, 3)
-    assert (first.last_read_by, first.last_read_position) == ("tester", 3)
+    assert datetime.fromisoformat(first.last_read_at or "") == time_of(database, 4)
+    assert (first.last_read_by, first.last_read_position) == ("tester", 4)
     assert (second.last_read_at, second.last_read_by, second.last_read_position) == (None,) * 3
 
 
@@ -159,16 +159,16 @@ def test_imported_reads_count_from_when_they_happened(
         details={"legacy_id": 1, **created, **updated},
     )
     day = timedelta(days=1)
-    lines = [imported(1, THEN), imported(1, THEN - day)]
+    lines = [imported(2, THEN), imported(2, THEN - day)]
     lines += [
-        imported(1, THEN + day, ok=False),
-        imported(1, THEN + day, details={"access_type": "x"}),
+        imported(2, THEN + day, ok=False),
+        imported(2, THEN + day, details={"access_type": "x"}),
     ]
     record(database, keyring, credential, *lines)
     url = auditor(cluster, database)
     assert unused(url, THEN) == []
     (line,) = unused(url, THEN + day)
-    assert (line.last_read_at, line.last_read_position) == ("2020-02-29T12:00:00.000000Z", 1)
+    assert (line.last_read_at, line.last_read_position) == ("2020-02-29T12:00:00.000000Z", 2)
     assert (line.created_at, line.created_by) == (created["created_at"], "setup")
     assert (line.updated_at, line.updated_by) == (updated["updated_at"], "deploy")
     record(database, keyring, lookup("old"))
@@ -189,13 +189,13 @@ def test_the_last_read_is_the_last_in_time(
     )
     ahead = datetime.now(UTC) + timedelta(days=900)
     # The clock of the earlier installation was ahead: it happened no later than it was recorded.
-    record(database, keyring, credential, imported(1, ahead))
+    record(database, keyring, credential, imported(2, ahead))
     record(database, keyring, lookup("old"))
     between = datetime.now(UTC)
-    record(database, keyring, imported(1, between), imported(1, THEN), upsert("new"))
+    record(database, keyring, imported(2, between), imported(2, THEN), upsert("new"))
     first, second = unused(auditor(cluster, database), ahead + timedelta(days=1), recent=recent)
     assert (first.host, second.host) == ("new", "old")
-    assert second.last_read_position == 3
+    assert second.last_read_position == 4
     assert datetime.fromisoformat(second.last_read_at or "") == between
 
 
@@ -210,9 +210,9 @@ def test_a_read_without_a_time_is_one_but_not_since(
         occurred_at=None,
         details={"legacy_id": 1},
     )
-    record(database, keyring, credential, imported(1, None))
+    record(database, keyring, credential, imported(2, None))
     (line,) = unused(auditor(cluster, database), THEN)
-    assert (line.last_read_position, line.last_read_at) == (1, None)
+    assert (line.last_read_position, line.last_read_at) == (2, None)
 
 
 @pytest.mark.parametrize("text", ["90d", "2026-01-02T03:04:05Z", "2026-01-02T04:04:05+01:00"])

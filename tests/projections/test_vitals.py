@@ -40,11 +40,11 @@ def test_a_checkpoints_age_is_that_of_the_oldest_event_it_lacks(
     assert before.uncovered_seconds == pytest.approx(_age(database, 0), abs=1.0)
     publish_checkpoint(database)
     covered = found(database)
-    assert (covered.events, covered.published, covered.uncovered_seconds) == (2, 2, 0.0)
+    assert (covered.events, covered.published, covered.uncovered_seconds) == (3, 3, 0.0)
     record(database, keyring, lookup("a"), lookup("a"))
     behind = found(database)
-    assert (behind.events, behind.published) == (4, 2)
-    assert 0 < behind.uncovered_seconds <= _age(database, 2)
+    assert (behind.events, behind.published) == (5, 3)
+    assert 0 < behind.uncovered_seconds <= _age(database, 3)
 
 
 def _age(database: Database, position: int) -> float:

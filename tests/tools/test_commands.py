@@ -172,8 +172,8 @@ def test_a_ledger_with_events_is_not_removed_unasked(database: Database, tmp_pat
     env = settings(database)
     refused = run("migrate", "--rollback", "--json", cwd=tmp_path, env=env, answer="n\n")
     assert (refused.returncode, refused.stdout) == (1, "")
-    assert "its 1 events" in refused.stderr
-    assert database.fetch("SELECT count(*) FROM ledger.events") == [(1,)]
+    assert "its 2 events" in refused.stderr
+    assert database.fetch("SELECT count(*) FROM ledger.events") == [(2,)]
     assert run("migrate", "--rollback", "--yes", cwd=tmp_path, env=env).returncode == 0
     assert database.fetch("SELECT to_regclass('ledger.events')") == [(None,)]
 

@@ -151,7 +151,7 @@ def test_the_ledger_does_not_verify(shell: Shell, folder: Path, what: str) -> No
     store(shell, "db1", "db2", "db3")
     shell.run(
         '. ./settings\nuntil curl -sSf -H "Authorization: Bearer $AUDITOR_KEY"'
-        ' "$URL/log/checkpoint" -o kept && sed -n 2p kept | grep -qx 3; do sleep 0.2; done'
+        ' "$URL/log/checkpoint" -o kept && sed -n 2p kept | grep -qx 4; do sleep 0.2; done'
     )
     with psycopg.connect(shell.dev.settings["MIGRATION_DATABASE_URL"], autocommit=True) as owner:
         if what == "an event":

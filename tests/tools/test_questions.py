@@ -76,12 +76,12 @@ def test_history(env: dict[str, str], tmp_path: Path) -> None:
     ]
     assert (lines[0]["ended_by"], lines[0]["ended_by_actor"]) == ("credential.updated", "rotate")
     table = words(run("history", "a.example", "ssh", cwd=tmp_path, env=env).stdout)
-    assert table[1][:4] == ["1", "1", "credential.created", "0"]
-    assert table[2][:4] == ["1", "2", "credential.updated", "3"]
+    assert table[1][:4] == ["2", "1", "credential.created", "1"]
+    assert table[2][:4] == ["2", "2", "credential.updated", "4"]
     records = as_csv(env, tmp_path, "history", "a.example", "ssh")
     assert [list(record) for record in records] == [list(line) for line in lines]
     assert [(r["version"], r["live"], r["ended_position"]) for r in records] == [
-        ("1", "false", "3"),
+        ("1", "false", "4"),
         ("2", "true", ""),
     ]
 
@@ -90,9 +90,9 @@ def test_exposure_of_the_live_version(env: dict[str, str], tmp_path: Path) -> No
     """Who received it, which version that is, and at the foot each actor once."""
     done = run("exposure", "a.example", "ssh", cwd=tmp_path, env=env)
     assert done.returncode == 0
-    assert "credential 1, version 2: live since 2" in done.stderr
+    assert "credential 2, version 2: live since 2" in done.stderr
     table = words(done.stdout)
-    assert [line[0] for line in table] == ["position", "4", "5", "actor", "deploy"]
+    assert [line[0] for line in table] == ["position", "5", "6", "actor", "deploy"]
     assert table[-1][:3] == ["deploy", "library", "2"]
     assert table[-1][-1] == "2"
 
@@ -102,11 +102,11 @@ def test_exposure_of_an_earlier_version(env: dict[str, str], tmp_path: Path) -> 
     one = ("exposure", "a.example", "ssh", "--version", "1")
     lines = as_json(env, tmp_path, *one)
     assert [(line["position"], line["actor"], line["reason"]) for line in lines] == [
-        (1, "deploy", "CHG 42"),
-        (2, None, None),
+        (2, "deploy", "CHG 42"),
+        (3, None, None),
     ]
     assert {(line["live"], line["credential_id"], line["version"]) for line in lines} == {
-        (False, 1, 1)
+        (False, 2, 1)
     }
     done = run(*one, cwd=tmp_path, env=env)
     assert "version 1: not live; from 2" in done.stderr
@@ -124,7 +124,7 @@ def test_exposure_of_what_is_not_live(env: dict[str, str], tmp_path: Path) -> No
     """It says so, takes the last version, and that nobody received it is a sentence."""
     done = run("exposure", NASTY, "ssh", cwd=tmp_path, env=env)
     assert done.returncode == 0
-    assert "credential 8, version 1: not live; from 2" in done.stderr
+    assert "credential 9, version 1: not live; from 2" in done.stderr
     assert "until it was deleted at 2" in done.stderr
     assert "nobody received it" in done.stdout
     for options in [], ["--summary"]:
@@ -156,16 +156,16 @@ def test_events(env: dict[str, str], tmp_path: Path) -> None:
     def positions(*options: str) -> list[int]:
         return [line["position"] for line in as_json(env, tmp_path, "events", *options)]
 
-    assert positions() == [*range(10)]
-    assert positions("--newest-first", "--limit", "3") == [9, 8, 7]
-    assert positions("--type", "credential.cr*", "--type", "credential.deleted") == [0, 6, 7, 8]
-    assert positions("--failed") == positions("--error", "not_found") == [9]
-    assert positions("--ok", "--actor", "dep*", "--host", "a*") == [1, 4, 5]
-    assert positions("--reason", "CHG*") == [1]
-    assert positions("--purpose", "http", "--since", "1d") == [6]
+    assert positions() == [*range(11)]
+    assert positions("--newest-first", "--limit", "3") == [10, 9, 8]
+    assert positions("--type", "credential.cr*", "--type", "credential.deleted") == [1, 7, 8, 9]
+    assert positions("--failed") == positions("--error", "not_found") == [10]
+    assert positions("--ok", "--actor", "dep*", "--host", "a*") == [2, 5, 6]
+    assert positions("--reason", "CHG*") == [2]
+    assert positions("--purpose", "http", "--since", "1d") == [7]
     assert positions("--until", "1d") == []
-    assert positions("--after", "7") == [8, 9]
-    (line,) = as_json(env, tmp_path, "events", "--after", "8")
+    assert positions("--after", "8") == [9, 10]
+    (line,) = as_json(env, tmp_path, "events", "--after", "9")
     assert {"details", "body", "leaf_hash", "v", "authn", "request_id"} <= line.keys()
     (line,) = as_csv(env, tmp_path, "events", "--after", "6", "--limit", "1")
     assert json.loads(line["body"]).keys() == {"key", "sha256"}
@@ -177,7 +177,7 @@ def test_unused(env: dict[str, str], tmp_path: Path) -> None:
     assert (line["host"], line["last_read_at"], line["version"]) == ("b.example", None, 1)
     lines = as_json(env, tmp_path, "unused", "--since", "2120-01-01T00:00:00Z")
     assert [(line["host"], line["last_read_by"], line["last_read_position"]) for line in lines] == [
-        ("a.example", "deploy", 5),
+        ("a.example", "deploy", 6),
         ("b.example", None, None),
     ]
     table = words(run("unused", "--since", "0m", cwd=tmp_path, env=env).stdout)
@@ -193,7 +193,7 @@ def test_no_command_shows_a_secret_or_records(
     done = run(*command.split(), *form, cwd=tmp_path, env=env)
     assert done.returncode == 0
     assert "p4ssword" not in done.stdout + done.stderr
-    assert database.fetch("SELECT count(*) FROM ledger.events") == [(10,)]
+    assert database.fetch("SELECT count(*) FROM ledger.events") == [(11,)]
     if form != ["--csv"]:
         assert not set("\x1b\u202e") & set(done.stdout + done.stderr)
 

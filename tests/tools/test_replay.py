@@ -33,7 +33,7 @@ SEED = {
 
 @pytest.fixture
 def history(database: Database, keyring: Keyring) -> Database:
-    """Positions 0 to 3: two versions of a, b, and b deleted."""
+    """Positions 1 to 4: two versions of a, b, and b deleted."""
     extra: dict[str, Any] = {"secret_data": {"pin": SECRET}, "additional_data": {"port": 22}}
     record(
         database,
@@ -64,28 +64,28 @@ def as_list(done: "subprocess.CompletedProcess[str]") -> list[dict[str, Any]]:
 
 def test_json_is_a_list_with_the_tables_columns(history: Database, tmp_path: Path) -> None:
     """The state after that event, and what was not secret of it, without recording anything."""
-    first, second = as_list(replay(history, tmp_path, "--at", "2", "--json"))
+    first, second = as_list(replay(history, tmp_path, "--at", "3", "--json"))
     assert first.keys() >= SEED
     assert (first["host"], first["username"], first["domain"]) == ("a.example", "second", "corp")
     assert (first["additional_data"], first["version"]) == ({"port": 22}, 2)
-    assert (first["id"], first["position"], first["erased"]) == (1, 2, False)
-    assert (second["host"], second["id"], second["created_by"]) == ("b.example", 2, "tester")
+    assert (first["id"], first["position"], first["erased"]) == (2, 3, False)
+    assert (second["host"], second["id"], second["created_by"]) == ("b.example", 3, "tester")
     query = "SELECT password_encrypted, updated_at FROM secrets.host_credentials"
     ((sealed, updated_at),) = history.fetch(query)
     assert first["password_encrypted"] == sealed
     assert first["updated_at"] == updated_at.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
     assert "password" not in first
-    (only,) = as_list(replay(history, tmp_path, "--at", "0", "--json"))
+    (only,) = as_list(replay(history, tmp_path, "--at", "1", "--json"))
     assert (only["username"], only["version"]) == ("first", 1)
     assert count(history) == 4
 
 
 def test_at_a_time(history: Database, tmp_path: Path) -> None:
     """RFC 3339 or how long ago; standard error says which position that was."""
-    ((at,),) = history.fetch("SELECT at FROM ledger.events WHERE position = 3")
+    ((at,),) = history.fetch("SELECT at FROM ledger.events WHERE position = 4")
     done = replay(history, tmp_path, "--at", at.isoformat(), "--json")
     assert [one["host"] for one in as_list(done)] == ["a.example"]
-    assert "after the event at position 3" in done.stderr
+    assert "after the event at position 4" in done.stderr
     assert [o["host"] for o in as_list(replay(history, tmp_path, "--at", "0m", "--json"))] == [
         "a.example"
     ]
@@ -96,23 +96,23 @@ def test_at_a_time(history: Database, tmp_path: Path) -> None:
 
 def test_patterns_choose(history: Database, tmp_path: Path) -> None:
     """Host and purpose both have to match."""
-    done = replay(history, tmp_path, "--at", "2", "--json", "--host", "b*", "--purpose", "s*")
+    done = replay(history, tmp_path, "--at", "3", "--json", "--host", "b*", "--purpose", "s*")
     assert [one["host"] for one in as_list(done)] == ["b.example"]
-    assert as_list(replay(history, tmp_path, "--at", "2", "--json", "--purpose", "http")) == []
+    assert as_list(replay(history, tmp_path, "--at", "3", "--json", "--purpose", "http")) == []
 
 
 def test_a_table_and_csv(history: Database, tmp_path: Path) -> None:
     """For people, without ciphertexts; for spreadsheets, with every column."""
-    table = replay(history, tmp_path, "--at", "2").stdout
+    table = replay(history, tmp_path, "--at", "3").stdout
     assert table.splitlines()[1].split()[:3] == ["host", "purpose", "version"]
     for word in ("a.example", "second", "corp", "b.example", "tester"):
         assert word in table
     assert "password" not in table
-    rows = list(csv.DictReader(io.StringIO(replay(history, tmp_path, "--at", "2", "--csv").stdout)))
+    rows = list(csv.DictReader(io.StringIO(replay(history, tmp_path, "--at", "3", "--csv").stdout)))
     assert rows[0].keys() >= SEED
     assert [row["host"] for row in rows] == ["a.example", "b.example"]
     assert json.loads(rows[0]["additional_data"]) == {"port": 22}
-    assert replay(history, tmp_path, "--at", "2", "--host", "x").stdout == "no credentials\n"
+    assert replay(history, tmp_path, "--at", "3", "--host", "x").stdout == "no credentials\n"
 
 
 def test_a_name_cannot_steer_a_terminal(
@@ -121,10 +121,10 @@ def test_a_name_cannot_steer_a_terminal(
     """Control characters of others' texts are shown, not obeyed; also in passwords."""
     record(database, keyring, upsert("a\x1b[2J\u202e", "p\x1b]0;x\x07", username="u\x9b"))
     for arguments in ([], [*REVEAL, "--yes"], ["--json"]):
-        shown = replay(database, tmp_path, "--at", "0", *arguments).stdout
+        shown = replay(database, tmp_path, "--at", "1", *arguments).stdout
         assert "a\\" in shown
         assert not set("\x1b\x07\x9b\u202e") & set(shown)
-    shown = replay(database, tmp_path, "--diff", "2001-01-01T00:00:00Z", "0").stdout
+    shown = replay(database, tmp_path, "--diff", "2001-01-01T00:00:00Z", "1").stdout
     assert "created" in shown
     assert not set("\x1b\u202e") & set(shown)
 
@@ -132,8 +132,8 @@ def test_a_name_cannot_steer_a_terminal(
 @pytest.mark.parametrize(
     "arguments",
     [
-        *(["--at", "2"], ["--at", "2", "--json"], ["--at", "2", "--csv"]),
-        *(["--diff", "0", "3"], ["--diff", "0", "2", "--json"], ["--at", "2", *REVEAL]),
+        *(["--at", "3"], ["--at", "3", "--json"], ["--at", "3", "--csv"]),
+        *(["--diff", "1", "4"], ["--diff", "1", "3", "--json"], ["--at", "3", *REVEAL]),
     ],
     ids=" ".join,
 )
@@ -150,7 +150,7 @@ def test_no_password_unless_it_is_asked_for(
 def test_without_keys(history: Database, tmp_path: Path) -> None:
     """--no-keys, or none is set: what is encrypted is null, and a line says why."""
     for arguments, more in ((["--no-keys"], {}), ([], {"SECRETS_KMS_KEY": ""})):
-        done = replay(history, tmp_path, "--at", "2", "--json", *arguments, **more)
+        done = replay(history, tmp_path, "--at", "3", "--json", *arguments, **more)
         first = as_list(done)[0]
         assert (first["host"], first["version"], first["updated_by"]) == ("a.example", 2, "tester")
         for column in ("username", "domain", "additional_data", "password_encrypted"):
@@ -164,10 +164,10 @@ def test_an_auditors_login(history: Database, tmp_path: Path) -> None:
     history.execute(f"CREATE ROLE {login} LOGIN IN ROLE secrets_broker_auditor")
     try:
         url = history.service_url.replace("service_login@", f"{login}@")
-        done = replay(history, tmp_path, "--at", "2", "--json", DATABASE_URL=url)
+        done = replay(history, tmp_path, "--at", "3", "--json", DATABASE_URL=url)
         assert [one["username"] for one in as_list(done)] == [None, None]
         assert "this login may not read what is encrypted" in done.stderr
-        done = replay(history, tmp_path, "--at", "2", *REVEAL, "--yes", DATABASE_URL=url)
+        done = replay(history, tmp_path, "--at", "3", *REVEAL, "--yes", DATABASE_URL=url)
         assert (done.returncode, done.stdout) == (1, "")
         assert "--reveal needs the service's, in DATABASE_URL" in done.stderr
     finally:
@@ -177,7 +177,7 @@ def test_an_auditors_login(history: Database, tmp_path: Path) -> None:
 
 def test_a_wrong_key_is_an_error(history: Database, tmp_path: Path) -> None:
     """Not a state with everything left out."""
-    done = replay(history, tmp_path, "--at", "2", SECRETS_KMS_KEY="m4rker")
+    done = replay(history, tmp_path, "--at", "3", SECRETS_KMS_KEY="m4rker")
     assert (done.returncode, done.stdout) == (1, "")
     assert "SECRETS_KMS_KEY is not the key of this ledger" in done.stderr
     assert "m4rker" not in done.stderr
@@ -195,7 +195,7 @@ def test_what_was_erased(history: Database, keyring: Keyring, tmp_path: Path) ->
     """It is listed with its metadata, and its content is gone; a reveal records nothing of it."""
     erased(history, keyring, "a.example")
     for arguments in ([], [*REVEAL, "--yes"]):
-        done = replay(history, tmp_path, "--at", "0", "--json", *arguments)
+        done = replay(history, tmp_path, "--at", "1", "--json", *arguments)
         (one,) = as_list(done)
         assert (one["erased"], one["username"], one["version"]) == (True, None, 1)
         assert one.get("password") is None
@@ -206,11 +206,11 @@ def test_a_body_that_does_not_open(history: Database, tmp_path: Path) -> None:
     """Named on standard error, exit 1; the others are shown."""
     with history.owner() as connection:
         connection.execute("ALTER TABLE ledger.bodies DISABLE TRIGGER USER")
-        connection.execute("UPDATE ledger.bodies SET ciphertext = 'x' WHERE position = 1")
+        connection.execute("UPDATE ledger.bodies SET ciphertext = 'x' WHERE position = 2")
     for arguments in ([], [*REVEAL, "--yes"]):
-        done = replay(history, tmp_path, "--at", "2", "--json", *arguments)
+        done = replay(history, tmp_path, "--at", "3", "--json", *arguments)
         assert done.returncode == 1
-        assert "unreadable: 'b.example' 'ssh' (event 1)" in done.stderr
+        assert "unreadable: 'b.example' 'ssh' (event 2)" in done.stderr
         assert [one["username"] for one in json.loads(done.stdout)] == ["second", None]
     query = "SELECT host, error FROM ledger.events WHERE type = 'credential.read' ORDER BY position"
     assert history.fetch(query) == [("a.example", None), ("b.example", "decrypt_failed")]
@@ -218,15 +218,15 @@ def test_a_body_that_does_not_open(history: Database, tmp_path: Path) -> None:
 
 def test_reveal_shows_and_records(history: Database, tmp_path: Path) -> None:
     """Each password with the position of the event that says so, in all three forms."""
-    arguments = ["--at", "2", *REVEAL, "--yes"]
+    arguments = ["--at", "3", *REVEAL, "--yes"]
     first, second = as_list(replay(history, tmp_path, *arguments, "--json"))
     assert (first["password"], first["secret_data"]) == (PASSWORDS[1], {"pin": SECRET})
     assert (second["password"], second["secret_data"]) == (PASSWORDS[2], None)
-    assert [first["read"], second["read"]] == [4, 5]
-    query = "SELECT authn, reason, credential_id, version, details FROM ledger.events OFFSET 4"
+    assert [first["read"], second["read"]] == [5, 6]
+    query = "SELECT authn, reason, credential_id, version, details FROM ledger.events OFFSET 5"
     assert history.fetch(query) == [
-        ("cli", "AUD-1", 1, 2, {"replay": {"at": 2}}),
-        ("cli", "AUD-1", 2, 1, {"replay": {"at": 2}}),
+        ("cli", "AUD-1", 2, 2, {"replay": {"at": 3}}),
+        ("cli", "AUD-1", 3, 1, {"replay": {"at": 3}}),
     ]
     table = replay(history, tmp_path, *arguments, "--host", "a*").stdout
     assert PASSWORDS[1] in table
@@ -247,7 +247,7 @@ def test_died_at_the_commit(history: Database, tmp_path: Path, action: str, reco
     """Without a certain commit no secret is shown; the record may say more, never less."""
     at_commit(history, action)
     for form in ("--json", "--csv"):
-        done = replay(history, tmp_path, "--at", "2", *REVEAL, "--yes", form)
+        done = replay(history, tmp_path, "--at", "3", *REVEAL, "--yes", form)
         assert done.returncode == 1
         for secret in (*PASSWORDS, SECRET):
             assert secret not in done.stdout + done.stderr
@@ -258,7 +258,7 @@ def test_died_at_the_commit(history: Database, tmp_path: Path, action: str, reco
 @pytest.mark.parametrize("form", ["--json", "--csv"])
 def test_an_output_that_cannot_be_written(history: Database, tmp_path: Path, form: str) -> None:
     """One line and exit 1, with nothing of what was to be shown; it is on record all the same."""
-    command = [sys.executable, "-m", "secrets_broker", "replay", "--at", "2", *REVEAL, "--yes"]
+    command = [sys.executable, "-m", "secrets_broker", "replay", "--at", "3", *REVEAL, "--yes"]
     env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), **settings(history)}
     with Path("/dev/full").open("wb") as full:
         done = subprocess.run(
@@ -281,7 +281,7 @@ def test_an_output_that_cannot_be_written(history: Database, tmp_path: Path, for
 
 def test_killed_while_it_waits_for_the_lock(history: Database, tmp_path: Path) -> None:
     """Nothing was shown and nothing recorded: the record comes first."""
-    command = [sys.executable, "-m", "secrets_broker", "replay", "--at", "2", *REVEAL, "--yes"]
+    command = [sys.executable, "-m", "secrets_broker", "replay", "--at", "3", *REVEAL, "--yes"]
     env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), **settings(history)}
     with psycopg.connect(history.owner_url) as other:
         other.execute("SELECT 1 FROM ledger.lock FOR UPDATE")
@@ -305,7 +305,7 @@ def test_at_a_terminal_it_asks(history: Database, tmp_path: Path, answer: str, s
     ours, theirs = pty.openpty()
     os.write(ours, f"{answer}\n".encode())
     done = subprocess.run(
-        [sys.executable, "-m", "secrets_broker", "replay", "--at", "2", *REVEAL],
+        [sys.executable, "-m", "secrets_broker", "replay", "--at", "3", *REVEAL],
         cwd=tmp_path,
         env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), **settings(history)},
         stdin=theirs,
@@ -317,7 +317,7 @@ def test_at_a_terminal_it_asks(history: Database, tmp_path: Path, answer: str, s
     os.close(ours)
     os.close(theirs)
     assert (
-        "the passwords of 2 credentials as they were after the event at position 2" in done.stderr
+        "the passwords of 2 credentials as they were after the event at position 3" in done.stderr
     )
     assert done.returncode == status
     assert (PASSWORDS[1] in done.stdout) == (status == 0)
@@ -326,21 +326,21 @@ def test_at_a_terminal_it_asks(history: Database, tmp_path: Path, answer: str, s
 
 def test_differences(history: Database, tmp_path: Path) -> None:
     """What became of each name, by whom and when; which columns, and no value of any."""
-    first, second = as_list(replay(history, tmp_path, "--diff", "1", "3", "--json"))
+    first, second = as_list(replay(history, tmp_path, "--diff", "2", "4", "--json"))
     assert (first["host"], first["kind"], first["actor"]) == ("a.example", "changed", "tester")
-    assert (first["version_before"], first["version_after"], first["position"]) == (1, 2, 2)
+    assert (first["version_before"], first["version_after"], first["position"]) == (1, 2, 3)
     assert first["columns"] == [
         *("password", "username", "domain", "additional_data", "secret_data")
     ]
     assert (second["host"], second["kind"], second["type"]) == (
         *("b.example", "deleted", "credential.deleted"),
     )
-    done = replay(history, tmp_path, "--diff", "1", "0m", "--json", "--no-keys", "--host", "a*")
+    done = replay(history, tmp_path, "--diff", "2", "0m", "--json", "--no-keys", "--host", "a*")
     assert as_list(done) == [first | {"columns": None}]
-    assert "from the state after the event at position 1 to that after" in done.stderr
-    table = replay(history, tmp_path, "--diff", "2001-01-01T00:00:00Z", "3").stdout
+    assert "from the state after the event at position 2 to that after" in done.stderr
+    table = replay(history, tmp_path, "--diff", "2001-01-01T00:00:00Z", "4").stdout
     assert [word in table for word in ("a.example", "created", "b.example")] == [True, True, False]
-    assert replay(history, tmp_path, "--diff", "3", "3").stdout == "no differences\n"
+    assert replay(history, tmp_path, "--diff", "4", "4").stdout == "no differences\n"
     assert count(history) == 4
 
 
@@ -354,7 +354,7 @@ def test_differences(history: Database, tmp_path: Path) -> None:
         ("--at -1", 2, "--at: must be a position"),
         ("--diff 1 m4rker", 2, "--diff B: must be a position"),
         ("--at 1 --host " + "h" * 256, 2, "host: must have at most 255 characters"),
-        ("--at 4", 1, "--at: is past the ledger's end: its last position is 3"),
+        ("--at 5", 1, "--at: is past the ledger's end: its last position is 4"),
         ("--at 9999-12-31T23:59:59Z", 1, "--at: is in the future"),
         ("--diff 2 1", 1, "A must not be behind B"),
         ("--diff 1 3 --reveal --reason r", 2, "--reveal goes with --at"),

@@ -44,7 +44,7 @@ def ledger(
     request: pytest.FixtureRequest, database: Database, keyring: Keyring, tmp_path: Path
 ) -> Ledger:
     """Restored with the checkpoints of that time, or only events were lost."""
-    record(database, keyring, upsert("a"), *[lookup("a")] * 249)
+    record(database, keyring, upsert("a"), *[lookup("a")] * 248)
     file = tmp_path / "checkpoint"
     make(database, OLD)
     record(database, keyring, *[lookup("a")] * 50)
@@ -79,7 +79,7 @@ def test_it_goes_on_under_a_new_origin(ledger: Ledger, keyring: Keyring) -> None
     assert (details["origin"], details["size"]) == ("log.example", 300)
     assert (details["new_origin"], set(details)) == (
         "PeterNeumann",
-        {"origin", "size", "root", "new_origin"},
+        {"origin", "size", "root", "new_origin", "event_key"},
     )
     assert ledger.database.fetch("SELECT origin, size FROM ledger.published") == [
         ("PeterNeumann", 251)
@@ -140,7 +140,7 @@ def test_a_ledger_that_lost_nothing_keeps_its_name(
     done = run("restored", "--reason", "r", cwd=tmp_path, env=env)
     assert done.returncode == 1
     assert "nothing was recorded" in done.stderr
-    assert database.fetch("SELECT count(*) FROM ledger.events") == [(1,)]
+    assert database.fetch("SELECT count(*) FROM ledger.events") == [(2,)]
 
 
 def test_died_before_the_event_was_committed(ledger: Ledger, keyring: Keyring) -> None:
@@ -187,7 +187,7 @@ def test_an_earlier_checkpoint_of_the_old_name_still_has_to_fit(
 
 def test_proof_prints_a_receipt(database: Database, keyring: Keyring, tmp_path: Path) -> None:
     """Of a published position, and says what is missing for another one."""
-    record(database, keyring, upsert("a"), lookup("a"))
+    record(database, keyring, upsert("a"))
     env = settings(database)
     unsigned = run("proof", "1", cwd=tmp_path, env=env)
     assert unsigned.returncode == 1

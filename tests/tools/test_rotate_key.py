@@ -95,7 +95,7 @@ def test_what_cannot_be_meant_is_refused(
     assert word in done.stderr
     assert KMS_KEY not in done.stderr + done.stdout
     assert database.fetch("SELECT id, state FROM ledger.keks") == [(OLD_KEK, "active")]
-    assert database.fetch("SELECT count(*) FROM ledger.events") == [(3,)]
+    assert database.fetch("SELECT count(*) FROM ledger.events") == [(4,)]
 
 
 def test_check_only_reports(database: Database, tmp_path: Path) -> None:
@@ -105,7 +105,13 @@ def test_check_only_reports(database: Database, tmp_path: Path) -> None:
     found = run("rotate-key", "--check", "--json", cwd=tmp_path, env=env)
     assert found.returncode == 0
     assert json.loads(found.stdout) == [
-        {"id": OLD_KEK, "provider": "environment", "state": "active", "data_keys": 3}
+        {
+            "id": OLD_KEK,
+            "provider": "environment",
+            "state": "active",
+            "data_keys": 3,
+            "event_keys": 1,
+        }
     ]
     _stop_half_way(database, tmp_path)
     halted = run("rotate-key", "--check", cwd=tmp_path, env=env)
@@ -154,7 +160,7 @@ def _stop_half_way(database: Database, folder: Path) -> None:
 def test_a_tampered_wrap_is_named(database: Database, tmp_path: Path) -> None:
     """A data key that does not open is named by host and purpose, and makes the exit status 1."""
     stored(database)
-    database.execute("UPDATE ledger.data_keys SET wrapped = reverse(wrapped) WHERE credential_id=2")
+    database.execute("UPDATE ledger.data_keys SET wrapped = reverse(wrapped) WHERE credential_id=3")
     env = {**settings(database), "SECRETS_KMS_KEY": NEW_KEY, "SECRETS_KMS_KEY_PREVIOUS": KMS_KEY}
     done = run("rotate-key", cwd=tmp_path, env=env)
     assert done.returncode == 1

@@ -14,6 +14,8 @@ from secrets_broker.ledger.entries import read_rows
 from secrets_broker.ledger.keyring import Keyring
 from secrets_broker.ledger.merkle import leaf_hash
 from secrets_broker.ledger.note import SigningKey
+from secrets_broker.migrations.definitions import definitions
+from secrets_broker.migrations.manifest import checked_files
 from secrets_broker.projections.replay import Scope
 from secrets_broker.projections.reveal import reveal
 from secrets_broker.tools.postgres import Cluster
@@ -87,6 +89,7 @@ def test_a_ledger_that_nobody_changed(ledger: Database) -> None:
     ((rows,),) = ledger.fetch("SELECT count(*) FROM secrets.host_credentials")
     ((data_keys,),) = ledger.fetch("SELECT count(*) FROM ledger.data_keys")
     counts = {"events": 600, "leaves": 600, "nodes": 2, "bodies": bodies, "checkpoints": 7}
+    shipped = definitions(checked_files())
     assert with_keys.checked == {
         **counts,
         "signatures": 7,
@@ -94,9 +97,9 @@ def test_a_ledger_that_nobody_changed(ledger: Database) -> None:
         "data keys": data_keys,
         "rows of host_credentials, byte for byte": rows,
         "KEKs": 1,
-        "triggers": 17,
-        "functions": 16,
-        "views": 2,
+        "triggers": len(shipped.triggers),
+        "functions": len(shipped.functions),
+        "views": len(shipped.views),
     }
     without = verified(ledger)
     assert (without.ok, without.problems) == (True, [])
@@ -156,7 +159,7 @@ def test_the_columns_are_all_there_are(database: Database) -> None:
         "SELECT attname::text FROM pg_attribute"
         " WHERE attrelid = 'ledger.events'::regclass AND attnum > 0"
     )
-    assert {name for (name,) in rows} == set(COLUMNS)
+    assert {name for (name,) in rows} == {*COLUMNS, "mac"}  # the MAC is no part of the entry
 
 
 @pytest.mark.parametrize("year", ["0044-03-15 BC", "0001-01-01 BC", "infinity"])
@@ -386,7 +389,7 @@ def test_a_ledger_rewritten_under_the_same_key(
 
 def test_a_ledger_shorter_than_what_was_kept(database: Database, keyring: Keyring) -> None:
     """How many events are missing, and from where."""
-    record(database, keyring, *(upsert(f"h{number}") for number in range(3)))
+    record(database, keyring, *(upsert(f"h{number}") for number in range(2)))
     signed = SignedCheckpoint.sign(Checkpoint(KEY.name, 10, bytes(32)), KEY)
     report = verified(database, kept=(Kept(KEY.name, 10, str(signed), source="kept"),))
     bad(report, 3, "since")

@@ -15,7 +15,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from secrets_broker.ledger import events
-from secrets_broker.ledger.events import LEDGER_RESTORED
+from secrets_broker.ledger.events import LEDGER_DISOWNED, LEDGER_RESTORED
 from secrets_broker.ledger.keyring import Keyring
 from secrets_broker.tools.postgres import Cluster
 from tests.conftest import TEMPLATE, Database, fresh_database
@@ -85,7 +85,7 @@ def test_nothing_was_changed(ledger: Ledger) -> None:
     report = check(ledger.database)
     assert (report.problems, report.not_checked, report.remarks) == ([], [], [])
     types = ledger.database.fetch("SELECT DISTINCT type FROM ledger.events")
-    assert {name for (name,) in types} == EVERY_TYPE - {LEDGER_RESTORED}
+    assert {name for (name,) in types} == EVERY_TYPE - {LEDGER_RESTORED, LEDGER_DISOWNED}
 
 
 CHANGES: Final = {

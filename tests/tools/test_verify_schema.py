@@ -83,7 +83,7 @@ def test_nothing_is_wrong_with_what_was_shipped(cluster: Cluster, database: Data
         assert (report.ok, report.problems) == (True, [])
         assert report.checked["triggers"] == len(shipped.triggers)
         assert report.checked["functions"] == len(shipped.functions)
-        assert report.checked["views"] == len(shipped.views) == 2
+        assert report.checked["views"] == len(shipped.views) == 3
 
 
 def test_a_login_that_may_make_no_temporary_view(database: Database) -> None:

@@ -55,8 +55,8 @@ NOBODY = "192.0.2.66"
 # No rows and no checkpoints: what is told is of events alone.
 PLAIN = ("watch", "--projection-every", "0")
 EARLY = """
-    INSERT INTO ledger.events (position, at, v, ok, leaf_hash, type, authn)
-    VALUES (%s, '2020-01-02T03:04:05Z', 1, true, sha256('x'), 'key.rotated', 'cli')
+    INSERT INTO ledger.events (position, at, v, ok, leaf_hash, mac, type, authn)
+    VALUES (%s, '2020-01-02T03:04:05Z', 1, true, sha256('x'), sha256('y'), 'key.rotated', 'cli')
 """
 
 
@@ -156,16 +156,18 @@ def test_conditions_are_lines_of_json(database: Database, tmp_path: Path) -> Non
     refuse(database, NOBODY, NOBODY, claim="\u202e\x9b31m'\"")
     granted = ("access", "grant", "deploy", "--allow", "audit")
     assert command(*granted, cwd=tmp_path, env=env(database, SECRETS_KMS_KEY=KMS_KEY)).stdout
-    done = command(*PLAIN, "--once", "--from", "0", cwd=tmp_path, env=env(database))
+    done = command(*PLAIN, "--once", "--from", "1", cwd=tmp_path, env=env(database))
     assert done.returncode == 0, done.stderr
     first, second = told(done.stdout)
-    at = database.fetch('SELECT to_char(at, \'YYYY-MM-DD"T"HH24:MI:SS.US"Z"\') FROM ledger.events')
+    at = database.fetch(
+        'SELECT to_char(at, \'YYYY-MM-DD"T"HH24:MI:SS.US"Z"\') FROM ledger.events ORDER BY position'
+    )
     assert first == {
-        "id": "unauthorized:0",
+        "id": "unauthorized:1",
         "condition": "unauthorized",
         "severity": "warning",
-        "position": 0,
-        "at": at[0][0],
+        "position": 1,
+        "at": at[1][0],
         "summary": f"a caller from {NOBODY} has no valid key ('unknown_key')",
         "claim": "\u202e\x9b31m'\"",
         "source": NOBODY,
@@ -173,7 +175,7 @@ def test_conditions_are_lines_of_json(database: Database, tmp_path: Path) -> Non
         "rule": "unknown_key",
     }
     assert (second["id"], second["name"], second["change"]) == (
-        *("grant_changed:2", "deploy"),
+        *("grant_changed:3", "deploy"),
         "granted",
     )
     assert done.stdout.isascii()
@@ -199,11 +201,11 @@ def test_what_a_real_ledger_records_is_told(database: Database, tmp_path: Path) 
             await send(writer, *[lookup(f"web-{n}") for n in range(3)], context=elsewhere)
 
     run(used())
-    options = ("--bulk-hosts", "2", "--failure-lookups", "3", "--from", "1")
+    options = ("--bulk-hosts", "2", "--failure-lookups", "3", "--from", "2")
     done = command(*PLAIN, "--once", *options, cwd=tmp_path, env=env(database))
     found = told(done.stdout)
     assert [one["id"] for one in found] == [
-        *("denied:5", "failure_rate:7", "encryption_error:7", "new_source:8", "bulk_reads:10"),
+        *("denied:6", "failure_rate:8", "encryption_error:8", "new_source:9", "bulk_reads:11"),
     ]
     denied = {"actor": "deploy", "name": "deploy", "rule": "host", "host": "db-1", "purpose": "ssh"}
     assert denied.items() <= found[0].items()
@@ -223,11 +225,11 @@ def test_the_beginning_can_be_chosen(database: Database, tmp_path: Path) -> None
         assert done.returncode == 0, done.stderr
         return [one["id"] for one in told(done.stdout)]
 
-    assert begun() == begun("--from", "3") == []
-    assert begun("--from", "1") == ["unauthorized:1", "unauthorized:2"]
+    assert begun() == begun("--from", "4") == []
+    assert begun("--from", "2") == ["unauthorized:2", "unauthorized:3"]
     assert len(begun("--from", "1h")) == 3
-    assert begun("--from", "0", "--without", "unauthorized") == []
-    late = command(*PLAIN, "--once", "--from", "4", cwd=tmp_path, env=env(database))
+    assert begun("--from", "1", "--without", "unauthorized") == []
+    late = command(*PLAIN, "--once", "--from", "5", cwd=tmp_path, env=env(database))
     assert (late.returncode, "past the ledger's end" in late.stderr) == (1, True)
 
 
@@ -240,7 +242,7 @@ def test_cron_goes_on_where_it_ended(database: Database, tmp_path: Path) -> None
         done = command(*cron, cwd=tmp_path, env=env(database))
         assert done.returncode == 0, done.stderr
         runs.append([one["id"] for one in told(done.stdout)])
-    assert runs == [[], ["unauthorized:0"], ["unauthorized:2"], []]
+    assert runs == [[], ["unauthorized:1"], ["unauthorized:3"], []]
     assert (tmp_path / "state").stat().st_mode & 0o077 == 0
 
 
@@ -260,7 +262,7 @@ def test_other_thresholds_go_on_from_the_same_place(database: Database, tmp_path
     run(stored("c"))
     refuse(database, NOBODY)
     (bulk,) = told(command(*cron, "2", cwd=tmp_path, env=env(database)).stdout)
-    assert (bulk["id"], bulk["actor"], bulk["count"]) == ("bulk_reads:6", "tester", 3)
+    assert (bulk["id"], bulk["actor"], bulk["count"]) == ("bulk_reads:7", "tester", 3)
 
 
 def test_a_webhook_is_told_signed_and_again_until_it_takes_it(
@@ -272,10 +274,10 @@ def test_a_webhook_is_told_signed_and_again_until_it_takes_it(
     """
     refuse(database, "192.0.2.1", "192.0.2.2")
     with hooked(500, BREAK, CUT) as hook:
-        with watching(database, tmp_path, "--from", "0", "--webhook", f"{hook.url}in?a=b"):
+        with watching(database, tmp_path, "--from", "1", "--webhook", f"{hook.url}in?a=b"):
             messages = [hook.next() for _ in range(4)]
         assert hook.paths == ["/in?a=b"] * 4
-    assert [message["id"] for message in messages] == [*["unauthorized:0"] * 3, "unauthorized:1"]
+    assert [message["id"] for message in messages] == [*["unauthorized:1"] * 3, "unauthorized:2"]
     assert messages[0] == messages[1] == messages[2]
 
 
@@ -285,69 +287,69 @@ def test_a_webhook_that_refuses_is_said_loudly_and_not_given_up(
 ) -> None:
     """On standard error, with the status; nothing is dropped, and no redirect is followed."""
     refuse(database, NOBODY)
-    options = ("--once", "--from", "0", "--state", "state", "--webhook")
+    options = ("--once", "--from", "1", "--state", "state", "--webhook")
     with hooked(status) as hook:
         settings = env(database, WATCH_WEBHOOK_KEY=SECRET)
         done = command(*PLAIN, *options, hook.url, cwd=tmp_path, env=settings)
         assert (done.returncode, f"answered {status}" in done.stderr) == (1, True)
-        assert [one["id"] for one in hook.all()] == ["unauthorized:0"]
-        assert position(tmp_path / "state") == 0
+        assert [one["id"] for one in hook.all()] == ["unauthorized:1"]
+        assert position(tmp_path / "state") == 1
         done = command(*PLAIN, *options, hook.url, cwd=tmp_path, env=settings)
-        assert (done.returncode, hook.next()["id"]) == (0, "unauthorized:0")
-    assert position(tmp_path / "state") == 1
+        assert (done.returncode, hook.next()["id"]) == (0, "unauthorized:1")
+    assert position(tmp_path / "state") == 2
 
 
 def test_while_it_refuses_the_watch_goes_on_trying(database: Database, tmp_path: Path) -> None:
     """It says so, and ends at once when it is told to: what waits stays to be told."""
     refuse(database, NOBODY)
-    options = ("--from", "0", "--state", "state", "--webhook")
+    options = ("--from", "1", "--state", "state", "--webhook")
     with hooked(404) as hook, watching(database, tmp_path, *options, hook.url) as watch:
         watch.says("answered 404")
         assert "not_told" in watch.log.read_text()
         assert SECRET not in watch.log.read_text()
         assert watch.end(signal.SIGTERM) == 0
-    assert position(tmp_path / "state") == 0
+    assert position(tmp_path / "state") == 1
 
 
 def test_killed_before_it_was_taken_it_is_told_again(database: Database, tmp_path: Path) -> None:
     """A kill while the webhook has it and did not answer: the next run tells it, same id."""
     refuse(database, "192.0.2.1", "192.0.2.2")
-    options = ("--from", "0", "--state", "state", "--webhook")
+    options = ("--from", "1", "--state", "state", "--webhook")
     with hooked(200, HANG) as hook:
         with watching(database, tmp_path, *options, hook.url) as watch:
             first, second = hook.next(), hook.next()
             assert watch.end(signal.SIGKILL) == -signal.SIGKILL
-        assert position(tmp_path / "state") == 1
+        assert position(tmp_path / "state") == 2
         with watching(database, tmp_path, *options, hook.url):
             assert hook.next() == second
-            until(lambda: position(tmp_path / "state") == 2)
+            until(lambda: position(tmp_path / "state") == 3)
         assert hook.all() == []
-    assert (first["id"], second["id"]) == ("unauthorized:0", "unauthorized:1")
+    assert (first["id"], second["id"]) == ("unauthorized:1", "unauthorized:2")
 
 
 def test_killed_after_it_was_kept_it_is_not_told_again(database: Database, tmp_path: Path) -> None:
     """A kill when the place is on disk: the next run goes on behind it, cool-down and all."""
     refuse(database, "192.0.2.1")
-    options = ("--from", "0", "--state", "state", "--webhook")
+    options = ("--from", "1", "--state", "state", "--webhook")
     with hooked() as hook:
         with watching(database, tmp_path, *options, hook.url) as watch:
-            assert hook.next()["id"] == "unauthorized:0"
-            until(lambda: position(tmp_path / "state") == 1)
+            assert hook.next()["id"] == "unauthorized:1"
+            until(lambda: position(tmp_path / "state") == 2)
             assert watch.end(signal.SIGKILL) == -signal.SIGKILL
         refuse(database, "192.0.2.1", "192.0.2.2")
         with watching(database, tmp_path, *options, hook.url):
-            assert hook.next()["id"] == "unauthorized:2"
+            assert hook.next()["id"] == "unauthorized:3"
         assert hook.all() == []
 
 
 def test_it_ends_while_a_webhook_hangs(database: Database, tmp_path: Path) -> None:
     """SIGTERM is obeyed at once, with exit 0, and what was not taken stays to be told."""
     refuse(database, NOBODY)
-    options = ("--from", "0", "--state", "state", "--webhook")
+    options = ("--from", "1", "--state", "state", "--webhook")
     with hooked(HANG) as hook, watching(database, tmp_path, *options, hook.url) as watch:
         hook.next()
         assert watch.end(signal.SIGTERM) == 0
-    assert position(tmp_path / "state") == 0
+    assert position(tmp_path / "state") == 1
 
 
 def test_a_webhook_that_hangs_is_given_up_and_asked_again() -> None:
@@ -508,7 +510,7 @@ def test_syslog_over_tcp_connects_again(database: Database, tmp_path: Path) -> N
         listener.settimeout(20)
         address = f"tcp://127.0.0.1:{listener.getsockname()[1]}"
         with watching(database, tmp_path, "--from", "0", "--syslog", address):
-            for ip, number in (("192.0.2.1", 0), ("192.0.2.2", 1)):
+            for ip, number in (("192.0.2.1", 1), ("192.0.2.2", 2)):
                 refuse(database, ip)
                 taken, _ = listener.accept()
                 with taken:
@@ -521,10 +523,10 @@ def test_a_syslog_that_is_not_there_is_waited_for(database: Database, tmp_path: 
     """It is said, and what there was to tell is told once it is there."""
     refuse(database, NOBODY)
     path = tmp_path / "socket"
-    with watching(database, tmp_path, "--from", "0", "--syslog", str(path)) as watch:
+    with watching(database, tmp_path, "--from", "1", "--syslog", str(path)) as watch:
         watch.says("No such file or directory")
         with datagrams(path) as (_, listening):
-            assert b"unauthorized:0" in listening.recv(65_536)
+            assert b"unauthorized:1" in listening.recv(65_536)
 
 
 @pytest.mark.parametrize("text", ["", "host:0", "host:65536", "a b", "ftp://h", "[::1", "h:1:2"])
@@ -558,7 +560,7 @@ def test_a_ledger_that_was_set_back_is_not_followed(
     cron = (*PLAIN, "--once", "--state", str(state))
     assert command(*cron, cwd=tmp_path, env=env(database)).returncode == 0
     kept = json.loads(state.read_bytes())
-    kept |= {"leaf": leaf} if leaf else {"position": 2}
+    kept |= {"leaf": leaf} if leaf else {"position": 3}
     state.write_text(json.dumps(kept))
     for options in ((), ("--bulk-hosts", "7")):
         done = command(*cron, *options, cwd=tmp_path, env=env(database))
@@ -572,9 +574,9 @@ def test_a_ledger_that_is_set_back_meanwhile_ends_the_watch(
 ) -> None:
     """It is noticed at the next look, also where other events have taken their places."""
     refuse(database, NOBODY)
-    with watching(database, tmp_path, "--from", "0") as watch:
+    with watching(database, tmp_path, "--from", "1") as watch:
         assert watch.process.stdout
-        assert "unauthorized:0" in watch.process.stdout.readline()
+        assert "unauthorized:1" in watch.process.stdout.readline()
         database.execute("ALTER TABLE ledger.events DISABLE TRIGGER USER; TRUNCATE ledger.events")
         database.execute(EARLY, 0)
         assert watch.process.wait(20) == 3
@@ -590,7 +592,7 @@ def test_a_database_that_goes_away_is_waited_for(database: Database, tmp_path: P
             time.sleep(1.5)
         refuse(database, NOBODY)
         assert watch.process.stdout
-        assert "unauthorized:0" in watch.process.stdout.readline()
+        assert "unauthorized:1" in watch.process.stdout.readline()
         assert watch.log.read_text().count("database_away") == 1
         assert "database_back" in watch.log.read_text()
 
@@ -639,7 +641,7 @@ def test_an_auditors_login_suffices(cluster: Cluster, database: Database, tmp_pa
     """Of events and checkpoints; that it may not compare the rows is said."""
     refuse(database, NOBODY)
     login = {"DATABASE_URL": auditor(cluster, database)}
-    done = command("watch", "--once", "--from", "0", cwd=tmp_path, env=login)
+    done = command("watch", "--once", "--from", "1", cwd=tmp_path, env=login)
     assert (done.returncode, len(told(done.stdout))) == (0, 1)
     assert "projection_difference_not_watched" in done.stderr
 
@@ -649,7 +651,7 @@ def test_rows_that_cannot_be_compared_hold_nothing_up(database: Database, tmp_pa
     refuse(database, NOBODY)
     with database.owner() as other, other.transaction():
         other.execute("LOCK TABLE secrets.host_credentials IN ACCESS EXCLUSIVE MODE")
-        done = command("watch", "--once", "--from", "0", cwd=tmp_path, env=env(database))
+        done = command("watch", "--once", "--from", "1", cwd=tmp_path, env=env(database))
     assert (done.returncode, len(told(done.stdout))) == (0, 1)
     assert "projection_difference_not_watched" in done.stderr
 

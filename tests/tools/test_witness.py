@@ -52,14 +52,14 @@ def witness(tmp_path: Path) -> Iterator[Running]:
 @pytest.fixture
 def ledger(database: Database, keyring: Keyring) -> Database:
     """A ledger of five events."""
-    record(database, keyring, upsert("a"), *[lookup("a")] * 4)
+    record(database, keyring, upsert("a"), *[lookup("a")] * 3)
     return database
 
 
 def other_ledger(cluster: Cluster, keyring: Keyring, events: int) -> Iterator[Database]:
     """Another ledger under the same name: a rewritten one, or one from an older backup."""
     with fresh_database(cluster, TEMPLATE) as made:
-        record(made, keyring, *[upsert("another")] * events)
+        record(made, keyring, *[upsert("another")] * (events - 1))
         publish_checkpoint(made)
         yield made
 

@@ -10,7 +10,7 @@ from secrets_broker.tools.export.run import Exported, Wanted
 from secrets_broker.tools.export.run import export as export_to
 from tests.conftest import Database
 from tests.ledger.checkpoints import KEY, publish_checkpoint
-from tests.ledger.helpers import lookup, record, run, upsert
+from tests.ledger.helpers import BEGUN, lookup, record, run, upsert
 from tests.tools.test_commands import run as command
 
 AUDITOR_LOGIN = "export_auditor"
@@ -46,8 +46,9 @@ def exported(database: Database, folder: Path, *options: str, url: str | None = 
 
 def grow(database: Database, keyring: Keyring, size: int, *, published: bool = True) -> None:
     """Have that many events, and a checkpoint of them."""
+    record(database, keyring)  # begins the ledger
     ((there,),) = database.fetch("SELECT coalesce(max(position) + 1, 0) FROM ledger.events")
-    first = [upsert("a")] if there == 0 else []
+    first = [upsert("a")] if there == BEGUN < size else []
     lookups: list[Lookup] = [lookup("a")] * (size - there - len(first))
     record(database, keyring, *first)
     for start in range(0, len(lookups), 2_000):

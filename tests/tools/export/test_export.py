@@ -196,7 +196,7 @@ def test_with_bodies(
     assert exported(database, out).bodies
     query = "SELECT position, key, ciphertext FROM ledger.bodies"
     assert bodies_in(out) == {at: (key, bytes(body)) for at, key, body in database.fetch(query)}
-    assert set(bodies_in(out)) == {0, 300, 301}
+    assert set(bodies_in(out)) == {1, 300, 301}
     for entry_at, (key, body) in bodies_in(out).items():
         named = json.loads(read_entries(out)[entry_at])["body"]
         assert named == {"key": key, "sha256": b64encode(sha256(body).digest()).decode()}
@@ -215,7 +215,7 @@ def test_an_erased_body_is_not_exported(
     listed.write_text(command("erase", "--list", cwd=tmp_path, env=listing).stdout)
     done = export(database, tmp_path / "out", "--with-bodies", SECRETS_ERASURES=str(listed))
     assert done.returncode == 0
-    assert set(bodies_in(tmp_path / "out")) == {1}
+    assert set(bodies_in(tmp_path / "out")) == {2}
     assert (tmp_path / "out/erasures.jsonl").read_text() == listed.read_text() != ""
 
 

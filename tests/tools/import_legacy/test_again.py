@@ -112,12 +112,12 @@ def test_killed_while_committing(earlier: Earlier, keyring: Keyring) -> None:
     )
 
     async def late_commit() -> Report:
-        store = await Store.connect(earlier.database.service_url, HostCredentials())
+        store = await Store.connect(earlier.database.service_url, HostCredentials(), keyring)
         fold = Fold(await store.read([("a", "ssh")], await load_seen(store.connection)), keyring)
         fold.take(second, Context(actor=None, authn="none"))
         importing = asyncio.create_task(import_legacy(*urls, keyring))
         await asyncio.to_thread(_until_somebody_waits, earlier)
-        await store.append(fold.append)
+        await store.append(fold)
         await store.close()
         return await importing
 
