@@ -19,7 +19,7 @@ from secrets_broker.tools.postgres import Cluster
 
 CREDENTIALS: Final = 5_000
 ITEMS: Final = 500
-# Past 4,096 commands that wait the service says 503: eight batches of 500 are just below.
+# One caller may have nine batches of 500 waiting in a worker; past that he is told 503.
 CONNECTIONS: Final = (1, 4, 8)
 GOAL: Final = at_least(15_000, " /s")
 

@@ -117,22 +117,27 @@ class Acceptor:
         if place is None:
             self._turn_away(connection)
             return
-        task = self._loop.create_task(self._serve(connection, place))
-        place.close = task.cancel
+        task = self._loop.create_task(self._shake_hands(connection, place))
+        if self._context:
+            place.close = task.cancel
         self._handshakes.add(task)
-        task.add_done_callback(self._handshakes.discard)
 
-    async def _serve(self, connection: socket.socket, place: Place) -> None:
+        def over(task: asyncio.Task[None]) -> None:
+            self._handshakes.discard(task)
+            # It failed, took too long, or was given up, perhaps before it began.
+            if task.cancelled() or task.exception():
+                place.give_up()
+                connection.close()
+
+        task.add_done_callback(over)
+
+    async def _shake_hands(self, connection: socket.socket, place: Place) -> None:
         protocol = self._protocol()
         protocol.place = place
         seconds = HANDSHAKE_SECONDS if self._context else None
-        try:
-            await self._loop.connect_accepted_socket(
-                lambda: protocol, connection, ssl=self._context, ssl_handshake_timeout=seconds
-            )
-        except (OSError, asyncio.CancelledError):  # the handshake failed, or took too long
-            place.give_up()
-            connection.close()
+        await self._loop.connect_accepted_socket(
+            lambda: protocol, connection, ssl=self._context, ssl_handshake_timeout=seconds
+        )
 
     def _turn_away(self, connection: socket.socket) -> None:
         with suppress(OSError):

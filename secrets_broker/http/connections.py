@@ -47,6 +47,11 @@ class Place:
         """Ends the connection, with a word if there can be one."""
 
     @property
+    def is_taken(self) -> bool:
+        """Whether it was not given up."""
+        return self._open
+
+    @property
     def spare(self) -> bool:
         """Whether it is past a cap, and for /health and /metrics alone."""
         return self._cap is not None

@@ -9,6 +9,7 @@ each second, so that a grant of a moment ago opens even from where a flood comes
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from secrets_broker.http.flood import Window
@@ -19,10 +20,10 @@ from secrets_broker.ledger.denial import asked
 from secrets_broker.ledger.errors import InvalidCommandError, LedgerUnavailableError
 from secrets_broker.ledger.events import Context, Subject
 from secrets_broker.ledger.fold import Outcome
-from secrets_broker.ledger.grants import Granted
+from secrets_broker.ledger.grants import Granted, authn
 from secrets_broker.ledger.pace import Pace
 from secrets_broker.ledger.quota import judge
-from secrets_broker.ledger.rights import Refusal
+from secrets_broker.ledger.rights import Refusal, Request
 from secrets_broker.ledger.writer import Writer
 
 
@@ -116,6 +117,25 @@ class Desk:
                 results[number] = RefusedError(refusal)
         return [results[number] for number in range(len(commands))]
 
+    async def malformed(self, operation: str, context: Context, times: int) -> None:
+        """Count what broke a rule of the interface against the rate of the caller's grant.
+
+        It is no event. Raises RefusedError where the rate was used up before: that is counted as
+        in a flood. Raises LedgerUnavailableError where it is not known how much was used.
+        """
+        granted, now = self.granted(context.subject), datetime.now(UTC)
+        if context.subject is None or granted is None or not _has_rate(granted):
+            return
+        if granted.id not in self._writer.meters.by_id:
+            await self._writer.enter(Enter(operation=operation), context)  # its meter begins
+        asked_for = Request(operation, now, host="")
+        refusal = self._writer.meters.judge(granted, asked_for)
+        if refusal is None:
+            self._writer.meters.note(granted.id, now, times)
+            return
+        await self._tally.count(self._tally.window_of(context), times)
+        raise RefusedError(replace(refusal, authn=authn(granted, context.subject)))
+
     def granted(self, subject: Subject | None) -> Granted | None:
         """The grant of what was presented, as this process last read them."""
         return self._writer.grants.of(subject) if subject else None
@@ -153,6 +173,10 @@ class Desk:
         times = Counter(id(window) for window in windows if window is not None)
         for key, window in found.items():
             await self._tally.count(window, times[key])
+
+
+def _has_rate(granted: Granted) -> bool:
+    return granted.rights is not None and granted.rights.requests is not None
 
 
 def _result(result: Outcome | InvalidCommandError) -> Result:

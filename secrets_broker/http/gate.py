@@ -19,6 +19,9 @@ from secrets_broker.ledger.rights import ADMIN, AUDIT
 
 _log = structlog.get_logger("secrets_broker.request")
 
+MALFORMED: Final = frozenset({400, 405, 413, 415})
+"""Answers to what broke a rule of the interface; none of them has an event."""
+
 
 class Gate:
     """Falcon middleware."""
@@ -65,6 +68,7 @@ class Gate:
         """
         resp.set_header("X-Request-Id", req.context.request_id)
         await self._leave(req, resp)
+        await self._count_malformed(req, resp)
         operation = "log" if req.path.startswith(LOG) else OPERATIONS.get(req.path, "none")
         outcome = str(resp.context.get("outcome", "ok"))
         if operation == "none" and outcome != "forbidden":
@@ -99,6 +103,24 @@ class Gate:
             if item.rule is not None:
                 metrics.refused(item.rule, counted=item.counted, times=times)
 
+    async def _count_malformed(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
+        """Count what broke a rule, items of a batch too; past the caller's rate say that instead.
+
+        Died before or after: what was malformed is no event, and counts in this process only.
+        """
+        caller: Context | None = req.context.get("caller")
+        whole = resp.status_code in MALFORMED
+        times = 1 if whole else _malformed_items(resp)
+        if caller is None or caller.subject is None or not times:
+            return
+        try:
+            await self._desk.malformed(right(req.path), caller, times)
+        except RefusedError as error:
+            if whole:
+                errors.answer(resp, error)
+        except LedgerUnavailableError:
+            pass  # it was refused anyway, and nothing else is done meanwhile
+
     async def _leave(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
         caller: Context | None = req.context.get("caller")
         if caller is None or caller.subject is None or not only_reads(req.path):
@@ -119,6 +141,11 @@ def _outcomes(resp: falcon.asgi.Response, outcome: str) -> Counter[Told]:
         return found
     rule, counted = resp.context.get("rule"), bool(resp.context.get("counted"))
     return Counter([Told(resp.status_code, outcome, rule, counted)])
+
+
+def _malformed_items(resp: falcon.asgi.Response) -> int:
+    found: Counter[Told] = resp.context.get("outcomes") or Counter()
+    return sum(times for told, times in found.items() if told.status in MALFORMED)
 
 
 def _items(resp: falcon.asgi.Response) -> dict[str, dict[str, int]]:

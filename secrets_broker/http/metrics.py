@@ -72,7 +72,7 @@ COMMIT_SECONDS = Histogram(
 )
 QUEUE = Gauge(
     "secrets_queue_commands",
-    "Commands that wait for a batch, each second; past 4096 requests are answered with 503.",
+    "Commands that wait for a batch, each second; past his share of 16384 a caller gets 503.",
     multiprocess_mode="livesum",
 )
 

@@ -100,9 +100,11 @@ class CarefulProtocol(HttpToolsProtocol):
         # None where the client showed none: then nothing was verified either.
         der = tls.getpeercert(binary_form=True) if tls else None
         self._certificate = certificate.read(der) if der else None
+        self._set_deadline()
         if self.place:
             self.place.close = self._give_way
-        self._set_deadline()
+            if not self.place.is_taken:  # it was left to another one before it was begun
+                self._give_way()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Let nobody take half a body for a whole one."""

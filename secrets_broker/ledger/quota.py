@@ -2,7 +2,8 @@
 
 What counts are the events of the grant, by their own times: whatever was permitted, also where it
 found nothing. What was refused does not count. A window slides: it ends now, and began so many
-seconds ago. So the same events give the same judgement in every process.
+seconds ago. So the same events give the same judgement in every process. What was malformed is no
+event; it counts in the process that it came to, for as long as that keeps its meters.
 """
 
 import math
@@ -10,7 +11,7 @@ from collections import OrderedDict, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from itertools import islice, takewhile
+from itertools import islice, repeat, takewhile
 from typing import Final
 
 from secrets_broker.ledger import grants as granting
@@ -54,6 +55,10 @@ class Meter:
             self._read.move_to_end(use.host)
             _forget(self._read, use.at - _span(self._hosts))
 
+    def note(self, at: datetime, times: int) -> None:
+        """Count requests that are no event."""
+        self._times.extend(repeat(at, min(times, self._times.maxlen or 0)))
+
     def judge(self, request: Request) -> Refusal | None:
         """Say which limit refuses the request; None where it is within all of them."""
         if self._requests and len(self._times) == self._requests.most:
@@ -88,6 +93,12 @@ class Meters:
         meter = self.by_id.get(grant_id)
         if meter is not None:
             meter.add(use)
+
+    def note(self, grant_id: str, at: datetime, times: int) -> None:
+        """Count requests that came to nothing, so that no other process knows of them."""
+        meter = self.by_id.get(grant_id)
+        if meter is not None:
+            meter.note(at, times)
 
     def start(self, granted: Granted, size: int, uses: Iterable[Use]) -> None:
         """Begin a meter with what was used of late, of a ledger of that size."""

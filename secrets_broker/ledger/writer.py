@@ -53,9 +53,9 @@ from secrets_broker.ledger.usage import load_uses
 _log = structlog.get_logger(__name__)
 
 MAX_BATCH: Final = 512  # past this a batch takes longer but commits hardly more a second
-# Of which one caller alone may hold about a third: at some thousand a second, what he has waiting
-# is answered within a second.
-MAX_WAITING: Final = 8_192
+# Of which one caller alone may hold about a third, nine batches of 500: at some thousand a second,
+# what he has waiting is answered within a second or two.
+MAX_WAITING: Final = 16_384
 MAX_CLOCK_DIFFERENCE: Final = timedelta(minutes=5)
 # Longer than the server's own limits, so that it only ends what the server cannot: a machine
 # or a network that is gone.

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from secrets_broker.http.connections import SPARE_PER_SOURCE
@@ -83,7 +83,7 @@ def is_served(sock: socket.socket) -> bool:
 def counted(service: Service, number: int) -> None:
     """Wait until the workers have taken so many connections; they count them each second."""
     give_up = time.monotonic() + 20
-    while service.metrics()["secrets_connections"] < number:
+    while service.metrics()["secrets_connections"] <= number:  # that of /metrics is one more
         assert time.monotonic() < give_up, "the connections were not taken"
         time.sleep(0.2)
 
@@ -147,7 +147,7 @@ def test_all_together_have_so_many(small: Service) -> None:
     with ExitStack() as stack:
         for number in range(40):
             stack.enter_context(connect(small, f"127.0.4.{number // 10}"))
-        counted(small, 40)
+        counted(small, 39)  # /metrics itself has a spare one
         with connect(small, "127.0.4.9") as another:
             assert not is_served(another)
         for path in ("/health/live", "/health/ready", "/metrics"):
@@ -232,7 +232,8 @@ def test_room_is_kept_where_descriptors_are_few(cluster: Cluster) -> None:
 sources = st.integers(0, 2_000).map("192.0.2.{}".format)
 
 
-@given(st.lists(st.tuples(st.integers(0, 3), sources | st.none()), max_size=200), st.data())
+@settings(max_examples=30)
+@given(st.lists(st.tuples(st.integers(0, 3), sources | st.none()), max_size=50), st.data())
 def test_counts_are_never_too_low_and_end_at_nothing(
     steps: list[tuple[int, str | None]], data: st.DataObject
 ) -> None:

@@ -10,8 +10,9 @@ from secrets_broker.ledger.caller import caller_of
 from secrets_broker.ledger.events import Context, Subject
 from secrets_broker.ledger.grants import Granted, Grants
 from secrets_broker.ledger.queue import MARGIN, MAX_PARTS, Caller, FairQueue
+from secrets_broker.ledger.writer import MAX_BATCH, MAX_WAITING
 
-MOST, TOGETHER = 8_192, 512
+MOST, TOGETHER = MAX_WAITING, MAX_BATCH
 
 callers = st.builds(Caller, st.integers(0, 5), st.integers(0, 3))
 sizes = st.sampled_from([1, 1, 1, 2, 50, 300, 500, TOGETHER])
