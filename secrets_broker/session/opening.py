@@ -23,6 +23,9 @@ _OPENING_SECONDS: Final = 4.0  # a pooler that has no session left lets us wait 
 _PROBE_SECONDS: Final = 1.0
 _TOOL_SECONDS: Final = 10.0
 _RESOLVING_PART: Final = 0.25
+_SILENT: Final = (
+    "the database took the connection, but does not answer (a pooler may have no session left)"
+)
 # undefined_object and invalid_name: the marker is not, or no longer, in this session.
 _NOT_OURS: Final = ("42704", "42602")
 # invalid_sql_statement_name, duplicate_prepared_statement: what was prepared is another session's.
@@ -79,7 +82,7 @@ async def _opened(given: place.Given, wanted: Mapping[str, str], seconds: float)
             await _begin(session, conninfo, wanted)
     except TimeoutError:
         await session.close()
-        raise SessionError("the database took the connection, but does not answer") from None
+        raise SessionError(_SILENT) from None
     except psycopg.Error as error:
         lost = session.closed
         await session.close()
@@ -188,7 +191,7 @@ async def _connected(given: place.Given, seconds: float) -> tuple[Session, str]:
         except psycopg.Error as error:
             failures.append((place.name(attempt), first_line(error)))
         else:
-            _tell(failures, attempt)
+            _skipped.tell(failures, attempt)
             return session, conninfo
     raise _no_answer(failures)
 
@@ -206,15 +209,26 @@ def _connected_sync(given: place.Given) -> tuple[psycopg.Connection[TupleRow], s
         except psycopg.Error as error:
             failures.append((place.name(attempt), first_line(error)))
         else:
-            _tell(failures, attempt)
+            _skipped.tell(failures, attempt)
             return connection, conninfo
     raise _no_answer(failures)
 
 
-def _tell(failures: Sequence[tuple[str, str]], attempt: place.Given) -> None:
-    if failures:
-        why = place.together(failures)
-        _log.warning("database_hosts_skipped", why=why, taken=place.name(attempt))
+class _Skipped:
+    """What was last said of hosts that were passed over: once, not at every connection."""
+
+    def __init__(self) -> None:
+        self._said: tuple[str, ...] = ()
+
+    def tell(self, failures: Sequence[tuple[str, str]], attempt: place.Given) -> None:
+        taken = place.name(attempt)
+        now = (*(where for where, _ in failures), taken) if failures else ()
+        if now and now != self._said:
+            _log.warning("database_hosts_skipped", why=place.together(failures), taken=taken)
+        self._said = now
+
+
+_skipped = _Skipped()
 
 
 def _no_answer(failures: Sequence[tuple[str, str]]) -> SessionError:

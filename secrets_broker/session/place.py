@@ -60,9 +60,11 @@ def name(attempt: Given) -> str:
 
 
 def together(failures: Iterable[tuple[str, str]]) -> str:
-    """Why each host failed; of a single one libpq's words name it already."""
+    """Why each host failed, by its name; libpq's own words have it already."""
     told = [*failures]
-    return told[0][1] if len(told) == 1 else "; ".join(f"{where}: {why}" for where, why in told)
+    if len(told) == 1 and told[0][1].startswith("connection failed"):
+        return told[0][1]
+    return "; ".join(f"{where}: {why}" for where, why in told)
 
 
 def _split(given: Given) -> list[Given]:
