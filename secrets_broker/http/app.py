@@ -139,7 +139,7 @@ def from_settings() -> App:
     known = continuity(settings)
     writer = Writer(settings.database_url, keys, HostCredentials(), asked, known, metrics.committed)
     doors = Doors(settings.internal_key_if_on, settings.auditor_key)
-    submitter = Submitter(settings.database_url, witnesses(settings))
+    submitter = Submitter(settings.database_url, witnesses(settings), writer.halt)
     checkpointer = list(_checkpointer(settings, known, writer))
     url, seconds, signs = settings.database_url, settings.metrics_seconds, bool(checkpointer)
     gatherer = Gatherer(url, writer, keys, seconds, signs=signs)
@@ -154,4 +154,4 @@ def _checkpointer(settings: Settings, known: Continuity, writer: Writer) -> Iter
         _log.warning("no_checkpoints", why="LEDGER_SIGNING_KEY is not set")
         return
     url, seconds = settings.database_url, settings.checkpoint_seconds
-    yield Checkpointer(url, key, seconds, known.file, writer.stop)
+    yield Checkpointer(url, key, seconds, known, writer.halt)

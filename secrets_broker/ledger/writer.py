@@ -18,6 +18,7 @@ import psycopg
 import structlog
 
 from secrets_broker.ledger.access import Enter
+from secrets_broker.ledger.acknowledged import Acknowledged
 from secrets_broker.ledger.commands import Command, Name
 from secrets_broker.ledger.continuity import PUBLISHED, Continuity
 from secrets_broker.ledger.errors import (
@@ -33,6 +34,7 @@ from secrets_broker.ledger.errors import (
 from secrets_broker.ledger.events import Context
 from secrets_broker.ledger.fold import Fold, Outcome, Snapshot
 from secrets_broker.ledger.grants import Granted, Grants
+from secrets_broker.ledger.halt import Halt
 from secrets_broker.ledger.kek_loader import KekLoader
 from secrets_broker.ledger.keks import check_keys
 from secrets_broker.ledger.keyring import Keyring
@@ -85,6 +87,9 @@ class Writer:
         self._loader = KekLoader(database_url, keyring, providers) if providers else None
         self._projection = projection
         self._continuity = continuity
+        self.halt = Halt(continuity.file)
+        """What stops this writer, and is to stop whoever works beside it."""
+        self._acknowledged = Acknowledged(continuity.file, continuity.origin)
         self.grants = Grants()
         """As of the last batch that this process began: what a request is judged by in advance."""
         self.meters = Meters()
@@ -93,7 +98,6 @@ class Writer:
         self._wake = asyncio.Event()
         self._store: Store | None = None
         self._seen = Seen()
-        self._stopped: LedgerMismatchError | None = None
         self._closing = False
         self._task: asyncio.Task[None] | None = None
 
@@ -124,16 +128,12 @@ class Writer:
         if self._loader:
             await self._loader.close()
         await self._disconnect()
+        self._acknowledged.close()
 
     @property
     def waiting(self) -> int:
         """How many commands wait for a batch."""
         return self._queued
-
-    def stop(self, why: LedgerMismatchError) -> None:
-        """Record nothing any more: the ledger is not what this process, or an auditor, knows."""
-        _log.critical("ledger_mismatch", why=str(why))
-        self._stopped = why
 
     async def submit(self, command: Command, context: Context) -> Outcome:
         """Record a command; its outcome comes once its event is committed.
@@ -163,8 +163,7 @@ class Writer:
         return _only(await self._submit([(command, context)]))
 
     async def _submit(self, requests: Sequence[Request]) -> Sequence[Result]:
-        if self._stopped:
-            raise LedgerMismatchError(str(self._stopped))
+        self.halt.check_own()
         if self._closing or self._task is None:
             raise LedgerUnavailableError("the writer is closed")
         if self._queued >= MAX_WAITING:
@@ -208,7 +207,7 @@ class Writer:
             async with asyncio.timeout(BATCH_SECONDS):
                 return await self._commit(batch)
         except LedgerMismatchError as error:
-            self.stop(error)
+            self.halt.stop(error)
             failure: LedgerUnavailableError = error
         except LedgerUnavailableError as error:
             failure = error
@@ -242,6 +241,7 @@ class Writer:
         return OutcomeUnknownError(why) if committing else LedgerUnavailableError(why)
 
     async def _commit(self, batch: Sequence[_Waiting]) -> Sequence[Sequence[Result]]:
+        self.halt.check()
         store = await self._connected()
         snapshot = await self._read(store, batch)
         _check_clock(snapshot.clock)
@@ -256,6 +256,9 @@ class Writer:
         # Only here is it known that the events are on disk: now, not before, what follows
         # them may be seen by anybody.
         self._seen = fold.append.seen()
+        if fold.append.entries:
+            self.halt.durable = self._seen
+            self._acknowledged.keep(self._seen)
         return results
 
     async def _append(self, store: Store, fold: Fold) -> None:
@@ -338,6 +341,9 @@ class Writer:
     async def _disconnect(self) -> None:
         store, self._store = self._store, None
         self.meters = Meters()  # they may have counted what was not committed
+        # What was only seen here may have waited for a standby that never got it: it is gone after
+        # a failover, and nobody was told of it. What was committed after it is durable with it.
+        self._seen = self.halt.durable
         if store:
             await store.close()
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from secrets_broker.ledger.checkpoint import Checkpoint, SignedCheckpoint
-from secrets_broker.ledger.continuity import CheckpointFile
+from secrets_broker.ledger.checkpoint_file import CheckpointFile
 from secrets_broker.ledger.errors import LedgerMismatchError
 from secrets_broker.ledger.keyring import Keyring
 from secrets_broker.ledger.note import SigningKey, VerifierKey
@@ -48,7 +48,7 @@ def ledger(
     file = tmp_path / "checkpoint"
     make(database, OLD)
     record(database, keyring, *[lookup("a")] * 50)
-    CheckpointFile(file).keep(SignedCheckpoint.sign(make(database, OLD), OLD))
+    CheckpointFile(file).replace(None, SignedCheckpoint.sign(make(database, OLD), OLD))
     if request.param == "with its checkpoints":
         tamper(
             database,
@@ -70,6 +70,7 @@ def test_it_goes_on_under_a_new_origin(ledger: Ledger, keyring: Keyring) -> None
         "origin": "log.example",
         "published": 300,
         "restored": 250,
+        "lost": [250, 299],
         "new_origin": "PeterNeumann",
     }
     ((position, details, reason),) = ledger.database.fetch(
