@@ -9,7 +9,7 @@ own, and takes no lock that a writer takes.
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, Final
 
 import psycopg
 import structlog
@@ -30,6 +30,8 @@ from secrets_broker.ledger.proof import ProofError, plan_consistency, verify_con
 from secrets_broker.ledger.published import Published, publish, read_durable, read_published
 
 _log = structlog.get_logger(__name__)
+
+_LAST_SECONDS: Final = 2.0  # a worker that ends does not wait long
 
 
 class Checkpointer:
@@ -62,7 +64,11 @@ class Checkpointer:
         """Make one more where the ledger grew, then stop."""
         self._closing.set()
         if self._task:
-            await self._task
+            # What is under way may wait for a standby, and long.
+            _, late = await asyncio.wait([self._task], timeout=2 * _LAST_SECONDS)
+            for task in late:
+                task.cancel()
+                await asyncio.wait([task])
         await self._disconnect()
 
     async def _run(self) -> None:
@@ -87,7 +93,7 @@ class Checkpointer:
 
     @property
     def _patience(self) -> float:
-        return 2.0 if self._closing.is_set() else 30.0  # a worker that ends does not wait long
+        return _LAST_SECONDS if self._closing.is_set() else 30.0
 
     async def _closed_within(self, seconds: float) -> bool:
         with suppress(TimeoutError):

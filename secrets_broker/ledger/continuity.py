@@ -36,6 +36,13 @@ _RESTORED: Final = """
     FROM ledger.events
     WHERE ok AND type = 'ledger.restored' AND details ->> 'origin' = %(origin)s
 """
+_LAST_LOSS: Final = """
+    SELECT details ->> 'origin', position, (details -> 'size')::bigint FROM ledger.events
+    WHERE ok AND type = 'ledger.restored'
+      AND CASE WHEN jsonb_typeof(details -> 'size') = 'number'
+          THEN (details -> 'size')::numeric < 9223372036854775807 END
+    ORDER BY position DESC LIMIT 1
+"""
 # What was acknowledged is no promise to others, as a checkpoint is: the log of its name has ended
 # wherever an event says so, however much of it that event knew of.
 _SEEN: Final = """
@@ -155,6 +162,24 @@ async def check_extends(
         raise LedgerMismatchError(
             f"{what} is of other events than the first {checkpoint.size} of this ledger. {ADVICE}"
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """What a ledger.restored event says."""
+
+    origin: str
+    """The log that has ended."""
+    first: int
+    last: int
+    """Positions of events that were lost."""
+
+
+async def last_loss(connection: AsyncConnection[Any]) -> Lost | None:
+    """What was lost when the ledger was restored last; None where it never was."""
+    cursor = await connection.execute(_LAST_LOSS)
+    rows = await cursor.fetchall()
+    return next((Lost(origin, first, size - 1) for origin, first, size in rows), None)
 
 
 async def seen_is_there(connection: AsyncConnection[Any], seen: Mark) -> bool:

@@ -72,8 +72,8 @@ class Halt:
 def told(stopped: Stop) -> str:
     """What a kept stop says to whoever comes later."""
     return (
-        f"stopped at {stopped.at}: {stopped.why} That is kept beside LEDGER_CHECKPOINT_FILE until "
-        "somebody has looked and run: secrets-broker restored"
+        f"stopped since {stopped.at}, which is kept beside LEDGER_CHECKPOINT_FILE until somebody "
+        f"has looked and run secrets-broker restored: {stopped.why}"
     )
 
 

@@ -120,21 +120,26 @@ async def publish(
 
 async def keep_cosignature(
     connection: AsyncConnection[Any], checkpoint: Checkpoint, line: Signature
-) -> None:
-    """Keep a witness's signature of a checkpoint; the caller has verified it."""
-    place = (checkpoint.origin, checkpoint.size)
-    await connection.execute(_KEEP_COSIGNATURE, (*place, line.name, line.key_id, str(line)))
+) -> bool:
+    """Keep a witness's signature of a checkpoint, which the caller has verified.
+
+    Tells whether it is there: not where another row has its place.
+    """
+    place = (checkpoint.origin, checkpoint.size, line.name, line.key_id)
+    cursor = await connection.execute(_KEEP_COSIGNATURE, (*place, str(line)))
+    return cursor.rowcount == 1
 
 
 def with_cosignatures(note: str, lines: str) -> SignedCheckpoint:
     """A kept checkpoint with the signature lines that came later; raises NoteError.
 
-    A line that is none is left out, and what a note cannot hold: whoever has the service's login
-    can add such rows, and must not be able to take the checkpoint away with them.
+    A line that is none is left out, one in the log's own name, and what a note cannot hold: whoever
+    has the service's login can add such rows, and must not take the checkpoint away with them.
     """
     signed = SignedCheckpoint.parse(note)
     own = signed.note.signatures
-    more = readable(lines)[: MAX_SIGNATURES - len(own)]
+    others = [line for line in readable(lines) if line.name != signed.checkpoint.origin]
+    more = others[: MAX_SIGNATURES - len(own)]
     return SignedCheckpoint(signed.checkpoint, Note(signed.note.text, (*own, *more)))
 
 

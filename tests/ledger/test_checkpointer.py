@@ -4,6 +4,7 @@ import asyncio
 from contextlib import suppress
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from secrets_broker.ledger.checkpoint import Checkpoint, SignedCheckpoint
@@ -12,6 +13,7 @@ from secrets_broker.ledger.checkpointer import Checkpointer, make_checkpoint
 from secrets_broker.ledger.connection import connect
 from secrets_broker.ledger.continuity import Continuity
 from secrets_broker.ledger.errors import LedgerMismatchError, LedgerUnavailableError
+from secrets_broker.ledger.halt import Halt
 from secrets_broker.ledger.keyring import Keyring
 from secrets_broker.ledger.merkle import Frontier
 from secrets_broker.ledger.note import Signature, SigningKey
@@ -216,6 +218,83 @@ def test_the_file_only_goes_forward(database: Database, keyring: Keyring, tmp_pa
     for made in (signed[1], signed[0], signed[2], signed[1]):
         keep(database, file, made)
     assert file.read() == signed[2]
+
+
+def rewrite(database: Database) -> None:
+    """Another history from position 5 on, whose tree fits together."""
+    tamper(
+        database,
+        "DELETE FROM ledger.checkpoints",
+        "UPDATE ledger.published SET origin = null, size = 0",
+        "UPDATE ledger.events SET leaf_hash = sha256('x') WHERE position = 5",
+        "DELETE FROM ledger.events WHERE position > 5",
+    )
+
+
+@pytest.mark.parametrize("signs", [True, False], ids=["it signs", "signed by another machine"])
+def test_another_branch_never_replaces_what_is_kept(
+    database: Database, keyring: Keyring, tmp_path: Path, *, signs: bool
+) -> None:
+    """However long it is: all stops, the file stays, and the checkpoint that came is evidence."""
+    file = CheckpointFile(tmp_path / "checkpoint")
+    known = Continuity((KEY.verifier,), file, KEY.name)
+    record(database, keyring, upsert("a"), *[lookup("a")] * 9)
+    keep(database, file, SignedCheckpoint.sign(make(database), KEY))
+    before = file.path.read_bytes()
+    rewrite(database)
+    record(database, keyring, *[lookup("a")] * 20)
+
+    async def work() -> None:
+        halt = Halt(file)
+        checkpointer = Checkpointer(database.service_url, KEY, 3_600, known, halt)
+        await checkpointer.start()
+        await checkpointer.close()  # makes a last one
+        assert halt.is_stopped
+        writer = Writer(database.service_url, keyring, HostCredentials(), continuity=known)
+        with pytest.raises(LedgerMismatchError, match="restored"):
+            await writer.start()
+        await writer.close()
+
+    if not signs:
+        make(database)
+    run(work())
+    assert file.path.read_bytes() == before
+    assert database.fetch("SELECT count(*) FROM ledger.checkpoints") == [(0 if signs else 1,)]
+    assert len(list(tmp_path.glob("checkpoint.refused-*"))) == (0 if signs else 1)
+    assert database.fetch("SELECT count(*) FROM ledger.events") == [(26,)]
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        "— log.example AAAAAAAA",
+        "— log.example/again AAAAAAAA",
+        None,
+    ],
+)
+def test_a_forged_checkpoint_is_not_kept(
+    database: Database, keyring: Keyring, tmp_path: Path, forged: str | None
+) -> None:
+    """Whoever has the service's login can publish: without our signature, or of another tree."""
+    file = CheckpointFile(tmp_path / "checkpoint")
+    record(database, keyring, upsert("a"), lookup("a"))
+    tree = make(database)
+    keep(database, file, SignedCheckpoint.sign(tree, KEY))
+    record(database, keyring, lookup("a"))
+    fake = Checkpoint(KEY.name, 3, bytes(32))
+    note = f"{fake.text}\n{forged}\n" if forged else str(SignedCheckpoint.sign(fake, KEY))
+    with psycopg.connect(database.service_url) as connection:
+        connection.execute(
+            "INSERT INTO ledger.checkpoints VALUES (%s, 3, %s, %s)", (KEY.name, bytes(32), note)
+        )
+        connection.execute("UPDATE ledger.published SET size = 3")
+    with pytest.raises(LedgerUnavailableError, match=r"is not kept|is of other events"):
+        keep(database, file, SignedCheckpoint.parse(note))
+    kept = file.read()
+    assert kept is not None
+    assert kept.checkpoint == tree
+    with pytest.raises(LedgerMismatchError):
+        record(database, keyring, lookup("a"))
 
 
 def test_the_file_is_only_replaced_by_what_was_compared_with_it(tmp_path: Path) -> None:
