@@ -11,6 +11,7 @@ from typing import Any
 
 from secrets_broker.tools.postgres.account import Account
 from tests.ports import free_port
+from tests.tools.postgres.helpers import python_of
 from tests.tools.test_dev import ROOT
 
 DEPLOY = ROOT / "deploy"
@@ -102,9 +103,10 @@ class Production:
 
     def _make_tools(self) -> None:
         command = self.tools / "secrets-broker"
-        command.write_text(
-            f'#!/bin/sh\nPYTHONPATH={ROOT} exec {sys.executable} -m secrets_broker "$@"\n'
-        )
+        python, path = sys.executable, str(ROOT)
+        if self.broker_account:
+            python, path = python_of(self.broker_account)
+        command.write_text(f'#!/bin/sh\nPYTHONPATH={path} exec {python} -m secrets_broker "$@"\n')
         command.chmod(0o755)
         shutil.copy(DEPLOY / "archive-wal", self.tools)
 
