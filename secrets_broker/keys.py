@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 
+from secrets_broker.ledger.checkpoint_file import CheckpointFile
 from secrets_broker.ledger.connection import TOOL_SESSION, connect
-from secrets_broker.ledger.continuity import CheckpointFile, Continuity
+from secrets_broker.ledger.continuity import Continuity
 from secrets_broker.ledger.keks import check_keys
 from secrets_broker.ledger.keyring import Keyring
 from secrets_broker.ledger.kms import Provider, open_provider
@@ -116,9 +117,10 @@ def verifier_keys(settings: Settings) -> list[VerifierKey]:
 
 
 def continuity(settings: Settings) -> Continuity:
-    """What the ledger has to go on from; raises SettingsError."""
-    path = settings.checkpoint_file
-    return Continuity(tuple(verifier_keys(settings)), CheckpointFile(path) if path else None)
+    """What the ledger has to go on from; raises SettingsError, or LedgerUnavailableError."""
+    path, key = settings.checkpoint_file, signing_key(settings)
+    file = CheckpointFile.at(path) if path else None
+    return Continuity(tuple(verifier_keys(settings)), file, key.name if key else settings.origin)
 
 
 def witnesses(settings: Settings) -> list[Witness]:

@@ -26,7 +26,7 @@ from secrets_broker.http.search import Credentials
 from secrets_broker.http.watching import Watching
 from secrets_broker.keys import continuity, keyring, providers, signing_key, witnesses
 from secrets_broker.ledger.checkpointer import Checkpointer
-from secrets_broker.ledger.continuity import Continuity
+from secrets_broker.ledger.continuity import Continuity, last_loss
 from secrets_broker.ledger.errors import LedgerUnavailableError
 from secrets_broker.ledger.submitter import Submitter
 from secrets_broker.ledger.writer import Writer
@@ -68,9 +68,19 @@ class _Lifespan:
         except LedgerUnavailableError as error:
             # Not fatal: requests get 503 until the writer, which tries again, succeeds.
             _log.error("not_ready", why=str(error))
+        await self._tell_of_a_loss()
         for task in (self._desk, *self._beside):
             await task.start()
         _settle_garbage_collector()
+
+    async def _tell_of_a_loss(self) -> None:
+        """Say what is missing for good, since whoever looks for it will look here first."""
+        try:
+            lost = await self._reader.ask(last_loss)
+        except LedgerUnavailableError:
+            return  # who cannot reach the ledger has said so
+        if lost:
+            _log.warning("events_were_lost", of=lost.origin, first=lost.first, last=lost.last)
 
     async def process_shutdown(self, scope: Mapping[str, Any], event: Mapping[str, Any]) -> None:
         await self._reader.close()
@@ -139,7 +149,7 @@ def from_settings() -> App:
     known = continuity(settings)
     writer = Writer(settings.database_url, keys, HostCredentials(), asked, known, metrics.committed)
     doors = Doors(settings.internal_key_if_on, settings.auditor_key)
-    submitter = Submitter(settings.database_url, witnesses(settings))
+    submitter = Submitter(settings.database_url, witnesses(settings), writer.halt)
     checkpointer = list(_checkpointer(settings, known, writer))
     url, seconds, signs = settings.database_url, settings.metrics_seconds, bool(checkpointer)
     gatherer = Gatherer(url, writer, keys, seconds, signs=signs)
@@ -154,4 +164,4 @@ def _checkpointer(settings: Settings, known: Continuity, writer: Writer) -> Iter
         _log.warning("no_checkpoints", why="LEDGER_SIGNING_KEY is not set")
         return
     url, seconds = settings.database_url, settings.checkpoint_seconds
-    yield Checkpointer(url, key, seconds, known.file, writer.stop)
+    yield Checkpointer(url, key, seconds, known, writer.halt)

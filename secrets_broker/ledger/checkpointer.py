@@ -1,14 +1,15 @@
 """Makes checkpoints: some time after the ledger grew, by whichever process gets there.
 
 Nothing is remembered from one checkpoint to the next. Each is computed from what is stored and
-committed, proven consistent with the published one, signed, and then published by
-compare-and-swap. It runs beside the writer, on a connection of its own, and takes no lock.
+durable, proven consistent with the published one and with the one that is kept outside, signed,
+published by compare-and-swap, and kept outside. It runs beside the writer, on a connection of its
+own, and takes no lock that a writer takes.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, Final
 
 import psycopg
 import structlog
@@ -16,18 +17,21 @@ from psycopg import AsyncConnection
 
 from secrets_broker.ledger.checkpoint import Checkpoint, SignedCheckpoint
 from secrets_broker.ledger.connection import connect
-from secrets_broker.ledger.continuity import CheckpointFile, restored_since
+from secrets_broker.ledger.continuity import PUBLISHED, Continuity, restored_since
 from secrets_broker.ledger.errors import (
     LedgerError,
     LedgerMismatchError,
     LedgerUnavailableError,
 )
+from secrets_broker.ledger.halt import Halt
 from secrets_broker.ledger.hashes import prove, root_at
 from secrets_broker.ledger.note import NoteError, SigningKey
 from secrets_broker.ledger.proof import ProofError, plan_consistency, verify_consistency
-from secrets_broker.ledger.published import Published, publish, read_published
+from secrets_broker.ledger.published import Published, publish, read_durable, read_published
 
 _log = structlog.get_logger(__name__)
+
+_LAST_SECONDS: Final = 2.0  # a worker that ends does not wait long
 
 
 class Checkpointer:
@@ -38,18 +42,19 @@ class Checkpointer:
         database_url: str,
         key: SigningKey,
         seconds: float,
-        file: CheckpointFile | None = None,
-        on_mismatch: Callable[[LedgerMismatchError], None] = lambda _: None,
+        continuity: Continuity = PUBLISHED,
+        halt: Halt | None = None,
     ) -> None:
         self._database_url = database_url
         self._key = key
         self._seconds = seconds
-        self._file = file
-        self._on_mismatch = on_mismatch
+        self._continuity = continuity
+        self._halt = halt or Halt(continuity.file)
         self._connection: AsyncConnection[Any] | None = None
         self._closing = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._trouble: str | None = None
+        self._unreadable = 0
 
     async def start(self) -> None:
         """Begin; what goes wrong is logged, and tried again."""
@@ -59,7 +64,11 @@ class Checkpointer:
         """Make one more where the ledger grew, then stop."""
         self._closing.set()
         if self._task:
-            await self._task
+            # What is under way may wait for a standby, and long.
+            _, late = await asyncio.wait([self._task], timeout=2 * _LAST_SECONDS)
+            for task in late:
+                task.cancel()
+                await asyncio.wait([task])
         await self._disconnect()
 
     async def _run(self) -> None:
@@ -71,8 +80,7 @@ class Checkpointer:
                     await self._once()
                 self._note(None)
             except LedgerMismatchError as error:
-                _log.critical("checkpoint_mismatch", why=str(error))
-                self._on_mismatch(error)
+                self._halt.stop(error)
                 return
             except (LedgerError, psycopg.Error, OSError, TimeoutError) as error:
                 self._note(_words(error))
@@ -85,7 +93,7 @@ class Checkpointer:
 
     @property
     def _patience(self) -> float:
-        return 2.0 if self._closing.is_set() else 30.0  # a worker that ends does not wait long
+        return _LAST_SECONDS if self._closing.is_set() else 30.0
 
     async def _closed_within(self, seconds: float) -> bool:
         with suppress(TimeoutError):
@@ -93,11 +101,20 @@ class Checkpointer:
         return self._closing.is_set()
 
     async def _once(self) -> None:
+        self._halt.check()
         if self._connection is None:
             self._connection = await connect(self._database_url)
-        published = await make_checkpoint(self._connection, self._key)
-        if published and self._file:
-            await asyncio.to_thread(self._file.keep, published)
+            await self._continuity.check(self._connection)
+        published = await make_checkpoint(self._connection, self._key, self._continuity)
+        if published:
+            await self._continuity.keep(self._connection, published)
+        await self._count_unreadable(self._connection)
+
+    async def _count_unreadable(self, connection: AsyncConnection[Any]) -> None:
+        count = (await read_published(connection)).unreadable
+        if count > self._unreadable:
+            _log.error("cosignatures_left_out", count=count, why="they are no signature lines")
+        self._unreadable = count
 
     async def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
@@ -115,31 +132,44 @@ class Checkpointer:
 
 
 async def make_checkpoint(
-    connection: AsyncConnection[Any], key: SigningKey
+    connection: AsyncConnection[Any], key: SigningKey, continuity: Continuity | None = PUBLISHED
 ) -> SignedCheckpoint | None:
-    """Publish a checkpoint of what is committed, if there is more than is published.
+    """Publish a checkpoint of what is durable, if there is more than is published.
 
     Returns what is published now; None before the first event. Raises LedgerMismatchError where
-    the ledger does not extend the published checkpoint, and LedgerUnavailableError on a standby
-    or under another origin.
+    the ledger does not extend all that is known of it (`continuity` None does not look further than
+    at the published checkpoint), LedgerUnavailableError on a standby or under another origin, and
+    OutcomeUnknownError where the database does not confirm that what is visible is durable.
     """
-    state = await _state(connection, key)
-    origin, published_size = state.place
-    if origin in (None, key.name) and state.size == published_size:
+    state = await _read(connection, read_published)
+    if await _is_done(connection, state, key):
+        return state.checkpoint
+    if continuity:
+        await continuity.check(connection)
+    state = await _read(connection, read_durable)
+    if await _is_done(connection, state, key):  # by another process, while this one waited
         return state.checkpoint
     checkpoint = Checkpoint(key.name, state.size, await _root(connection, state, key))
-    # Only what is committed is read here, so only that is signed. Died before it is published:
-    # the signature is nowhere; the next one is of the same tree or of one that extends it.
+    # Only what is durable is signed: what waits for a standby can be gone tomorrow. Died before it
+    # is published: the signature is nowhere; the next one is of the same tree or of one that
+    # extends it.
     signed = SignedCheckpoint.sign(checkpoint, key)
     moved = await publish(connection, signed, state.place)
     return signed if moved else (await read_published(connection)).checkpoint
 
 
-async def _state(connection: AsyncConnection[Any], key: SigningKey) -> Published:
+async def _read(
+    connection: AsyncConnection[Any],
+    read: Callable[[AsyncConnection[Any]], Awaitable[Published]],
+) -> Published:
     try:
-        state = await read_published(connection)
+        return await read(connection)
     except NoteError as error:
         raise LedgerMismatchError(f"the published checkpoint cannot be read: {error}") from None
+
+
+async def _is_done(connection: AsyncConnection[Any], state: Published, key: SigningKey) -> bool:
+    """Whether there is nothing to sign; raises LedgerUnavailableError where it may not be."""
     if state.in_recovery:
         raise LedgerUnavailableError("this database is a standby: no checkpoint is made of it")
     origin, size = state.place
@@ -152,7 +182,7 @@ async def _state(connection: AsyncConnection[Any], key: SigningKey) -> Published
         raise LedgerMismatchError(
             f"the ledger has {state.size} events, and the published checkpoint is of {size}"
         )
-    return state
+    return origin in (None, key.name) and state.size == size
 
 
 async def _renamed(connection: AsyncConnection[Any], state: Published, key: SigningKey) -> bool:

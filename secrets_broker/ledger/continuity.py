@@ -3,90 +3,58 @@
 A database that was restored, failed over or edited may have fewer events than a checkpoint says,
 or others. Nothing is appended to it then: positions that somebody holds receipts of would be given
 to other events, under the same name. Two checkpoints are looked at: the published one, and one in
-a file outside the database, for a database that was restored, checkpoints and all.
+a file outside the database, for a database that was restored, checkpoints and all. Beside the file
+is how much was acknowledged since, for a standby that lagged by less than a checkpoint.
 """
 
-import fcntl
-import os
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 from psycopg import AsyncConnection
 
 from secrets_broker.ledger.checkpoint import Checkpoint, SignedCheckpoint
+from secrets_broker.ledger.checkpoint_file import CheckpointFile
 from secrets_broker.ledger.errors import LedgerMismatchError, LedgerUnavailableError
+from secrets_broker.ledger.halt import told
 from secrets_broker.ledger.hashes import root_at
+from secrets_broker.ledger.kept import Facts, Mark
 from secrets_broker.ledger.note import NoteError, VerifierKey
 from secrets_broker.ledger.proof import ProofError
-from secrets_broker.ledger.published import Published, read_published
+from secrets_broker.ledger.published import Published, read_durable, read_published
 
 # An event of this type stands where the restored ledger ended, and names the last checkpoint
 # that was published before. What of the old log lies between was lost; what lies before is here.
 _RESTORED: Final = """
     SELECT count(*) > 0,
-           coalesce(bool_or(%(size)s > position AND %(size)s <= (details ->> 'size')::bigint),
-                    false),
+           coalesce(bool_or(%(size)s > position
+                            AND CASE WHEN jsonb_typeof(details -> 'size') = 'number'
+                                THEN %(size)s <= (details -> 'size')::numeric END), false),
            coalesce(bool_or(details ->> 'new_origin' = %(new_origin)s), false)
     FROM ledger.effective_events
     WHERE ok AND type = 'ledger.restored' AND details ->> 'origin' = %(origin)s
 """
-_ADVICE: Final = (
-    "Nothing is appended to it. If it was restored from a backup, see: secrets-broker restored"
+_LAST_LOSS: Final = """
+    SELECT details ->> 'origin', position, (details -> 'size')::bigint FROM ledger.events
+    WHERE ok AND type = 'ledger.restored'
+      AND CASE WHEN jsonb_typeof(details -> 'size') = 'number'
+          THEN (details -> 'size')::numeric < 9223372036854775807 END
+    ORDER BY position DESC LIMIT 1
+"""
+# What was acknowledged is no promise to others, as a checkpoint is: the log of its name has ended
+# wherever an event says so, however much of it that event knew of.
+_SEEN: Final = """
+    SELECT (SELECT leaf_hash FROM ledger.events WHERE position = %(last)s),
+           EXISTS (SELECT FROM ledger.events
+                   WHERE ok AND type = 'ledger.restored' AND details ->> 'origin' = %(origin)s
+                     AND position <= %(last)s)
+"""
+ADVICE: Final = (
+    "Nothing is appended to it. If it was restored from a backup, or failed over to a standby that "
+    "was behind, see: secrets-broker restored"
 )
-
-
-@dataclass(frozen=True, slots=True)
-class CheckpointFile:
-    """A checkpoint outside the database. It only ever goes forward."""
-
-    path: Path
-
-    def read(self) -> SignedCheckpoint | None:
-        """What is in it, None where there is no file; raises LedgerUnavailableError."""
-        try:
-            return SignedCheckpoint.parse(self.path.read_text("utf-8"))
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise LedgerUnavailableError(f"{self.path}: {error.strerror}") from None
-        except (UnicodeDecodeError, NoteError) as error:
-            raise LedgerUnavailableError(f"{self.path} holds no checkpoint: {error}") from None
-
-    def check_writable(self) -> None:
-        """Raise OSError where no checkpoint could be kept there."""
-        self._lock_path().touch()
-
-    def keep(self, signed: SignedCheckpoint) -> None:
-        """Replace an older checkpoint, or one of another origin; raises OSError.
-
-        The ledger goes on only from the one in the file, so another origin is a later one.
-        """
-        with self._lock_path().open("a") as lock:  # workers of one machine share the file
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if not self._is_older(signed.checkpoint):
-                return
-            fresh = self.path.with_name(self.path.name + ".new")
-            with fresh.open("w", encoding="utf-8") as file:
-                file.write(str(signed))
-                file.flush()
-                os.fsync(file.fileno())
-            # Died before: the file holds the checkpoint before, which the ledger extends too.
-            # Died after: it holds this one, which was published.
-            fresh.replace(self.path)
-            _flush_folder(self.path.parent)
-
-    def _is_older(self, than: Checkpoint) -> bool:
-        try:
-            current = self.read()
-        except LedgerUnavailableError:
-            return False  # what cannot be read is for somebody to look at, not to be replaced
-        if current is None or current.checkpoint.origin != than.origin:
-            return True
-        return current.checkpoint.size < than.size
-
-    def _lock_path(self) -> Path:
-        return self.path.with_name(self.path.name + ".lock")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,17 +63,61 @@ class Continuity:
 
     verifiers: tuple[VerifierKey, ...] = ()
     file: CheckpointFile | None = None
+    origin: str | None = None
+    """The name that its checkpoints are signed under from now on, where it is known."""
 
     async def check(self, connection: AsyncConnection[Any]) -> None:
-        """Raise LedgerMismatchError unless the ledger extends every checkpoint that is known."""
+        """Raise LedgerMismatchError unless the ledger extends all that is known of it."""
+        # The files first: they are of events that whoever asks the database now finds there.
+        # In the other order, what others add meanwhile would look like a loss.
+        kept = self.file.read() if self.file else None
+        facts = self.file.facts.read() if self.file else Facts()
+        if facts.stopped:
+            raise LedgerMismatchError(told(facts.stopped))
         state = await _published(connection)
         if state.in_recovery:  # it may be behind, which would look like a loss
             raise LedgerUnavailableError("this database is a standby: nothing is appended there")
         if state.checkpoint:
             await self._check(connection, state, state.checkpoint, "the published checkpoint")
-        kept = self.file.read() if self.file else None
         if kept and self.file:
-            await self._check(connection, state, kept, f"the checkpoint in {self.file.path}")
+            what = f"the checkpoint in {self.file.path}"
+            with _evidence(state):
+                await self._check(connection, state, kept, what)
+        if facts.seen:
+            with _evidence(state):
+                await _check_seen(connection, state, facts.seen)
+
+    async def keep(self, connection: AsyncConnection[Any], signed: SignedCheckpoint) -> None:
+        """Move the file on to a published checkpoint, if that extends what is in the file.
+
+        Raises LedgerMismatchError where it does not, LedgerUnavailableError where it is not signed
+        by a key that is known, cannot be seen to be durable, or cannot be written there.
+        """
+        if self.file is None:
+            return
+        before = self.file.read()
+        if before and _is_as_new(before.checkpoint, signed.checkpoint):
+            return  # another process of this machine was faster, and has compared
+        try:
+            signed.verify(self.verifiers)
+        except NoteError as error:
+            raise LedgerUnavailableError(
+                f"the published checkpoint is not kept: {error}. If it was made with an earlier "
+                "key, that key's public half is missing in LEDGER_VERIFIER_KEY"
+            ) from None
+        state = await read_durable(connection)
+        with _evidence(state):
+            what = "the published checkpoint"
+            await check_extends(connection, state.size, signed.checkpoint, what)
+        await self.check(connection)
+        try:
+            # If another process has replaced it meanwhile, the next round compares with that one.
+            await asyncio.to_thread(self.file.replace, before, signed)
+        except OSError as error:
+            raise LedgerUnavailableError(
+                f"LEDGER_CHECKPOINT_FILE cannot be moved on ({error.strerror}): until it can, a "
+                "database that is set back to what it says is not noticed"
+            ) from None
 
     async def _check(
         self, connection: AsyncConnection[Any], state: Published, known: SignedCheckpoint, what: str
@@ -117,7 +129,7 @@ class Continuity:
         if state.place[0] not in (None, known.checkpoint.origin) and not restored.at_all:
             raise LedgerMismatchError(
                 f"{what} is of {known.checkpoint.origin}, and this ledger is {state.place[0]}. "
-                f"{_ADVICE}"
+                f"{ADVICE}"
             )
         await check_extends(connection, state.size, known.checkpoint, what)
 
@@ -126,7 +138,7 @@ class Continuity:
         try:
             signed.note.verified_by(self.verifiers)
         except NoteError as error:
-            raise LedgerMismatchError(f"{what} was changed: {error}. {_ADVICE}") from None
+            raise LedgerMismatchError(f"{what} was changed: {error}. {ADVICE}") from None
 
 
 PUBLISHED: Final = Continuity()
@@ -140,16 +152,68 @@ async def check_extends(
     if checkpoint.size > size:
         raise LedgerMismatchError(
             f"the ledger has {size} events, and {what} is of {checkpoint.size}: the newest ones "
-            f"are gone. {_ADVICE}"
+            f"are gone. {ADVICE}"
         )
     try:
         fits = await root_at(connection, checkpoint.size) == checkpoint.root
     except ProofError as error:
-        raise LedgerMismatchError(f"the stored tree is not complete: {error}. {_ADVICE}") from None
+        raise LedgerMismatchError(f"the stored tree is not complete: {error}. {ADVICE}") from None
     if not fits:
         raise LedgerMismatchError(
-            f"{what} is of other events than the first {checkpoint.size} of this ledger. {_ADVICE}"
+            f"{what} is of other events than the first {checkpoint.size} of this ledger. {ADVICE}"
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """What a ledger.restored event says."""
+
+    origin: str
+    """The log that has ended."""
+    first: int
+    last: int
+    """Positions of events that were lost."""
+
+
+async def last_loss(connection: AsyncConnection[Any]) -> Lost | None:
+    """What was lost when the ledger was restored last; None where it never was."""
+    cursor = await connection.execute(_LAST_LOSS)
+    rows = await cursor.fetchall()
+    return next((Lost(origin, first, size - 1) for origin, first, size in rows), None)
+
+
+async def seen_is_there(connection: AsyncConnection[Any], seen: Mark) -> bool:
+    """Whether the ledger has the last event that was acknowledged, or says that it was lost."""
+    cursor = await connection.execute(_SEEN, {"last": seen.size - 1, "origin": seen.origin})
+    ((leaf, lost),) = await cursor.fetchall()
+    return bool(leaf == seen.leaf or lost)
+
+
+async def _check_seen(connection: AsyncConnection[Any], state: Published, seen: Mark) -> None:
+    if await seen_is_there(connection, seen):
+        return
+    if state.size < seen.size:
+        why = (
+            f"the ledger has {state.size} events, and {seen.size} were acknowledged: the newest "
+            "ones are gone"
+        )
+    else:
+        why = f"the event at position {seen.size - 1} is not the one that was acknowledged"
+    raise LedgerMismatchError(f"{why}. {ADVICE}")
+
+
+def _is_as_new(kept: Checkpoint, published: Checkpoint) -> bool:
+    return kept == published or (kept.origin == published.origin and kept.size > published.size)
+
+
+@contextmanager
+def _evidence(state: Published) -> Iterator[None]:
+    """Have a mismatch carry the checkpoint that the database has published."""
+    try:
+        yield
+    except LedgerMismatchError as error:
+        note = str(state.checkpoint) if state.checkpoint else None
+        raise LedgerMismatchError(str(error), note) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,14 +243,5 @@ async def _published(connection: AsyncConnection[Any]) -> Published:
         return await read_published(connection)
     except NoteError as error:
         raise LedgerMismatchError(
-            f"the published checkpoint cannot be read: {error}. {_ADVICE}"
+            f"the published checkpoint cannot be read: {error}. {ADVICE}"
         ) from None
-
-
-def _flush_folder(folder: Path) -> None:
-    """Make a rename durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

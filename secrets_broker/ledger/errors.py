@@ -75,7 +75,12 @@ class QueueFullError(LedgerUnavailableError):
 
 
 class LedgerMismatchError(LedgerUnavailableError):
-    """The ledger is shorter than, or differs from, what this process has seen of it."""
+    """The ledger is shorter than, or differs from, what is known of it."""
+
+    def __init__(self, why: str, evidence: str | None = None) -> None:
+        super().__init__(why)
+        self.evidence = evidence
+        """The checkpoint, a note, that the database has and should not have."""
 
 
 class UnauthenticEventError(LedgerMismatchError):

@@ -19,16 +19,19 @@ from secrets_broker.ledger.proof import (
     Run,
     plan_consistency,
 )
-from secrets_broker.ledger.published import NotPublishedError, read_published, with_cosignatures
+from secrets_broker.ledger.published import (
+    COSIGNATURES,
+    NotPublishedError,
+    read_published,
+    with_cosignatures,
+)
 from secrets_broker.ledger.tile import Tile, encode_bundle
 
 _PUBLISHED_SIZE: Final = "SELECT size FROM ledger.published WHERE origin IS NOT NULL"
 _KEPT: Final = """
-    SELECT kept.signed_at, kept.origin, kept.size, kept.note,
-           (SELECT string_agg(line, '' ORDER BY received_at, name) FROM ledger.cosignatures AS c
-            WHERE c.origin = kept.origin AND c.size = kept.size)
+    SELECT kept.signed_at, kept.origin, kept.size, kept.note, __cosignatures__
     FROM ledger.checkpoints AS kept
-"""
+""".replace("__cosignatures__", COSIGNATURES.replace("__of__", "kept"))
 _KEPT_AFTER: Final = (
     _KEPT
     + """

@@ -17,7 +17,7 @@ from secrets_broker.ledger.merkle import TILE_WIDTH, leaf_hash
 from secrets_broker.ledger.note import NoteError
 from secrets_broker.ledger.proof import ProofError, Run, compute, plan_inclusion, runs
 from secrets_broker.ledger.proof import verify_inclusion as verify
-from secrets_broker.ledger.published import NotPublishedError, with_cosignatures
+from secrets_broker.ledger.published import COSIGNATURES, NotPublishedError, with_cosignatures
 from secrets_broker.ledger.receipt import Receipt
 from secrets_broker.ledger.tile import HASH_BYTES
 
@@ -28,8 +28,7 @@ _EVIDENCE: Final = f"""
                %(position)s::bigint AS position
         FROM ledger.published)
     SELECT pg_is_in_recovery(), head.origin, head.newest, kept.note,
-           (SELECT string_agg(line, '' ORDER BY received_at, name) FROM ledger.cosignatures AS c
-            WHERE c.origin = head.origin AND c.size = head.size),
+           {COSIGNATURES.replace("__of__", "head")},
            (SELECT row_to_json(entry)::text FROM (
                 SELECT {ENTRY_COLUMNS} FROM ledger.events WHERE position = head.position) AS entry),
            levels.*
@@ -47,7 +46,7 @@ _EVIDENCE: Final = f"""
                    LATERAL (VALUES (head.position), (head.size)) AS place (at)
               WHERE head.size >> 8 * level > 0
               GROUP BY 1, 2) AS tile) AS levels (level, first, hashes)
-"""  # noqa: S608 - our own constant
+"""  # noqa: S608 - our own constants
 
 Tiles = Mapping[tuple[int, int], bytes | None]
 """Hashes one after another, by level and the index of the first."""

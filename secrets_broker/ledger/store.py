@@ -4,10 +4,6 @@
 REPEATABLE READ, what is read would come from before the lock was granted. `append` writes and
 commits. Rows travel as one JSON value, which PostgreSQL handles several times faster than long
 lists.
-
-A COMMIT counts only if its tag is exactly COMMIT and no warning came with it: after a failed
-statement the tag is ROLLBACK with no error, and a cancelled wait for a standby is a COMMIT with
-a warning.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,7 +12,6 @@ from typing import Any, Final
 
 import msgspec
 import psycopg
-import structlog
 from psycopg import AsyncConnection, errors
 
 from secrets_broker.ledger.append import Append
@@ -25,6 +20,7 @@ from secrets_broker.ledger.commands import Name
 from secrets_broker.ledger.connection import SESSION, connect
 from secrets_broker.ledger.continuity import PUBLISHED, Continuity
 from secrets_broker.ledger.credential import Live, State
+from secrets_broker.ledger.durable import check_commit
 from secrets_broker.ledger.errors import (
     LedgerUnavailableError,
     OutcomeUnknownError,
@@ -41,8 +37,6 @@ from secrets_broker.ledger.round_trip import RoundTrips, Statement
 from secrets_broker.ledger.seen import Seen
 from secrets_broker.ledger.usage import add_uses, unseen_uses
 from secrets_broker.session import Session, words
-
-_log = structlog.get_logger(__name__)
 
 # Further behind than this, a process catches up from the stored nodes, outside the lock.
 MAX_UNSEEN: Final = 2_048
@@ -305,7 +299,7 @@ class Store:
             if problem := _rows_problem(error):
                 raise RowsMissingError(problem) from None
             raise
-        self._check_commit(answer.tag)
+        check_commit(answer.tag, self._warnings)
         self.committing = False
         self.authenticator.learn(append, fold.at)
 
@@ -319,11 +313,6 @@ class Store:
                 raise RowsMissingError(problem) from None
             raise
         await self.give_up()
-
-    def _check_commit(self, tag: str) -> None:
-        if tag != "COMMIT" or self._warnings:
-            _log.error("commit_not_certain", tag=tag, warnings=self._warnings)
-            raise OutcomeUnknownError("the database did not confirm the commit as durable")
 
 
 _NO_MAC: Final = b"\\x" + NO_MAC.hex().encode()

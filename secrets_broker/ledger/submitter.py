@@ -15,6 +15,7 @@ from psycopg import AsyncConnection
 from secrets_broker.ledger.alone import be_alone
 from secrets_broker.ledger.connection import connect
 from secrets_broker.ledger.errors import BusyError, LedgerError
+from secrets_broker.ledger.halt import Halt
 from secrets_broker.ledger.witness_http import Witness
 from secrets_broker.ledger.witnessing import (
     WitnessDisagreesError,
@@ -35,9 +36,12 @@ TOOL: Final = "witness submission"
 class Submitter:
     """A task of the event loop; without witnesses there is none."""
 
-    def __init__(self, database_url: str, witnesses: Sequence[Witness]) -> None:
+    def __init__(
+        self, database_url: str, witnesses: Sequence[Witness], halt: Halt | None = None
+    ) -> None:
         self._database_url = database_url
         self._witnesses = witnesses
+        self._halt = halt or Halt()
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -53,7 +57,7 @@ class Submitter:
 
     async def _run(self) -> None:
         told: str | None = None
-        while True:
+        while not self._halt.is_stopped:
             why = await self._session()
             if why not in (None, told):
                 _log.warning("witnesses_not_served", why=why)
@@ -68,7 +72,7 @@ class Submitter:
                 await be_alone(connection, TOOL)
                 async with asyncio.TaskGroup() as group:
                     for witness in self._witnesses:
-                        group.create_task(_follow(connection, witness))
+                        group.create_task(_follow(connection, witness, self._halt))
             finally:
                 await connection.close()
         except BusyError:
@@ -103,9 +107,10 @@ async def submit_newest(connection: AsyncConnection[Any], witness: Witness) -> i
     return size
 
 
-async def _follow(connection: AsyncConnection[Any], witness: Witness) -> None:
+async def _follow(connection: AsyncConnection[Any], witness: Witness, halt: Halt) -> None:
     failures = 0
     while True:
+        halt.check()  # a ledger that is not what it was is put before nobody
         failures = await _attempt(connection, witness, failures)
         await asyncio.sleep(POLL_SECONDS * 2 ** min(failures, MAX_DOUBLINGS))
 

@@ -12,15 +12,24 @@ from secrets_broker.ledger.hashes import prove
 from secrets_broker.ledger.http_post import Answer
 from secrets_broker.ledger.note import NoteError, Signature, parse_signatures
 from secrets_broker.ledger.proof import ProofError, plan_consistency
-from secrets_broker.ledger.published import Published, keep_cosignature, read_published
+from secrets_broker.ledger.published import (
+    Published,
+    keep_cosignature,
+    read_published,
+    readable,
+)
 from secrets_broker.ledger.witness import SIZE_TYPE, AddCheckpoint, parse_size
 from secrets_broker.ledger.witness_http import Witness, submit
 
 # A witness that has another size says which; more often only where others submit meanwhile.
 _TRIES: Final = 4
+# Anybody with the service's login can add rows: one counts only where its line verifies. Where the
+# newest ones are all forged the witness says itself what it cosigned last.
 _LAST: Final = """
-    SELECT max(size) FROM ledger.cosignatures
+    SELECT size, left(line, 4096), note FROM ledger.cosignatures
+    JOIN ledger.checkpoints USING (origin, size)
     WHERE name = %s AND key_id = %s AND origin = %s AND size <= %s
+    ORDER BY size DESC LIMIT 16
 """
 _STATUSES: Final = {
     400: "it refuses the request as malformed",
@@ -63,8 +72,17 @@ async def last_cosigned(
     place = (signed.checkpoint.origin, signed.checkpoint.size)
     names = (witness.key.name, witness.key.key_id)
     cursor = await connection.execute(_LAST, (*names, *place))
-    ((size,),) = await cursor.fetchall()
-    return None if size is None else int(size)
+    rows = await cursor.fetchall()
+    return next((size for size, line, note in rows if _is_cosigned(witness, line, note)), None)
+
+
+def _is_cosigned(witness: Witness, line: str, note: str) -> bool:
+    """Whether a kept line is the witness's cosignature of a kept checkpoint."""
+    try:
+        text = SignedCheckpoint.parse(note).note.text
+    except NoteError:
+        return False
+    return any(witness.key.verifies(text, found.signature) for found in readable(line))
 
 
 async def cosign(
@@ -82,9 +100,22 @@ async def cosign(
             continue
         # Died before this commits: the witness moved on, and says so (409) to the next request,
         # which gets its cosignature anew. Died after: it is kept, and published with the note.
-        await keep_cosignature(connection, signed.checkpoint, answer)
+        await _keep(connection, witness, signed, answer)
         return
     raise WitnessError(f"{witness.key.name}: it named another size {_TRIES} times; try again")
+
+
+async def _keep(
+    connection: AsyncConnection[Any], witness: Witness, signed: SignedCheckpoint, line: Signature
+) -> None:
+    size = signed.checkpoint.size
+    if await keep_cosignature(connection, signed.checkpoint, line):
+        return
+    if await last_cosigned(connection, witness, signed) != size:  # else another process was faster
+        raise WitnessError(
+            f"{witness.key.name}: its cosignature of size {size} cannot be kept: a row that it did "
+            "not sign has its place in ledger.cosignatures"
+        )
 
 
 async def _submit(

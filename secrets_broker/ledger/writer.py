@@ -18,6 +18,7 @@ import psycopg
 import structlog
 
 from secrets_broker.ledger.access import Enter
+from secrets_broker.ledger.acknowledged import Acknowledged
 from secrets_broker.ledger.caller import caller_of
 from secrets_broker.ledger.commands import Command, Name, Record
 from secrets_broker.ledger.continuity import PUBLISHED, Continuity
@@ -36,6 +37,7 @@ from secrets_broker.ledger.errors import (
 from secrets_broker.ledger.events import Context
 from secrets_broker.ledger.fold import Fold, Outcome, Snapshot
 from secrets_broker.ledger.grants import Granted, Grants
+from secrets_broker.ledger.halt import Halt
 from secrets_broker.ledger.kek_loader import KekLoader
 from secrets_broker.ledger.keks import check_keys
 from secrets_broker.ledger.keyring import Keyring
@@ -97,6 +99,9 @@ class Writer:
         self._loader = KekLoader(database_url, keyring, providers) if providers else None
         self._projection = projection
         self._continuity = continuity
+        self.halt = Halt(continuity.file)
+        """What stops this writer, and is to stop whoever works beside it."""
+        self._acknowledged = Acknowledged(continuity.file, continuity.origin)
         self.grants = Grants()
         """As of the last batch that this process began: what a request is judged by in advance."""
         self.meters = Meters()
@@ -107,7 +112,6 @@ class Writer:
         self._proven = False  # whether that connection has carried a batch
         self._spacing = Spacing()
         self._seen = Seen()
-        self._stopped: LedgerMismatchError | None = None
         self._rows_missing = False  # the last append was not stored whole
         self._alarm: str | None = None
         self._told = False  # that the ledger is not authenticated
@@ -147,16 +151,12 @@ class Writer:
         if self._loader:
             await self._loader.close()
         await self._disconnect()
+        self._acknowledged.close()
 
     @property
     def waiting(self) -> int:
         """How many commands wait for a batch."""
         return self._queue.size
-
-    def stop(self, why: LedgerMismatchError) -> None:
-        """Record nothing any more: the ledger is not what this process, or an auditor, knows."""
-        _log.critical("ledger_mismatch", why=str(why))
-        self._stopped = why
 
     async def submit(self, command: Command, context: Context) -> Outcome:
         """Record a command; its outcome comes once its event is committed.
@@ -197,8 +197,7 @@ class Writer:
     def _queued(
         self, requests: Sequence[Request], *, own: bool = False
     ) -> "asyncio.Future[Sequence[Result]]":
-        if self._stopped:
-            raise LedgerMismatchError(str(self._stopped))
+        self.halt.check_own()
         if self._closing.is_set() or self._task is None:
             raise LedgerUnavailableError("the writer is closed")
         results: asyncio.Future[Sequence[Result]] = asyncio.get_running_loop().create_future()
@@ -243,7 +242,7 @@ class Writer:
             self._raise_alarm(error)
             failure: LedgerUnavailableError = error
         except LedgerMismatchError as error:
-            self.stop(error)
+            self.halt.stop(error)
             failure = error
         except LedgerUnavailableError as error:
             failure = error
@@ -308,6 +307,7 @@ class Writer:
         return OutcomeUnknownError(why) if committing else LedgerUnavailableError(why)
 
     async def _commit(self, batch: Sequence[_Waiting]) -> Sequence[Sequence[Result]]:
+        self.halt.check()
         store = await self._connected()
         snapshot = await self._read(store, batch)
         _check_clock(snapshot.clock)
@@ -326,6 +326,9 @@ class Writer:
         # Only here is it known that the events are on disk: now, not before, what follows
         # them may be seen by anybody.
         self._seen = fold.append.seen()
+        if fold.append.entries:
+            self.halt.durable = self._seen
+            self._acknowledged.keep(self._seen)
         return results
 
     def _tell_authenticity(self, snapshot: Snapshot) -> None:
@@ -428,6 +431,9 @@ class Writer:
         store, self._store = self._store, None
         self._proven = False
         self.meters = Meters()  # they may have counted what was not committed
+        # What was only seen here may have waited for a standby that never got it: it is gone after
+        # a failover, and nobody was told of it. What was committed after it is durable with it.
+        self._seen = self.halt.durable
         if store:
             await store.close()
 

@@ -13,17 +13,20 @@ import psycopg
 from psycopg import AsyncConnection
 
 from secrets_broker.ledger.checkpoint import Checkpoint, SignedCheckpoint
+from secrets_broker.ledger.checkpoint_file import CheckpointFile
 from secrets_broker.ledger.checkpointer import make_checkpoint
 from secrets_broker.ledger.commands import Record
 from secrets_broker.ledger.connection import TOOL_SESSION
-from secrets_broker.ledger.continuity import (
-    CheckpointFile,
-    check_extends,
-    restored_since,
+from secrets_broker.ledger.continuity import check_extends, restored_since, seen_is_there
+from secrets_broker.ledger.errors import (
+    BusyError,
+    LedgerError,
+    LedgerMismatchError,
+    LedgerUnavailableError,
 )
-from secrets_broker.ledger.errors import LedgerError, LedgerMismatchError
 from secrets_broker.ledger.events import LEDGER_RESTORED, Context
 from secrets_broker.ledger.fold import Fold
+from secrets_broker.ledger.kept import Facts, Mark
 from secrets_broker.ledger.keyring import Keyring
 from secrets_broker.ledger.note import SigningKey
 from secrets_broker.ledger.published import Published, read_published
@@ -41,48 +44,116 @@ class SameOriginError(LedgerError):
     """The signing key is still of the log that has ended."""
 
 
+class RewrittenError(LedgerError):
+    """The ledger has other events where it still has some: no restore explains that."""
+
+
 @dataclass(frozen=True, slots=True)
 class Loss:
     """What is known to be gone."""
 
     left_behind: Checkpoint
-    """The largest checkpoint that the ledger does not extend."""
+    """The largest tree that the ledger does not extend."""
     size: int
-    """How many events the ledger has."""
+    """How many events the ledger has: its first position that was lost."""
+
+    @property
+    def last(self) -> int:
+        """The last position that is known to have been lost."""
+        return self.left_behind.size - 1
 
 
-async def find_loss(connection: AsyncConnection[Any], *known: SignedCheckpoint | None) -> Loss:
-    """Compare the ledger with checkpoints of it; raises NothingLostError."""
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What the ledger has to go on from, as far as the caller knows."""
+
+    file: CheckpointFile | None = None
+    since: SignedCheckpoint | None = None
+    """One that was kept elsewhere, and that a known key signed."""
+
+    def check_unused(self) -> None:
+        """Raise BusyError where a service that keeps the file still runs."""
+        try:
+            if self.file and self.file.facts.in_use():
+                raise BusyError("a service still runs here: stop every service first")
+        except OSError as error:
+            raise _not_usable(error) from None
+
+    def lift(self, signed: SignedCheckpoint | None) -> bool:
+        """Move the file on and end the stop, where there is one; raises LedgerUnavailableError."""
+        if self.file is None:
+            return False
+        stopped = self.file.facts.read().stopped is not None
+        try:
+            if signed:
+                # Died after: the event excuses what the old file said, and the new one fits.
+                self.file.replace(self.file.read(), signed)
+            # Died before: whoever starts is stopped as before, and this is run again.
+            self.file.facts.gather()
+            self.file.facts.change(_gone_on)
+        except OSError as error:
+            raise _not_usable(error) from None
+        return stopped
+
+
+def _gone_on(facts: Facts) -> Facts:
+    return Facts(authenticated_from=facts.authenticated_from)
+
+
+def _not_usable(error: OSError) -> LedgerUnavailableError:
+    return LedgerUnavailableError(f"LEDGER_CHECKPOINT_FILE cannot be used: {error.strerror}")
+
+
+async def find_loss(connection: AsyncConnection[Any], known: Known = Known()) -> Loss:
+    """Compare the ledger with what is known of it; raises NothingLostError, RewrittenError."""
+    kept = known.file.read() if known.file else None
+    seen = known.file.facts.read().seen if known.file else None
     state = await read_published(connection)
     missed = [
         signed.checkpoint
-        for signed in (state.checkpoint, *known)
+        for signed in (state.checkpoint, kept, known.since)
         if signed and not await _extends(connection, state, signed.checkpoint)
     ]
+    if seen and not await seen_is_there(connection, seen):
+        missed.append(_as_checkpoint(seen, kept or state.checkpoint))
     if not missed:
         raise NothingLostError(
             f"the ledger has {state.size} events and extends every checkpoint that is known of "
             "it: it goes on under its name, and nothing was recorded"
         )
-    return Loss(max(missed, key=lambda checkpoint: checkpoint.size), state.size)
+    if rewritten := [tree for tree in missed if tree.size <= state.size]:
+        raise _rewritten(state.size, min(tree.size for tree in rewritten))
+    return Loss(max(missed, key=lambda tree: tree.size), state.size)
+
+
+def _as_checkpoint(seen: Mark, named: SignedCheckpoint | None) -> Checkpoint:
+    """What was acknowledged; of the log whose checkpoint is nearest, where the mark has no name."""
+    origin = seen.origin or (named.checkpoint.origin if named else "")
+    return Checkpoint(origin, seen.size, seen.root)
+
+
+def _rewritten(size: int, wrong: int) -> RewrittenError:
+    return RewrittenError(
+        f"the ledger has {size} events, and its first {wrong} are not those that are known: it was "
+        "written to after the restore, or rewritten, and going on would hide that. Nothing was "
+        "recorded. Restore a backup again, and run this before anything else writes; see: The "
+        "ledger does not verify, in docs/incidents.md"
+    )
 
 
 async def go_on(
-    owner_url: str,
-    keyring: Keyring,
-    key: SigningKey,
-    context: Context,
-    file: CheckpointFile | None = None,
+    owner_url: str, keyring: Keyring, key: SigningKey, context: Context, known: Known
 ) -> tuple[Loss, SignedCheckpoint | None]:
     """Record the loss and publish the first checkpoint under the new origin.
 
-    Raises NothingLostError, SameOriginError, or LedgerUnavailableError.
+    Raises NothingLostError, RewrittenError, SameOriginError, BusyError or LedgerUnavailableError.
     """
+    known.check_unused()
     store = await Store.connect(
         owner_url, HostCredentials(), keyring, TOOL_SESSION, continuity=None
     )
     try:
-        loss = await find_loss(store.connection, file.read() if file else None)
+        loss = await find_loss(store.connection, known)
         if loss.left_behind.origin == key.name:
             raise SameOriginError(
                 f"LEDGER_SIGNING_KEY is of {key.name}, the log that has ended: set LEDGER_ORIGIN, "
@@ -95,8 +166,7 @@ async def go_on(
         raise refused(error) from None
     finally:
         await store.close()
-    if signed and file:
-        file.keep(signed)
+    known.lift(signed)
     return loss, signed
 
 

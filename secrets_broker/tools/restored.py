@@ -1,17 +1,21 @@
 """`secrets-broker restored`: go on with a ledger that lost events, under another name."""
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 import msgspec
 
 from secrets_broker import logs
-from secrets_broker.keys import continuity, loaded_keyring, signing_key
+from secrets_broker.keys import continuity, loaded_keyring, signing_key, verifier_keys
 from secrets_broker.ledger.checkpoint import SignedCheckpoint
+from secrets_broker.ledger.checkpoint_file import CheckpointFile
 from secrets_broker.ledger.encoding import label_problem
+from secrets_broker.ledger.errors import LedgerUnavailableError
 from secrets_broker.ledger.events import MAX_REASON
-from secrets_broker.projections.restored import Loss, go_on
+from secrets_broker.ledger.note import NoteError, VerifierKey
+from secrets_broker.projections.restored import Known, Loss, NothingLostError, go_on
 from secrets_broker.settings import MissingSettingError, Settings
 from secrets_broker.tools.common import (
     clear_errors,
@@ -27,44 +31,83 @@ from secrets_broker.tools.common import (
 @data_dir_option
 @json_option
 @click.option("--reason", required=True, help="Why the ledger was restored; it is recorded.")
-def restored(data_dir: Path | None, as_json: bool, reason: str) -> None:
+@click.option(
+    "--since",
+    type=click.Path(path_type=Path),
+    help="A checkpoint that was kept elsewhere: what GET /log/checkpoint answered.",
+)
+def restored(data_dir: Path | None, as_json: bool, reason: str, since: Path | None) -> None:
     """Go on after a restore that lost events, under a new origin.
 
     A service refuses a ledger that has fewer events than a published checkpoint says, or others.
     If the database was restored from a backup on purpose: stop every service, set LEDGER_ORIGIN,
     LEDGER_SIGNING_KEY and LEDGER_VERIFIER_KEY to new ones (secrets-broker keygen prints them; keep
     the earlier verifier key beside the new one), run this, and start the services again. It
-    compares with the checkpoint in the database and with the one in LEDGER_CHECKPOINT_FILE, records
-    `ledger.restored`, which names what was lost, and publishes the first checkpoint of the new
-    origin.
+    compares with the checkpoint in the database, with what LEDGER_CHECKPOINT_FILE and the files
+    beside it say, and with --since; records `ledger.restored`, which names what was lost, publishes
+    the first checkpoint of the new origin, and ends the stop that a service left beside
+    LEDGER_CHECKPOINT_FILE.
+
+    Where nothing was lost, nothing is recorded: it says so, ends such a stop, and exits with 1
+    where there was none.
     """
     logs.configure(readable=True)
     if problem := label_problem(reason, MAX_REASON):
         raise click.UsageError(f"--reason {problem}")
     with clear_errors():
-        loss, signed = asyncio.run(_run(load_settings(data_dir), reason))
+        done = asyncio.run(_run(load_settings(data_dir), reason, since))
+    if isinstance(done, str):
+        click.echo(msgspec.json.encode({"lost": None}) if as_json else done)
+        return
+    loss, signed = done
     lost = {
         "origin": loss.left_behind.origin,
         "published": loss.left_behind.size,
         "restored": loss.size,
+        "lost": [loss.size, loss.last],
         "new_origin": signed.checkpoint.origin if signed else None,
     }
     click.echo(msgspec.json.encode(lost) if as_json else _text(loss, signed))
 
 
-async def _run(settings: Settings, reason: str) -> tuple[Loss, SignedCheckpoint | None]:
+async def _run(
+    settings: Settings, reason: str, since: Path | None
+) -> tuple[Loss, SignedCheckpoint | None] | str:
     url, key = settings.migration_database_url, signing_key(settings)
     if key is None:
         raise MissingSettingError("LEDGER_SIGNING_KEY")
     await asyncio.to_thread(require_schema, url)
     keys = await loaded_keyring(settings, url)
-    return await go_on(url, keys, key, operator(reason), continuity(settings).file)
+    kept = kept_elsewhere(since, verifier_keys(settings)) if since else None
+    known = Known(continuity(settings).file, kept)
+    try:
+        return await go_on(url, keys, key, operator(reason), known)
+    except NothingLostError as nothing:
+        if known.lift(None):
+            return f"{nothing}. The stop beside LEDGER_CHECKPOINT_FILE is ended."
+        raise
+
+
+def kept_elsewhere(path: Path, keys: Sequence[VerifierKey]) -> SignedCheckpoint:
+    """A checkpoint of this log from a file; raises LedgerUnavailableError."""
+    signed = CheckpointFile(path).read()
+    if signed is None:
+        raise LedgerUnavailableError(f"{path} does not exist")
+    try:
+        signed.verify(keys)
+    except NoteError as error:
+        raise LedgerUnavailableError(
+            f"{path}: {error}. It is of another log, or the key that it was signed with is missing "
+            "in LEDGER_VERIFIER_KEY: keep the earlier ones behind the new one"
+        ) from None
+    return signed
 
 
 def _text(loss: Loss, signed: SignedCheckpoint | None) -> str:
     old = loss.left_behind
     name = signed.checkpoint.origin if signed else "its new origin"
     return (
-        f"{old.origin} ends: it had published {old.size} events, and {loss.size} are here.\n"
+        f"{old.origin} ends: it had published {old.size} events, and {loss.size} are here. "
+        f"Lost are the positions {loss.size} to {loss.last}.\n"
         f"Recorded as ledger.restored at position {loss.size}; the ledger goes on as {name}."
     )

@@ -20,6 +20,7 @@ from secrets_broker.ledger.errors import (
     NotGrantedError,
     WrongKeyError,
 )
+from secrets_broker.ledger.halt import told
 from secrets_broker.ledger.keks import check_keys
 from secrets_broker.ledger.keyring import Keyring
 from secrets_broker.ledger.kms import Provider
@@ -116,12 +117,20 @@ def _check_tls(tls: Tls | None) -> None:
 def check_checkpoint_file(known: Continuity) -> None:
     """Refuse to start where the file cannot be read, or could never be written."""
     if known.file is None:
+        say(
+            "warning: LEDGER_CHECKPOINT_FILE is not set: a database that is restored, or fails "
+            "over to a standby that was behind, is not noticed once this service is restarted"
+        )
         return
     try:
         known.file.read()
+        stopped = known.file.facts.read().stopped
         known.file.check_writable()
     except (LedgerUnavailableError, OSError) as error:
         raise click.ClickException(f"LEDGER_CHECKPOINT_FILE: {error}") from None
+    if stopped:
+        # Not fatal: /health/ready says so, until a person has acted.
+        say(f"warning: {told(stopped)}")
 
 
 async def _check_keys(database_url: str, keys: Keyring, asked: Sequence[Provider]) -> None:

@@ -4,13 +4,16 @@ import asyncio
 from contextlib import suppress
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from secrets_broker.ledger.checkpoint import Checkpoint, SignedCheckpoint
+from secrets_broker.ledger.checkpoint_file import CheckpointFile
 from secrets_broker.ledger.checkpointer import Checkpointer, make_checkpoint
 from secrets_broker.ledger.connection import connect
-from secrets_broker.ledger.continuity import CheckpointFile, Continuity
+from secrets_broker.ledger.continuity import Continuity
 from secrets_broker.ledger.errors import LedgerMismatchError, LedgerUnavailableError
+from secrets_broker.ledger.halt import Halt
 from secrets_broker.ledger.keyring import Keyring
 from secrets_broker.ledger.merkle import Frontier
 from secrets_broker.ledger.note import Signature, SigningKey
@@ -129,7 +132,7 @@ def test_growth_after_a_change_is_not_signed(grown: Database, keyring: Keyring) 
             await send(writer, lookup("a"))
             await _make(grown.service_url)
 
-    with pytest.raises(LedgerMismatchError, match="does not extend"):
+    with pytest.raises(LedgerMismatchError, match="is of other events"):
         run(go_on())
 
 
@@ -159,7 +162,8 @@ def test_the_task_signs_what_the_writer_wrote_last(
     file = CheckpointFile(tmp_path / "checkpoint")
 
     async def work() -> None:
-        checkpointer = Checkpointer(database.service_url, KEY, 3_600, file)
+        known = Continuity((KEY.verifier,), file)
+        checkpointer = Checkpointer(database.service_url, KEY, 3_600, known)
         await checkpointer.start()
         async with writing(database.service_url, keyring) as writer:
             await send(writer, lookup("a"))
@@ -177,14 +181,14 @@ def test_a_mismatch_stops_the_writer(grown: Database, keyring: Keyring) -> None:
 
     async def work() -> None:
         writer = Writer(grown.service_url, keyring, HostCredentials())
-        checkpointer = Checkpointer(grown.service_url, KEY, 0.05, on_mismatch=writer.stop)
+        checkpointer = Checkpointer(grown.service_url, KEY, 0.05, halt=writer.halt)
         await writer.start()
         await send(writer, lookup("a"))
         await _make(grown.service_url)
         tamper(grown, "UPDATE ledger.events SET leaf_hash = sha256('x') WHERE position = 298")
         await send(writer, lookup("a"))
         await checkpointer.start()
-        with pytest.raises(LedgerMismatchError, match="does not extend"):
+        with pytest.raises(LedgerMismatchError, match="is of other events"):
             while True:
                 await send(writer, lookup("a"))
                 await asyncio.sleep(0.05)
@@ -194,26 +198,126 @@ def test_a_mismatch_stops_the_writer(grown: Database, keyring: Keyring) -> None:
     run(work())
 
 
-def test_the_file_only_goes_forward(tmp_path: Path) -> None:
+def keep(database: Database, file: CheckpointFile, signed: SignedCheckpoint) -> None:
+    """As a checkpointer keeps what is published."""
+
+    async def once() -> None:
+        async with await connect(database.service_url) as connection:
+            await Continuity((KEY.verifier, OTHER.verifier), file).keep(connection, signed)
+
+    run(once())
+
+
+def test_the_file_only_goes_forward(database: Database, keyring: Keyring, tmp_path: Path) -> None:
     """Of two workers that publish one after the other, the later one's stays."""
     file = CheckpointFile(tmp_path / "checkpoint")
-    signed = {n: SignedCheckpoint.sign(Checkpoint(KEY.name, n, bytes(32)), KEY) for n in (1, 2, 3)}
-    for size in (2, 1, 3, 2):
-        file.keep(signed[size])
-    assert file.read() == signed[3]
-    renamed = SignedCheckpoint.sign(Checkpoint(OTHER.name, 2, bytes(32)), OTHER)
-    file.keep(renamed)
-    assert file.read() == renamed
+    signed = []
+    for _ in range(3):
+        record(database, keyring, lookup("a"))
+        signed.append(SignedCheckpoint.sign(make(database), KEY))
+    for made in (signed[1], signed[0], signed[2], signed[1]):
+        keep(database, file, made)
+    assert file.read() == signed[2]
+
+
+def rewrite(database: Database) -> None:
+    """Another history from position 5 on, whose tree fits together."""
+    tamper(
+        database,
+        "DELETE FROM ledger.checkpoints",
+        "UPDATE ledger.published SET origin = null, size = 0",
+        "UPDATE ledger.events SET leaf_hash = sha256('x') WHERE position = 5",
+        "DELETE FROM ledger.events WHERE position > 5",
+    )
+
+
+@pytest.mark.parametrize("signs", [True, False], ids=["it signs", "signed by another machine"])
+def test_another_branch_never_replaces_what_is_kept(
+    database: Database, keyring: Keyring, tmp_path: Path, *, signs: bool
+) -> None:
+    """However long it is: all stops, the file stays, and the checkpoint that came is evidence."""
+    file = CheckpointFile(tmp_path / "checkpoint")
+    known = Continuity((KEY.verifier,), file, KEY.name)
+    record(database, keyring, upsert("a"), *[lookup("a")] * 9)
+    keep(database, file, SignedCheckpoint.sign(make(database), KEY))
+    before = file.path.read_bytes()
+    rewrite(database)
+    record(database, keyring, *[lookup("a")] * 20)
+
+    async def work() -> None:
+        halt = Halt(file)
+        checkpointer = Checkpointer(database.service_url, KEY, 3_600, known, halt)
+        await checkpointer.start()
+        await checkpointer.close()  # makes a last one
+        assert halt.is_stopped
+        writer = Writer(database.service_url, keyring, HostCredentials(), continuity=known)
+        with pytest.raises(LedgerMismatchError, match="restored"):
+            await writer.start()
+        await writer.close()
+
+    if not signs:
+        make(database)
+    run(work())
+    assert file.path.read_bytes() == before
+    assert database.fetch("SELECT count(*) FROM ledger.checkpoints") == [(0 if signs else 1,)]
+    assert len(list(tmp_path.glob("checkpoint.refused-*"))) == (0 if signs else 1)
+    assert database.fetch("SELECT count(*) FROM ledger.events") == [(26,)]
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        "— log.example AAAAAAAA",
+        "— log.example/again AAAAAAAA",
+        None,
+    ],
+)
+def test_a_forged_checkpoint_is_not_kept(
+    database: Database, keyring: Keyring, tmp_path: Path, forged: str | None
+) -> None:
+    """Whoever has the service's login can publish: without our signature, or of another tree."""
+    file = CheckpointFile(tmp_path / "checkpoint")
+    record(database, keyring, upsert("a"), lookup("a"))
+    tree = make(database)
+    keep(database, file, SignedCheckpoint.sign(tree, KEY))
+    record(database, keyring, lookup("a"))
+    fake = Checkpoint(KEY.name, 3, bytes(32))
+    note = f"{fake.text}\n{forged}\n" if forged else str(SignedCheckpoint.sign(fake, KEY))
+    with psycopg.connect(database.service_url) as connection:
+        connection.execute(
+            "INSERT INTO ledger.checkpoints VALUES (%s, 3, %s, %s)", (KEY.name, bytes(32), note)
+        )
+        connection.execute("UPDATE ledger.published SET size = 3")
+    with pytest.raises(LedgerUnavailableError, match=r"is not kept|is of other events"):
+        keep(database, file, SignedCheckpoint.parse(note))
+    kept = file.read()
+    assert kept is not None
+    assert kept.checkpoint == tree
+    with pytest.raises(LedgerMismatchError):
+        record(database, keyring, lookup("a"))
+
+
+def test_the_file_is_only_replaced_by_what_was_compared_with_it(tmp_path: Path) -> None:
+    """Of two processes that compare at once, the one that is late has to compare anew."""
+    file = CheckpointFile(tmp_path / "checkpoint")
+    one, two, three = (
+        SignedCheckpoint.sign(Checkpoint(KEY.name, n, bytes(32)), KEY) for n in (1, 2, 3)
+    )
+    assert file.replace(None, one)
+    assert not file.replace(None, two)
+    assert file.replace(one, three)
+    assert not file.replace(one, two)
+    assert file.read() == three
 
 
 def test_died_before_the_file_was_replaced(tmp_path: Path) -> None:
     """What was being written is not taken for the checkpoint, and is no trouble to the next."""
     file = CheckpointFile(tmp_path / "checkpoint")
     signed = [SignedCheckpoint.sign(Checkpoint(KEY.name, n, bytes(32)), KEY) for n in (1, 2)]
-    file.keep(signed[0])
+    assert file.replace(None, signed[0])
     (tmp_path / "checkpoint.new").write_text("half a checkp")
     assert file.read() == signed[0]
-    file.keep(signed[1])
+    assert file.replace(signed[0], signed[1])
     assert file.read() == signed[1]
 
 
@@ -237,7 +341,7 @@ def test_a_database_that_was_restored_with_its_checkpoints_is_refused(
 ) -> None:
     """The database alone fits together; the file knows more."""
     file = CheckpointFile(tmp_path / "checkpoint")
-    file.keep(SignedCheckpoint.sign(make(grown), KEY))
+    keep(grown, file, SignedCheckpoint.sign(make(grown), KEY))
     continuing(grown, keyring, file.path)
     tamper(
         grown,
@@ -248,6 +352,7 @@ def test_a_database_that_was_restored_with_its_checkpoints_is_refused(
     with pytest.raises(LedgerMismatchError, match="has 290 events, and the checkpoint in"):
         continuing(grown, keyring, file.path)
     record(grown, keyring, *[lookup("a")] * 20)  # without the file, nobody can know
+    file.facts.path.unlink()  # that it stopped once; see test_kept.py
     with pytest.raises(LedgerMismatchError, match="is of other events"):
         continuing(grown, keyring, file.path)
 
@@ -261,7 +366,8 @@ def test_a_file_that_holds_no_checkpoint_is_refused(
     path.write_bytes(content)
     with pytest.raises(LedgerUnavailableError, match="holds no checkpoint"):
         continuing(grown, keyring, path)
-    CheckpointFile(path).keep(SignedCheckpoint.sign(make(grown), KEY))
+    with pytest.raises(LedgerUnavailableError, match="holds no checkpoint"):
+        keep(grown, CheckpointFile(path), SignedCheckpoint.sign(make(grown), KEY))
     assert path.read_bytes() == content  # nor is it replaced: somebody has to look at it
 
 
@@ -284,6 +390,6 @@ def test_a_checkpoint_of_another_log_is_refused(
     """A file that was put beside the wrong database."""
     tree = make(grown)
     file = CheckpointFile(tmp_path / "checkpoint")
-    file.keep(SignedCheckpoint.sign(Checkpoint(OTHER.name, tree.size, tree.root), OTHER))
+    file.replace(None, SignedCheckpoint.sign(Checkpoint(OTHER.name, tree.size, tree.root), OTHER))
     with pytest.raises(LedgerMismatchError, match=r"is of log\.example/again, and this ledger"):
         continuing(grown, keyring, file.path)

@@ -13,13 +13,14 @@ from secrets_broker.ledger.entries import read_rows
 from secrets_broker.ledger.hashes import root_at
 from secrets_broker.ledger.keyring import Keyring
 from secrets_broker.ledger.merkle import leaf_hash
-from secrets_broker.ledger.note import COSIGNATURE, SigningKey
+from secrets_broker.ledger.note import COSIGNATURE, Signature, SigningKey
 from secrets_broker.ledger.proof import ProofError
 from secrets_broker.ledger.published import keep_cosignature, publish, read_published
 from tests.conftest import Database
 from tests.ledger.helpers import lookup, record, run, upsert
 
 KEY = SigningKey("log.example", bytes(range(32)))
+EARLIER = SigningKey("log.example", bytes(32))
 WITNESS = SigningKey("witness.example", bytes(32), COSIGNATURE)
 
 
@@ -118,6 +119,67 @@ def test_cosignatures_come_with_the_checkpoint(events: Database) -> None:
         KEY.verifier,
         WITNESS.verifier,
     ]
+
+
+BAD_LINES = (
+    "",
+    "rubbish",
+    "\n",
+    "\n\n",
+    "— w",
+    "— w AAAA\n",
+    "— w !!!!!!!!\n",
+    "— witness.example " + "A" * 5_000 + "\n",
+    "x" * 100_000,
+    "log.example\n9\nAAAA\n\n— log.example AAAAAAAA\n",
+    "\u2028\x01\u202e",
+    str(Signature(KEY.name, EARLIER.verifier.key_id, bytes(64))),
+)
+
+
+@pytest.mark.parametrize("before", [True, False], ids=["before it", "behind it"])
+@pytest.mark.parametrize("bad", [*BAD_LINES, BAD_LINES], ids=lambda it: repr(it)[:20])
+def test_a_row_that_is_no_cosignature_is_left_out(
+    events: Database, bad: str | tuple[str, ...], *, before: bool
+) -> None:
+    """Whoever has the service's login can add such rows: the checkpoint and the others stay."""
+    line = WITNESS.cosign(signed(5).checkpoint.text, 1_700_000_000)
+    rows = [bad] if isinstance(bad, str) else list(bad)
+
+    async def keep() -> None:
+        async with await connect(events.service_url) as connection:
+            await publish(connection, signed(5), (None, 0))
+            await keep_cosignature(connection, signed(5).checkpoint, line)
+            for number, each in enumerate(rows):
+                await connection.execute(
+                    "INSERT INTO ledger.cosignatures VALUES ('log.example', 5, %s, %s, %s, %s)",
+                    (f"w{number}", bytes(4), each, "-infinity" if before else "infinity"),
+                )
+
+    run(keep())
+    found = run(_read(events.service_url))
+    keys = [KEY.verifier, EARLIER.verifier, WITNESS.verifier]
+    assert found.checkpoint.note.verified_by(keys) == [KEY.verifier, WITNESS.verifier]
+    assert found.checkpoint.checkpoint == signed(5).checkpoint
+    assert SignedCheckpoint.parse(str(found.checkpoint)) == found.checkpoint
+
+
+def test_more_rows_than_a_note_holds(events: Database) -> None:
+    """The note is never longer than its readers take."""
+
+    async def keep() -> None:
+        async with await connect(events.service_url) as connection:
+            await publish(connection, signed(5), (None, 0))
+            for number in range(200):
+                key = SigningKey(f"w{number}", bytes([number]) * 32, COSIGNATURE)
+                await keep_cosignature(
+                    connection, signed(5).checkpoint, key.cosign(signed(5).checkpoint.text, 1)
+                )
+
+    run(keep())
+    found = run(_read(events.service_url)).checkpoint
+    assert SignedCheckpoint.parse(str(found)) == found
+    found.verify([KEY.verifier])
 
 
 def test_entries_are_made_from_the_rows(events: Database) -> None:

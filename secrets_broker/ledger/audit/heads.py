@@ -11,7 +11,7 @@ from secrets_broker.ledger.audit.findings import Problem
 from secrets_broker.ledger.audit.subtree import Edge
 from secrets_broker.ledger.checkpoint import SignedCheckpoint
 from secrets_broker.ledger.note import Note, NoteError, VerifierKey
-from secrets_broker.ledger.published import with_cosignatures
+from secrets_broker.ledger.published import unreadable, with_cosignatures
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +81,8 @@ def judge(kept: Kept, keys: Sequence[VerifierKey], edge: Edge) -> tuple[Head, li
     except NoteError as error:
         cosignatures = 0
         problems.append(wrong("signature", str(error)))
+    if bad := unreadable(kept.cosignatures):
+        problems.append(wrong("signature", f"{bad} of its cosignatures cannot be read"))
     root = tree.root
     return (
         Head(kept.origin, kept.size, root, edge, trusted, signatures, cosignatures, kept.source),

@@ -10,7 +10,7 @@ from secrets_broker.ledger.entries import Row, read_rows
 from secrets_broker.ledger.hashes import read_runs
 from secrets_broker.ledger.merkle import TILE_HEIGHT, TILE_WIDTH, partial_width, tile_levels
 from secrets_broker.ledger.proof import Run
-from secrets_broker.ledger.published import with_cosignatures
+from secrets_broker.ledger.published import COSIGNATURES, with_cosignatures
 
 _BODIES: Final = """
     SELECT position, key, ciphertext FROM ledger.bodies
@@ -22,12 +22,10 @@ _EARLIER_ORIGINS: Final = """
 """
 # Of one origin they are in the order of their sizes: what is published never goes back.
 _CHECKPOINTS: Final = """
-    SELECT origin, size, note,
-           (SELECT string_agg(line, '' ORDER BY received_at, name) FROM ledger.cosignatures AS c
-            WHERE c.origin = kept.origin AND c.size = kept.size)
+    SELECT origin, size, note, __cosignatures__
     FROM ledger.checkpoints AS kept
     WHERE origin = %s AND size >= %s AND size <= %s ORDER BY size LIMIT %s
-"""
+""".replace("__cosignatures__", COSIGNATURES.replace("__of__", "kept"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,7 +52,7 @@ ORIGINS: Final = """
 """
 CHECKPOINTS: Final = """
     SELECT origin, size, coalesce(root, ''), coalesce(note, ''),
-           (SELECT coalesce(string_agg(line, '' ORDER BY received_at, name), '')
+           (SELECT coalesce(string_agg(line, E'\\n' ORDER BY received_at, name), '')
             FROM ledger.cosignatures AS c
             WHERE c.origin = checkpoint.origin AND c.size = checkpoint.size)
     FROM unnest(%s::text[], %s::bigint[]) AS known (origin, largest)

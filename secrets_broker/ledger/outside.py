@@ -1,0 +1,115 @@
+"""Files that no restore of the database sets back: replaced whole, by one process at a time.
+
+What root writes there (a command beside a service, say) belongs to the folder's owner, so that the
+service can go on with it.
+"""
+
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+# Each holds the lock for one small file; longer, and its holder was frozen.
+LOCK_SECONDS: Final = 2.0
+_PAUSE_SECONDS: Final = 0.005
+MAX_BYTES: Final = 1 << 20
+
+
+@contextmanager
+def exclusive(beside: Path) -> Iterator[None]:
+    """Keep other processes out, by the lock file beside; raises OSError, after LOCK_SECONDS too."""
+    descriptor = _open_lock(lock_path(beside))
+    try:
+        _wait_for(descriptor)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def lock_path(beside: Path) -> Path:
+    """The lock file of a path; it stays, since removing it would let two in."""
+    return beside.with_name(beside.name + ".lock")
+
+
+def read_regular(path: Path) -> bytes | None:
+    """What is in a file, None where there is none; raises OSError.
+
+    A pipe or a device, which could make its reader wait for ever, is no file to keep things in.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    with os.fdopen(descriptor, "rb") as file:
+        if not path.is_file():
+            raise OSError(None, "is not a regular file", str(path))
+        return file.read(MAX_BYTES + 1)
+
+
+def replace(path: Path, content: bytes) -> None:
+    """Put other content in a file's place, on disk when this returns; raises OSError.
+
+    The caller holds the lock.
+    """
+    fresh = path.with_name(path.name + ".new")
+    with fresh.open("wb") as file:
+        _give_to_owner(file.fileno(), path.parent)
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    # Died before: the file holds what it held. Died after: it holds this.
+    fresh.replace(path)
+    flush_folder(path.parent)
+
+
+def create(path: Path, content: bytes) -> int:
+    """Make a file that was not there, and give its descriptor; raises OSError."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        _give_to_owner(descriptor, path.parent)
+        os.pwrite(descriptor, content, 0)
+    except BaseException:
+        os.close(descriptor)
+        path.unlink()
+        raise
+    return descriptor
+
+
+def flush_folder(folder: Path) -> None:
+    """Make a rename durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _open_lock(path: Path) -> int:
+    # To lock it is enough to read it: one that another account made serves as well.
+    with suppress(FileNotFoundError):
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    descriptor = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    _give_to_owner(descriptor, path.parent)
+    return descriptor
+
+
+def _wait_for(descriptor: int) -> None:
+    give_up = time.monotonic() + LOCK_SECONDS
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > give_up:
+                raise OSError(None, "another process holds the lock beside it") from None
+            time.sleep(_PAUSE_SECONDS)
+        else:
+            return
+
+
+def _give_to_owner(descriptor: int, folder: Path) -> None:
+    if os.geteuid() == 0:
+        owner = folder.stat()
+        os.fchown(descriptor, owner.st_uid, owner.st_gid)
