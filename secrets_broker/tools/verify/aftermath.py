@@ -1,4 +1,4 @@
-"""What a database is asked once its events are checked: its schema, its data keys, the projection.
+"""What a database is asked once its events are checked: its data keys, and the projection.
 
 With the keys at hand every data key is opened, and the rows of secrets.host_credentials are
 compared byte for byte with a table that is rebuilt beside them; without, each row must name the
@@ -26,7 +26,6 @@ from secrets_broker.tools.verify.data_keys import (
     check_surplus,
 )
 from secrets_broker.tools.verify.database import DatabaseSource
-from secrets_broker.tools.verify.schema import check_schema
 
 _ROWS: Final = "SELECT count(*) FROM secrets.host_credentials"
 _LAST_CHANGE: Final = """
@@ -38,7 +37,6 @@ def check_database(
     source: DatabaseSource, checker: Checker, settings: Settings, tell: Tell
 ) -> None:
     """Hold what stands beside the events to them, as far as the login may."""
-    check_schema(source, checker.findings)
     check_keks(source, checker)
     keyring = _keyring(source, checker, settings)
     if source.may_read_keys:
