@@ -11,7 +11,7 @@ from typing import Final
 from secrets_broker.keys import loaded_keyring
 from secrets_broker.ledger.audit.checker import Checker
 from secrets_broker.ledger.audit.findings import MAX_PROBLEMS, Findings
-from secrets_broker.ledger.errors import LedgerError
+from secrets_broker.ledger.errors import DecryptionError, LedgerError, WrongKeyError
 from secrets_broker.ledger.events import IS_CHANGE
 from secrets_broker.ledger.keyring import Keyring
 from secrets_broker.projections.mismatches import MISMATCHES
@@ -26,6 +26,7 @@ from secrets_broker.tools.verify.data_keys import (
     check_surplus,
 )
 from secrets_broker.tools.verify.database import DatabaseSource
+from secrets_broker.tools.verify.sources import SourceError
 
 _ROWS: Final = "SELECT count(*) FROM secrets.host_credentials"
 _LAST_CHANGE: Final = """
@@ -57,7 +58,7 @@ def _keyring(source: DatabaseSource, checker: Checker, settings: Settings) -> Ke
         return None
     try:
         return asyncio.run(loaded_keyring(settings, settings.database_url))
-    except LedgerError as error:
+    except (WrongKeyError, DecryptionError) as error:
         checker.findings.wrong(None, "key", f"the keys at hand are not this ledger's: {error}")
         return None
 
@@ -107,8 +108,8 @@ def _byte_for_byte(
     try:
         found = asyncio.run(compare())
     except LedgerError as error:
-        findings.wrong(None, "projection", f"host_credentials could not be compared: {error}")
-        return
+        # Not a finding: what it could not ask says nothing of what is there.
+        raise SourceError(f"host_credentials could not be compared: {error}") from None
     findings.checked["rows of host_credentials, byte for byte"] += found.rows
     for one in found.differences:
         columns = f" ({', '.join(one.columns)})" if one.columns else ""

@@ -18,7 +18,7 @@ from secrets_broker.ledger.connection import TOOL_SESSION, connect
 from secrets_broker.ledger.merkle import TILE_WIDTH
 from secrets_broker.migrations.shipped import PINS, Catalogue, gathered
 from secrets_broker.tools.verify import queries
-from secrets_broker.tools.verify.sources import SourceError
+from secrets_broker.tools.verify.sources import DamagedError, SourceError
 
 T = TypeVar("T")
 
@@ -133,7 +133,10 @@ class DatabaseReader:
         except psycopg.Error as error:
             # Only the message: PostgreSQL's detail line may quote values of a row.
             why = error.diag.message_primary or type(error).__name__
-            raise SourceError(f"the database could not be read: {why}") from None
+            # What a row holds cannot be computed with (class 22), or is torn on disk (XX001, XX002).
+            damaged = (error.sqlstate or "").startswith(("22", "XX00"))
+            kind = DamagedError if damaged else SourceError
+            raise kind(f"the database could not be read: {why}") from None
 
 
 def _align(loaded: Loaded, count: int, positions: Sequence[int]) -> None:
