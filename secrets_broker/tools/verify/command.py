@@ -5,7 +5,6 @@ from pathlib import Path
 import click
 import msgspec
 
-from secrets_broker import logs
 from secrets_broker.ledger.audit.heads import Kept
 from secrets_broker.ledger.errors import LedgerError
 from secrets_broker.ledger.note import VerifierKey
@@ -74,7 +73,6 @@ def verify(
     and LEDGER_VERIFIER_KEY. Exit 0 where nothing is wrong, 1 where something is, 2 where the ledger
     could not be asked.
     """
-    logs.configure(readable=True)
     if sum(given is not None for given in (folder, url, receipt)) > 1:
         raise click.UsageError("one of --export, --url and --receipt, or none for the database")
     if partial and folder is None:

@@ -13,6 +13,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from typing import Final
 
+from secrets_broker import logs
 from secrets_broker.ledger.audit.checker import Checker
 from secrets_broker.ledger.audit.examine import examine
 from secrets_broker.ledger.audit.heads import Kept
@@ -115,6 +116,7 @@ class _Process:
 
 
 def _begin(address: Address, keys: tuple[VerifierKey, ...]) -> None:
+    logs.configure(readable=True)  # a process of its own: its standard output is the command's too
     _Process.address, _Process.keys = address, keys
 
 

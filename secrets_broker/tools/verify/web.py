@@ -117,6 +117,8 @@ class WebReader(TileReader):
         body = answer.read(MAX_ANSWER + 1)
         if len(body) > MAX_ANSWER:
             raise SourceError(f"{path}: the answer is too long")
+        if answer.length:  # asked for a number of bytes, http.client is content with fewer
+            raise http.client.IncompleteRead(body, answer.length)
         return answer.status, body
 
     def _connection(self) -> http.client.HTTPConnection:
