@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -11,7 +11,7 @@ from secrets_broker.ledger.audit.findings import Findings
 from secrets_broker.ledger.entries import Row
 from secrets_broker.tools.export.parquet import KEYS, SCHEMAS, part_name, tables_of
 
-_ROWS: int = 4_096
+_ROWS: Final = 4_096
 
 
 class Table:
@@ -47,20 +47,30 @@ class Table:
             findings.wrong(first, "table", f"{name} cannot be read ({type(error).__name__})")
             return None
 
-    def hold(self, rows: Sequence[Row]) -> None:
-        """The rows that follow from the next entries must be the next ones of the file."""
-        if self._told or not rows:
-            return
-        wanted = tables_of(rows)[self._kind]
+    def hold(self, rows: Sequence[Row]) -> bool:
+        """The rows that follow from the next entries must be the next ones of the file.
+
+        False where an entry is none that a row can be made of.
+        """
+        try:
+            wanted = tables_of(rows)[self._kind]
+        except (ValueError, OverflowError, pa.ArrowException):  # msgspec's errors are ValueErrors
+            return False
+        if self._told:
+            return True
         there = self._next(len(wanted))
         if there is not None and not there.equals(wanted):
             self._difference(wanted, there, rows[0].position)
+        return True
 
     def finish(self) -> None:
-        """No row may be left; closes the file."""
+        """No row may be left."""
         if not self._told and (left := self._next(1)) is not None and len(left):
             key = left[KEYS[self._kind]][0].as_py()
             self._tell(self._first, f"has a row ({key}) that follows from no entry")
+
+    def close(self) -> None:
+        """Close the file."""
         self._file.close()
 
     def _next(self, count: int) -> Any:

@@ -43,24 +43,37 @@ def check_tables(source: FolderSource, findings: Findings, tell: Tell) -> None:
             for kind in _KINDS
             if (table := Table.open(folder, kind, first, findings, partial=source.partial))
         ]
-        _hold(source, tables, first, last)
+        _hold(source, tables, first, last, findings)
         tell("events compared with tables", last, size)
+
+
+def _hold(
+    source: FolderSource, tables: "list[Table]", first: int, last: int, findings: Findings
+) -> None:
+    try:
+        for start in range(first, last, RANGE) if tables else ():
+            rows = _rows(source, start, min(RANGE, last - start))
+            if rows is None or not all([table.hold(rows) for table in tables]):
+                # What is wrong with the entry was told; rows behind it would only be out of step.
+                what = f"tables from position {start} on: an entry is not there, or cannot be read"
+                findings.left_out(what)
+                return
+            findings.checked["events in tables"] += len(rows)
         for table in tables:
             table.finish()
-
-
-def _hold(source: FolderSource, tables: "list[Table]", first: int, last: int) -> None:
-    for start in range(first, last, RANGE) if tables else ():
-        rows = list(_rows(source, start, min(RANGE, last - start)))
+    finally:
         for table in tables:
-            table.hold(rows)
+            table.close()
 
 
-def _rows(source: FolderSource, first: int, count: int) -> Iterator[Row]:
-    """The entries that are there; of the others, and of what cannot be read, was told before."""
-    for position, entry in enumerate(source.load(first, count).entries, first):
-        if entry is not None:
-            yield Row(position, entry, leaf_hash(entry))
+def _rows(source: FolderSource, first: int, count: int) -> list[Row] | None:
+    entries = source.load(first, count).entries
+    rows = [
+        Row(position, leaf_hash(entry), entry)
+        for position, entry in enumerate(entries, first)
+        if entry is not None
+    ]
+    return rows if len(rows) == count else None
 
 
 def _others(folder: Path, size: int) -> Iterator[str]:
