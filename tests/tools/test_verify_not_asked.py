@@ -196,9 +196,7 @@ def test_a_login_without_rights(cluster: Cluster, ledger: Database) -> None:
     not_asked(verify("--json", DATABASE_URL=url), "permission denied")
 
 
-def test_the_database_ends_in_the_middle(
-    ledger: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_database_ends_in_the_middle(ledger: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its session is ended while ranges are read."""
     check = running.check
 

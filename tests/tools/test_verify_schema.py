@@ -272,9 +272,7 @@ def test_each_right_that_a_role_of_ours_got_is_named(
     done, undone = ROLES[said]
     database.execute(done)
     try:
-        report = verified(
-            database, url=cluster.url("auditor_login", database.name), schema=True
-        )
+        report = verified(database, url=cluster.url("auditor_login", database.name), schema=True)
     finally:
         database.execute(undone)
     assert not report.ok

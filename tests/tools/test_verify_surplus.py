@@ -25,7 +25,13 @@ from tests.tools.export.helpers import exported as export_to
 from tests.tools.static_broker import static_broker
 from tests.tools.verifying import KEY, Report, checkpoints, history, of_job
 
-TILES = ("tile/entries/000", "tile/entries/002.p/88", "tile/0/001", "tile/0/002.p/88", "tile/1/000.p/2")
+TILES = (
+    "tile/entries/000",
+    "tile/entries/002.p/88",
+    "tile/0/001",
+    "tile/0/002.p/88",
+    "tile/1/000.p/2",
+)
 
 
 @pytest.fixture(scope="module")
@@ -82,9 +88,7 @@ def test_a_surplus_in_a_tile(folder: Path, path: str, more: bytes) -> None:
 
 
 @given(data=st.data())
-@hypothesis_settings(
-    max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@hypothesis_settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_no_file_that_is_checked_takes_another_byte(exported: Path, data: st.DataObject) -> None:
     """Put any bytes to the end of any file of the export: it is found, or said not to be checked."""
     free = {"README.txt", "verifier.key", "erasures.jsonl"}
@@ -152,7 +156,13 @@ def test_a_checkpoint_with_more(folder: Path) -> None:
     """Nothing may stand before or behind the signed note."""
     file = folder / "checkpoint"
     note = file.read_text()
-    for other in (note + "x", note + "\n", note + note, "x" + note, note.replace("\n600\n", "\n0600\n")):
+    for other in (
+        note + "x",
+        note + "\n",
+        note + note,
+        "x" + note,
+        note.replace("\n600\n", "\n0600\n"),
+    ):
         file.write_text(other)
         assert not verified(folder).ok, other
         try:

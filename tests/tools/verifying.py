@@ -50,9 +50,7 @@ def of_job(job: Job, *, schema: bool = True) -> Report:
     """Run it; without `schema`, what is wrong with the catalogue is left out of what it says."""
     found = job.run()
     problems = [
-        (p.position, p.check, p.detail)
-        for p in found["problems"]
-        if schema or p.check != "schema"
+        (p.position, p.check, p.detail) for p in found["problems"] if schema or p.check != "schema"
     ]
     return Report(
         found["ok"] if schema else not problems,

@@ -222,7 +222,9 @@ class Trust:
         start, last = min(self._vouched, covered(head.size)), covered(head.size)
         check = "since" if head.source else "checkpoint"
         if (known := self._findings.first_within(start, head.size)) is not None:
-            where = f"{known} is wrong, and nothing kept elsewhere vouches for {start} and what follows"
+            where = (
+                f"{known} is wrong, and nothing kept elsewhere vouches for {start} and what follows"
+            )
             self._findings.wrong(known, check, f"{_disagreement(head, root)}: {where}")
             return
         where = (

@@ -97,7 +97,9 @@ class Job:
         checker = Checker(source.node, self.findings)
         with closing(checker), progress_bar() as tell:
             database = source if isinstance(source, DatabaseSource) else None
-            if database is not None:  # first: what is missing there can keep the rest from being read
+            if (
+                database is not None
+            ):  # first: what is missing there can keep the rest from being read
                 check_schema(database, self.findings)
             overview = check(
                 source, checker, self._wanted, lambda done, of: tell("events verified", done, of)

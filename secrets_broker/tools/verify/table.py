@@ -95,7 +95,9 @@ class Table:
             if index >= len(there):
                 self._tell(at, "ends before the row that follows from this entry")
                 return
-            pairs = [(name, wanted[name][index], there[name][index]) for name in wanted.column_names]
+            pairs = [
+                (name, wanted[name][index], there[name][index]) for name in wanted.column_names
+            ]
             other = [name for name, right, given in pairs if not right.equals(given)]
             if other:
                 self._tell(at, f"does not say what this entry says ({', '.join(other)})")

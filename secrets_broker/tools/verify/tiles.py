@@ -103,9 +103,7 @@ class TileReader(ABC):
         full = Tile(tile.level, tile.index)
         return None if full == tile else full
 
-    def _entries(
-        self, loaded: Loaded, tile: Tile, found: "_File | None"
-    ) -> Sequence[bytes | None]:
+    def _entries(self, loaded: Loaded, tile: Tile, found: "_File | None") -> Sequence[bytes | None]:
         try:
             if found is not None:
                 return decode_bundle(found.content, found.width)[: tile.width]
