@@ -38,7 +38,7 @@ _OURS: Final = """
 WITH RECURSIVE spaces AS (
     SELECT oid, nspname, nspowner, nspacl FROM pg_namespace WHERE nspname IN ('ledger', 'secrets')
 ), legacy AS (
-    -- An earlier installation's tables, which the first migration set aside: nothing is said of them.
+    -- An earlier installation's tables, which were set aside: nothing is said of them.
     SELECT c.oid FROM pg_class AS c JOIN spaces AS n ON n.oid = c.relnamespace
     WHERE n.nspname = 'secrets' AND c.relkind = 'r'
       AND c.relname IN ('legacy_host_credentials', 'legacy_credential_access_log')
@@ -53,7 +53,8 @@ WITH RECURSIVE spaces AS (
            CASE relkind WHEN 'r' THEN 'table' WHEN 'p' THEN 'partitioned table'
                WHEN 'v' THEN 'view' WHEN 'm' THEN 'materialized view' WHEN 'f' THEN 'foreign table'
                WHEN 'S' THEN 'sequence' WHEN 'i' THEN 'index' WHEN 'I' THEN 'partitioned index'
-               WHEN 'c' THEN 'composite type' ELSE 'relation' END AS kind
+               WHEN 'c' THEN 'composite type' ELSE 'relation' END AS kind,
+           (CASE relkind WHEN 'S' THEN 's' ELSE 'r' END)::"char" AS acl_kind
     FROM pg_class AS c JOIN spaces AS n ON n.oid = c.relnamespace
     WHERE c.oid NOT IN (SELECT oid FROM apart)
 ), functions AS (
@@ -101,13 +102,12 @@ _SCHEMAS: Final = f"""
         'owner', {_whose("nspowner")},
         'grants', {_grants("coalesce(nspacl, acldefault('n', nspowner))", "nspowner")})
     FROM spaces
-"""
+"""  # noqa: S608 - our own constants
 _RELATIONS: Final = f"""
     SELECT kind || ' ' || name, jsonb_build_object(
         'owner', {_whose("relowner")},
         'grants', CASE WHEN relkind IN ('i', 'I') THEN '[]'
-            WHEN relkind = 'S' THEN {_grants("coalesce(relacl, acldefault('s', relowner))", "relowner")}
-            ELSE {_grants("coalesce(relacl, acldefault('r', relowner))", "relowner")} END,
+            ELSE {_grants("coalesce(relacl, acldefault(acl_kind, relowner))", "relowner")} END,
         'persistence', relpersistence,
         'row security', relrowsecurity, 'row security for its owner', relforcerowsecurity,
         'partition', relispartition,
@@ -119,7 +119,7 @@ _RELATIONS: Final = f"""
         'valid', (SELECT indisvalid AND indisready AND indislive FROM pg_index
                   WHERE indexrelid = relations.oid))
     FROM relations
-"""
+"""  # noqa: S608 - our own constants
 _COLUMNS: Final = f"""
     SELECT 'column ' || attname || ' of ' || name, jsonb_build_object(
         'type', format_type(atttypid, atttypmod),
@@ -134,7 +134,7 @@ _COLUMNS: Final = f"""
         'grants', {_grants("attacl", "relowner")})
     FROM relations JOIN pg_attribute ON attrelid = relations.oid
     WHERE attnum > 0 AND NOT attisdropped AND relkind NOT IN ('i', 'I')
-"""
+"""  # noqa: S608 - our own constants
 # Since version 18 a NOT NULL is a constraint too: the column tells of it, and this where it is not
 # in force. to_jsonb: columns that older versions do not have are null.
 _CONSTRAINTS: Final = """
@@ -193,7 +193,7 @@ _FUNCTIONS: Final = f"""
             'volatility', provolatile, 'strict', proisstrict, 'leakproof', proleakproof,
             'parallel', proparallel, 'support', prosupport::text)
     FROM functions
-"""
+"""  # noqa: S608 - our own constants
 _LANGUAGES: Final = """
     SELECT 'language plpgsql', jsonb_build_object(
         'trusted', lanpltrusted, 'handler', lanplcallfoid::regproc::text,
@@ -226,7 +226,8 @@ _OTHERS: Final = """
 """
 _CASTS: Final = """
     SELECT 'cast (' || castsource::regtype || ' AS ' || casttarget::regtype || ')', '{}'::jsonb
-    FROM pg_cast AS c JOIN pg_type AS s ON s.oid = castsource JOIN pg_type AS t ON t.oid = casttarget
+    FROM pg_cast AS c JOIN pg_type AS s ON s.oid = castsource
+         JOIN pg_type AS t ON t.oid = casttarget
          LEFT JOIN pg_proc AS p ON p.oid = castfunc
     WHERE (c.oid >= 16384 AND s.typnamespace = 'pg_catalog'::regnamespace
            AND t.typnamespace = 'pg_catalog'::regnamespace)
@@ -238,7 +239,8 @@ _EVENT_TRIGGERS: Final = """
 """
 _DEFAULTS: Final = """
     SELECT 'default privileges of ' || coalesce(r.rolname, '?')
-               || coalesce(' in schema ' || n.nspname, '') || ' for objects of kind ' || defaclobjtype::text,
+               || coalesce(' in schema ' || n.nspname, '')
+               || ' for objects of kind ' || defaclobjtype::text,
         '{}'::jsonb
     FROM pg_default_acl AS d LEFT JOIN spaces AS n ON n.oid = defaclnamespace
          LEFT JOIN pg_roles AS r ON r.oid = defaclrole
@@ -266,8 +268,8 @@ _ROLES: Final = """
     FROM pg_roles AS r JOIN ours USING (oid)
 """
 # Who acts as one of our roles, however many steps away, is nothing more than that. The ledger's
-# owner is; and since version 16, who makes a role without being a superuser becomes its member, with
-# the admin option and nothing else, by a grant of the first superuser (number 10): see REMARKS.
+# owner is; and since version 16, who makes a role without being a superuser becomes its member,
+# with the admin option and nothing else, by a grant of the first superuser (number 10): REMARKS.
 _ACTING: Final = """
 , memberships AS (
     SELECT roleid, member, admin_option,
@@ -330,22 +332,21 @@ QUERIES: Final[Mapping[str, str]] = {
 }
 """By what each asks for: two columns, what the facts are about and the facts."""
 
-REMARKS: Final[Mapping[str, str]] = {
-    "settings of roles and databases": _OURS
-    + """
+_SETTINGS: Final = """
     SELECT DISTINCT 'the database or a role sets ' || split_part(setting, '=', 1)
                || ': no session of ours depends on it'
     FROM pg_db_role_setting, LATERAL unnest(setconfig) AS setting
     WHERE setdatabase IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))
     ORDER BY 1
-""",
-    "who made the roles": _OURS
-    + _ACTING
-    + """
+"""
+_MAKERS: Final = """
     SELECT r.rolname || ' made ' || ours.rolname || ', and may give it to others'
     FROM memberships AS m JOIN ours ON ours.oid = roleid JOIN pg_roles AS r ON r.oid = m.member
     WHERE of_its_maker AND m.member <> (SELECT oid FROM owner) ORDER BY 1
-""",
+"""
+REMARKS: Final[Mapping[str, str]] = {
+    "settings of roles and databases": _SETTINGS,
+    "who made the roles": _OURS + _ACTING + _MAKERS,
 }
 """What is worth knowing and decides nothing: one column, a sentence."""
 

@@ -88,7 +88,10 @@ def redirecting(to: str) -> Iterator[tuple[str, list[str | None]]]:
 
 def test_the_key_follows_no_redirect() -> None:
     """A broker that points elsewhere is an error; the other host never sees the key."""
-    with redirecting("http://127.0.0.1:1/") as (second, seen), redirecting(second) as (first, own):
-        with pytest.raises(SourceError, match="points elsewhere"):
-            verified(first)
+    with (
+        redirecting("http://127.0.0.1:1/") as (second, seen),
+        redirecting(second) as (first, own),
+        pytest.raises(SourceError, match="points elsewhere"),
+    ):
+        verified(first)
     assert (own, seen) == ([f"Bearer {AUDITOR_KEY}"], [])

@@ -26,7 +26,7 @@ def static_broker(folder: Path, misbehave: Misbehave = well) -> Iterator[str]:
     class Answers(Handler):
         protocol_version = "HTTP/1.1"
 
-        def do_GET(self) -> None:
+        def do_GET(self) -> None:  # noqa: N802 - the library's name
             with counting:
                 number, seen[0] = seen[0], seen[0] + 1
             if not misbehave(self, number):

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from secrets_broker.migrations import runner
 from secrets_broker.ledger.audit.subtree import RANGE
 from secrets_broker.ledger.keyring import Keyring
+from secrets_broker.migrations import runner
 from secrets_broker.tools.postgres import Cluster
 from secrets_broker.tools.verify.run import ALONE
 from tests.conftest import INTERNAL_KEY, KMS_KEY, SERVICE_LOGIN, Database
@@ -102,12 +102,13 @@ def test_csv_alone(careless: Database, tmp_path: Path, name: str) -> None:
 def test_json_alone_from_many_processes(careless: Database, tmp_path: Path) -> None:
     """Those that verify starts have connections of their own, and warnings of their own."""
     more = ALONE * RANGE
-    columns = "at, v, ok, leaf_hash, type, authn"
-    careless.execute(
-        f"INSERT INTO ledger.events (position, {columns})"
-        f" SELECT position + n, {columns} FROM ledger.events, generate_series(1, {more}) AS n"
-        " WHERE position = (SELECT max(position) FROM ledger.events WHERE ok)"
-    )
+    statement = """
+        INSERT INTO ledger.events (position, at, v, ok, leaf_hash, type, authn)
+        SELECT position + n, at, v, ok, leaf_hash, type, authn
+        FROM ledger.events, generate_series(1, %s) AS n
+        WHERE position = (SELECT max(position) FROM ledger.events WHERE ok)
+    """
+    careless.execute(statement, more)
     done = command("verify", "--json", cwd=tmp_path, env=env(careless))
     found = json.loads(done.stdout)
     assert (done.returncode, found["size"]) == (1, 600 + more)  # none has its leaf hash

@@ -14,9 +14,9 @@ from secrets_broker.ledger.entries import read_rows
 from secrets_broker.ledger.keyring import Keyring
 from secrets_broker.ledger.merkle import leaf_hash
 from secrets_broker.ledger.note import SigningKey
+from secrets_broker.migrations.shipped import shipped
 from secrets_broker.projections.replay import Scope
 from secrets_broker.projections.reveal import reveal
-from secrets_broker.migrations.shipped import shipped
 from secrets_broker.tools.postgres import Cluster
 from secrets_broker.tools.verify import run as running
 from tests.conftest import KMS_KEY, TEMPLATE, Database, fresh_database

@@ -6,6 +6,7 @@ By a real export, from its folder and from a server of it.
 import json
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -90,7 +91,7 @@ def test_a_surplus_in_a_tile(folder: Path, path: str, more: bytes) -> None:
 @given(data=st.data())
 @hypothesis_settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_no_file_that_is_checked_takes_another_byte(exported: Path, data: st.DataObject) -> None:
-    """Put any bytes to the end of any file of the export: it is found, or said not to be checked."""
+    """Put any bytes to the end of any file of the export: it is found."""
     free = {"README.txt", "verifier.key", "erasures.jsonl"}
     names = sorted(
         path.relative_to(exported).as_posix()
@@ -128,16 +129,25 @@ def test_an_older_partial_tile(folder: Path, level: str) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["tile/entries/003", "tile/0/002.p/89", "tile/2/000", "tile/7/000.p/1", "tile/0/x", "bodies/003.jsonl",
-     "parquet/events/part-000000065536.parquet", "parquet/more/x.parquet", "passwords.txt"],
-)  # fmt: skip
+    [
+        "tile/entries/003",
+        "tile/0/002.p/89",
+        "tile/2/000",
+        "tile/7/000.p/1",
+        "tile/0/x",
+        "bodies/003.jsonl",
+        "parquet/events/part-000000065536.parquet",
+        "parquet/more",
+        "passwords.txt",
+    ],
+)
 def test_a_file_that_nothing_covers_is_said(folder: Path, path: str) -> None:
-    """An export that was cut off leaves some, so it is no fault; but nobody may take it for checked."""
+    """An export that was cut off leaves some: no fault, but nobody may take it for checked."""
     (folder / path).parent.mkdir(parents=True, exist_ok=True)
     (folder / path).write_bytes(b"{}")
     report = verified(folder)
     assert report.ok, report.problems
-    assert [text for text in report.not_checked if path.split("/x")[0] in text], report.not_checked
+    assert [text for text in report.not_checked if path in text], report.not_checked
 
 
 def test_a_body_too_many(folder: Path) -> None:
@@ -165,10 +175,8 @@ def test_a_checkpoint_with_more(folder: Path) -> None:
     ):
         file.write_text(other)
         assert not verified(folder).ok, other
-        try:
+        with suppress(SourceError):  # whatever that was, nothing was said to be right
             assert not verified_over_http(folder).ok
-        except SourceError:
-            pass  # whatever that was, nothing was said to be right
 
 
 @given(st.lists(st.binary(max_size=5), max_size=300))

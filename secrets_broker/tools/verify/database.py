@@ -10,7 +10,6 @@ from secrets_broker.tools.verify import queries
 from secrets_broker.tools.verify.reader import DatabaseAddress, DatabaseReader
 from secrets_broker.tools.verify.sources import Overview
 
-
 MAX_HOLES: Final = 50_000
 """How many missing events are told one by one."""
 _MAX_GAPS: Final = 100

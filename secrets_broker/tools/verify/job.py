@@ -76,8 +76,8 @@ class Job:
         """Check, and report.
 
         Raises LedgerError, MigrationError or SettingsError where the ledger could not be asked and
-        nothing was found wrong with it until then: not reached is not tampered with. Where something
-        was, that is reported, and the rest is said not to be checked.
+        nothing was found wrong with it until then: not reached is not tampered with. Where
+        something was, that is reported, and the rest is said not to be checked.
         """
         try:
             with closing(self._place.open(self._settings)) as source:

@@ -3,8 +3,8 @@
 from typing import Final
 
 # One row for a whole range: a row for each event would cost more to send than to make. The JSON
-# has no raw line feed in it. The null of jsonb, which is not SQL's, would look like it. to_char writes a time before the year 1 like one after it, and
-# infinity like no time at all.
+# has no raw line feed in it. The null of jsonb, which is not SQL's, would look like that. to_char
+# writes a time before the year 1 like one after it, and infinity like no time at all.
 EVENTS: Final = """
     SELECT array_agg(event.position ORDER BY event.position),
            array_agg(event.leaf_hash ORDER BY event.position),
@@ -18,7 +18,8 @@ EVENTS: Final = """
         event.authn,
         CASE jsonb_typeof(event.body) WHEN 'null' THEN '"null"' ELSE event.body END AS body,
         event.credential_id,
-        CASE jsonb_typeof(event.details) WHEN 'null' THEN '"null"' ELSE event.details END AS details,
+        CASE jsonb_typeof(event.details) WHEN 'null' THEN '"null"' ELSE event.details END
+            AS details,
         event.error, event.host, event.ip,
         CASE WHEN event.occurred_at >= '0001-01-01Z' AND event.occurred_at < 'infinity'
             THEN to_char(event.occurred_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')

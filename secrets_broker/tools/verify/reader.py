@@ -133,7 +133,7 @@ class DatabaseReader:
         except psycopg.Error as error:
             # Only the message: PostgreSQL's detail line may quote values of a row.
             why = error.diag.message_primary or type(error).__name__
-            # What a row holds cannot be computed with (class 22), or is torn on disk (XX001, XX002).
+            # A row holds what cannot be computed with (class 22), or is torn on disk (XX001).
             damaged = (error.sqlstate or "").startswith(("22", "XX00"))
             kind = DamagedError if damaged else SourceError
             raise kind(f"the database could not be read: {why}") from None

@@ -53,7 +53,8 @@ def _hold(
     try:
         for start in range(first, last, RANGE) if tables else ():
             rows = _rows(source, start, min(RANGE, last - start))
-            if rows is None or not all([table.hold(rows) for table in tables]):
+            held = [rows is not None and table.hold(rows) for table in tables]
+            if rows is None or not all(held):
                 # What is wrong with the entry was told; rows behind it would only be out of step.
                 what = f"tables from position {start} on: an entry is not there, or cannot be read"
                 findings.left_out(what)
