@@ -26,7 +26,7 @@ from secrets_broker.ledger.errors import (
 from secrets_broker.ledger.halt import Halt
 from secrets_broker.ledger.hashes import prove, root_at
 from secrets_broker.ledger.note import NoteError, SigningKey
-from secrets_broker.ledger.proof import ProofError, plan_consistency, verify_consistency
+from secrets_broker.ledger.proof import ProofError, plan_consistency, verify_extension
 from secrets_broker.ledger.published import Published, publish, read_durable, read_published
 
 _log = structlog.get_logger(__name__)
@@ -198,7 +198,7 @@ async def _root(connection: AsyncConnection[Any], state: Published, key: Signing
         root = await root_at(connection, state.size)
         if before and before.origin == key.name:
             proof = await prove(connection, plan_consistency(before.size, state.size))
-            verify_consistency(before.size, state.size, before.root, root, proof)
+            verify_extension(before.size, state.size, before.root, root, proof)
     except ProofError as error:
         raise LedgerMismatchError(
             f"the ledger does not extend its published checkpoint: {error}"

@@ -13,13 +13,12 @@ from psycopg.types.numeric import Int8
 
 from secrets_broker.ledger.entries import ENTRY_COLUMNS, entry_of
 from secrets_broker.ledger.errors import LedgerMismatchError, LedgerUnavailableError
-from secrets_broker.ledger.merkle import TILE_WIDTH, leaf_hash
+from secrets_broker.ledger.merkle import HASH_BYTES, TILE_WIDTH, leaf_hash
 from secrets_broker.ledger.note import NoteError
 from secrets_broker.ledger.proof import ProofError, Run, compute, plan_inclusion, runs
 from secrets_broker.ledger.proof import verify_inclusion as verify
 from secrets_broker.ledger.published import COSIGNATURES, NotPublishedError, with_cosignatures
 from secrets_broker.ledger.receipt import Receipt
-from secrets_broker.ledger.tile import HASH_BYTES
 
 # Up to level 6: one tile of it is all of a tree of 2^56 leaves.
 _EVIDENCE: Final = f"""

@@ -12,6 +12,7 @@ from hashlib import sha256
 
 TILE_HEIGHT = 8
 TILE_WIDTH = 1 << TILE_HEIGHT
+HASH_BYTES = 32
 
 EMPTY_ROOT = sha256().digest()  # RFC 9162, section 2.1.1: the hash of an empty list
 

@@ -9,7 +9,7 @@ stored hashes it needs), then read, wherever the hashes are kept, then computed 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from secrets_broker.ledger.merkle import EMPTY_ROOT, TILE_HEIGHT, node_hash, parents
+from secrets_broker.ledger.merkle import EMPTY_ROOT, HASH_BYTES, TILE_HEIGHT, node_hash, parents
 
 
 class ProofError(ValueError):
@@ -67,6 +67,8 @@ def verify_inclusion(
     """Raise ProofError unless the leaf is at that index of the tree (RFC 9162, 2.1.3.2)."""
     if not 0 <= index < size:
         raise ProofError("the index is not within the tree")
+    if len(leaf) != HASH_BYTES:
+        raise ProofError("the leaf hash is none")
     node, last, hash_ = index, size - 1, leaf
     for sibling in proof:
         if last == 0:
@@ -85,21 +87,33 @@ def verify_inclusion(
 def verify_consistency(
     old: int, size: int, old_root: bytes, root: bytes, proof: Sequence[bytes]
 ) -> None:
-    """Raise ProofError unless the tree extends the old one (RFC 9162, 2.1.4.2)."""
-    if not 0 <= old <= size:
-        raise ProofError("the tree is smaller than the old one")
-    if old in (0, size):
-        known = EMPTY_ROOT if old == 0 else root
-        if proof or old_root != known:
+    """Raise ProofError unless the tree extends the old one (RFC 9162, 2.1.4.2).
+
+    From an empty tree nothing can be proven, so that is refused: see `verify_extension`.
+    """
+    if not 0 < old <= size:
+        raise ProofError("the old tree is empty, or larger")
+    if old == size:
+        if proof or old_root != root:
             raise ProofError("the old tree's root is another one")
         return
     given = list(proof)
-    if old & (old - 1) == 0:  # a perfect tree is its own first hash
-        given.insert(0, old_root)
     if not given:
         raise ProofError("the consistency proof is empty")
+    if old & (old - 1) == 0:  # a perfect tree is its own first hash
+        given.insert(0, old_root)
     if _consistent_roots(old, size, given) != (old_root, root):
         raise ProofError("the consistency proof does not lead to both roots")
+
+
+def verify_extension(
+    old: int, size: int, old_root: bytes, root: bytes, proof: Sequence[bytes]
+) -> None:
+    """The same for a log that may have been empty: every tree extends that one, without a proof."""
+    if old != 0:
+        verify_consistency(old, size, old_root, root, proof)
+    elif size < 0 or proof or old_root != EMPTY_ROOT or (size == 0 and root != EMPTY_ROOT):
+        raise ProofError("the old tree is empty, and its root or the proof are not")
 
 
 def _consistent_roots(old: int, size: int, proof: Sequence[bytes]) -> tuple[bytes, bytes]:

@@ -14,9 +14,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from secrets_broker.ledger.merkle import TILE_WIDTH, partial_width, tile_levels
+from secrets_broker.ledger.merkle import HASH_BYTES, TILE_WIDTH, partial_width, tile_levels
 
-HASH_BYTES: Final = 32
 ENTRIES: Final = "entries"
 
 _PATH: Final = re.compile(
@@ -29,7 +28,7 @@ _MAX_GROUPS: Final = 6  # 10^18, more than a position can be
 
 
 class BundleError(ValueError):
-    """An entry bundle that is cut off or has something after its last entry."""
+    """A tile or an entry bundle that is cut off, or holds more than it can have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +100,8 @@ def encode_bundle(entries: Iterable[bytes]) -> bytes:
     return b"".join(len(entry).to_bytes(2, "big") + entry for entry in entries)
 
 
-def decode_bundle(bundle: bytes) -> list[bytes]:
-    """Take a bundle apart; raises BundleError."""
+def decode_bundle(bundle: bytes, width: int | None = None) -> list[bytes]:
+    """Take a bundle of that many entries apart (None: of up to 256); raises BundleError."""
     entries, at = [], 0
     while at < len(bundle):
         end = at + 2 + int.from_bytes(bundle[at : at + 2], "big")
@@ -110,11 +109,20 @@ def decode_bundle(bundle: bytes) -> list[bytes]:
             raise BundleError("the bundle ends within an entry")
         entries.append(bundle[at + 2 : end])
         at = end
+    _check_width(len(entries), width)
     return entries
 
 
-def split_hashes(tile: bytes) -> list[bytes]:
-    """The hashes of a tile's bytes; raises BundleError where they are not whole."""
+def split_hashes(tile: bytes, width: int | None = None) -> list[bytes]:
+    """The hashes of a tile of that many (None: up to 256); raises BundleError."""
     if len(tile) % HASH_BYTES:
         raise BundleError("the tile ends within a hash")
-    return [tile[at : at + HASH_BYTES] for at in range(0, len(tile), HASH_BYTES)]
+    hashes = [tile[at : at + HASH_BYTES] for at in range(0, len(tile), HASH_BYTES)]
+    _check_width(len(hashes), width)
+    return hashes
+
+
+def _check_width(count: int, width: int | None) -> None:
+    # What is surplus is in no tree: nobody could tell who put it there.
+    if count != width if width is not None else count > TILE_WIDTH:
+        raise BundleError(f"it holds {count}, and {TILE_WIDTH if width is None else width} fit")

@@ -22,7 +22,7 @@ from secrets_broker.ledger.checkpoint import SignedCheckpoint
 from secrets_broker.ledger.encoding import from_base64
 from secrets_broker.ledger.merkle import EMPTY_ROOT
 from secrets_broker.ledger.note import NoteError, VerifierKey
-from secrets_broker.ledger.proof import ProofError, verify_consistency
+from secrets_broker.ledger.proof import ProofError, verify_extension
 
 PATH: Final = "/add-checkpoint"
 SIZE_TYPE: Final = "text/x.tlog.size"
@@ -139,7 +139,7 @@ def decide(
     if finding is not None:
         return Decision(409, "another root of this size was cosigned", held, finding)
     try:
-        verify_consistency(held.size, checkpoint.size, held.root, checkpoint.root, request.proof)
+        verify_extension(held.size, checkpoint.size, held.root, checkpoint.root, request.proof)
     except ProofError as error:
         return Decision(422, str(error), finding=Finding.INCONSISTENT)
     return Decision(200, "cosigned", Head(checkpoint.size, checkpoint.root))

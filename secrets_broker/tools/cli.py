@@ -2,6 +2,7 @@
 
 import click
 
+from secrets_broker import logs
 from secrets_broker.tools.access import access
 from secrets_broker.tools.authenticate import authenticate_command
 from secrets_broker.tools.dev import dev
@@ -33,6 +34,8 @@ def main() -> None:
     Settings come from the environment, or from a .env file in the working folder. Every command
     exits with 0 only when what was asked is so.
     """
+    # Unless told otherwise, a logger writes where a command's answer goes, between its lines.
+    logs.configure(readable=True)
 
 
 COMMANDS = (

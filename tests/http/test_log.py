@@ -12,7 +12,7 @@ import pytest
 from secrets_broker.ledger.checkpoint import SignedCheckpoint, open_checkpoint
 from secrets_broker.ledger.merkle import Frontier, leaf_hash
 from secrets_broker.ledger.note import VerifierKey
-from secrets_broker.ledger.proof import verify_consistency
+from secrets_broker.ledger.proof import verify_extension
 from secrets_broker.ledger.receipt import Receipt
 from secrets_broker.ledger.tile import Tile, decode_bundle, level_tiles, split_hashes, tiles
 from secrets_broker.tools.postgres import Cluster
@@ -218,7 +218,7 @@ def test_consistency_between_two_sizes(log: Service) -> None:
         answer = log.audit(f"/internal/audit/consistency?{query}").json
         roots = b64decode(answer["from_root"]), b64decode(answer["to_root"])
         proof = [b64decode(text) for text in answer["proof"]]
-        verify_consistency(answer["from"], answer["to"], *roots, proof)
+        verify_extension(answer["from"], answer["to"], *roots, proof)
     assert answer["to"] == settled(log).checkpoint.size
     for query in ("from=512&to=300", "from=0&to=1000000"):
         assert log.audit(f"/internal/audit/consistency?{query}").status == 404

@@ -22,11 +22,12 @@ from secrets_broker.ledger.checkpoint import Checkpoint, SignedCheckpoint
 from secrets_broker.ledger.encoding import rfc3339
 from secrets_broker.ledger.events import BodyReference, Event, encode_entry
 from secrets_broker.ledger.merkle import Frontier, leaf_hash
-from secrets_broker.ledger.note import SigningKey
+from secrets_broker.ledger.note import COSIGNATURE, SigningKey
 from tests.ledger.helpers import naive_nodes, naive_root, times
 
 KEY = SigningKey("log.example", bytes(range(32)))
 NEW = SigningKey("new.example", bytes(32))
+WITNESS = SigningKey("witness.example", bytes(range(1, 33)), COSIGNATURE)
 AT = "2026-01-02T03:04:05.000006Z"
 CIPHERTEXT = b"a ciphertext"
 
@@ -495,3 +496,44 @@ def replace_at(one: Event, at: str) -> Event:
     """The same at another time."""
     fields = {name: getattr(one, name) for name in one.__struct_fields__}
     return Event(**{**fields, "at": at})
+
+
+def signed_anew(at: int, sizes: Sequence[int]) -> tuple[Ledger, Ledger]:
+    """Seventy reads, and the same with one of them rewritten and all checkpoints signed anew."""
+    events = [event(host=f"h{n}", ok=False, error="not_found") for n in range(70)]
+    other = [*events]
+    other[at] = event(host=f"h{at}", ok=False, error="not_found", actor="mallory")
+    return Ledger.of(events, sizes), Ledger.of(other, sizes)
+
+
+def with_more(ledger: Ledger, kept: Sequence[Kept]) -> Ledger:
+    """The ledger, and checkpoints that were kept elsewhere or cosigned, by size."""
+    return replace(ledger, kept=tuple(sorted([*ledger.kept, *kept], key=lambda one: one.size)))
+
+
+@given(st.integers(0, 69), st.integers(1, 70), st.integers(0, 70), st.booleans())
+def test_only_what_was_kept_elsewhere_vouches(
+    at: int, size: int, earlier: int, witnessed: bool
+) -> None:
+    """A history that was signed anew fits its own checkpoints, which therefore say nothing."""
+    true, forged = signed_anew(at, (10, 20, 33, 60, 70))
+    leaves = [leaf for leaf in true.leaves if leaf is not None]
+    kept = [replace(kept_of(leaves, size), source="there")]
+    if earlier:
+        head = kept_of(leaves, earlier)
+        if witnessed:
+            text = SignedCheckpoint.parse(head.note).note.text
+            head = replace(head, cosignatures=str(WITNESS.cosign(text, 1_700_000_000)))
+            kept.append(head)
+        else:
+            kept.append(replace(head, source="elsewhere"))
+    assert with_more(true, kept).check(KEY, WITNESS).ok
+    findings = with_more(forged, kept).check(KEY, WITNESS)
+    assert findings.ok is not (at < size or at < earlier)
+    if findings.ok:
+        return
+    # Whatever is named as the first that can be wrong is not after what is.
+    vouching = [known for known in (size, earlier) if known <= at]
+    assert findings.first_bad == max(vouching, default=0)
+    said = "\n".join(problem.detail for problem in findings.problems)
+    assert ("at or before position" in said) is (findings.first_bad == 0)

@@ -18,7 +18,7 @@ from secrets_broker.ledger.proof import (
     plan_inclusion,
     plan_root,
     runs,
-    verify_consistency,
+    verify_extension,
     verify_inclusion,
 )
 from tests.ledger.vectors import TESSERA_ENTRIES, TESSERA_ROOTS
@@ -92,26 +92,26 @@ def test_every_pair_of_sizes_has_a_consistency_proof(size: int, data: st.DataObj
     edges = st.sampled_from([0, *(edge for edge in EDGES if edge <= size)])
     old = data.draw(st.one_of(st.integers(0, size), edges))
     proof = made(plan_consistency(old, size))
-    verify_consistency(old, size, root(old), root(size), proof)
+    verify_extension(old, size, root(old), root(size), proof)
     if old:  # every tree extends the empty one
         with pytest.raises(ProofError):
-            verify_consistency(old, size, root(old), changed([root(size)], 7)[0], proof)
+            verify_extension(old, size, root(old), changed([root(size)], 7)[0], proof)
     with pytest.raises(ProofError):
-        verify_consistency(old, size, changed([root(old)], 7)[0], root(size), proof)
+        verify_extension(old, size, changed([root(old)], 7)[0], root(size), proof)
     with pytest.raises(ProofError):
-        verify_consistency(old, size, root(old), root(size), [*proof, bytes(32)])
+        verify_extension(old, size, root(old), root(size), [*proof, bytes(32)])
     if proof:
         bit = data.draw(st.integers(0, len(proof) * 256 - 1))
         for broken in (changed(proof, bit), proof[:-1], proof[1:]):
             with pytest.raises(ProofError):
-                verify_consistency(old, size, root(old), root(size), broken)
+                verify_extension(old, size, root(old), root(size), broken)
 
 
 def test_every_pair_of_small_sizes() -> None:
     """None left out, up to 64."""
     for size in range(65):
         for old in range(size + 1):
-            verify_consistency(old, size, root(old), root(size), made(plan_consistency(old, size)))
+            verify_extension(old, size, root(old), root(size), made(plan_consistency(old, size)))
         for index in range(size):
             proof = made(plan_inclusion(index, size))
             verify_inclusion(index, size, leaves()[index], proof, root(size))
@@ -127,7 +127,7 @@ def test_proofs_lead_to_another_implementations_roots() -> None:
             verify_inclusion(index, size, stored[0][index], proof, roots[size])
         for old in range(size + 1):
             proof = made(plan_consistency(old, size), stored)
-            verify_consistency(old, size, roots[old], roots[size], proof)
+            verify_extension(old, size, roots[old], roots[size], proof)
 
 
 def test_published_proofs() -> None:
@@ -167,7 +167,7 @@ def test_a_log_does_not_shrink(old: int, size: int) -> None:
     with pytest.raises(ProofError):
         plan_consistency(old, size)
     with pytest.raises(ProofError):
-        verify_consistency(old, size, bytes(32), bytes(32), [])
+        verify_extension(old, size, bytes(32), bytes(32), [])
 
 
 def test_missing_hashes_are_noticed() -> None:

@@ -187,7 +187,7 @@ def tampered(ledger: Ledger, tampering: Tampering) -> None:
         report = check(database)
     finally:
         ledger.copies.put_back()
-    assert not report.ok
+    assert not report.ok, tampering
     if position is not None:
         assert report.first_bad is not None
         moved = tampering.column == "position"

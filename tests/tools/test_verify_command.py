@@ -107,17 +107,6 @@ def test_what_makes_no_sense_is_refused(
     assert "secret@" not in done.stderr
 
 
-def test_a_ledger_that_cannot_be_read_is_not_ok(tmp_path: Path) -> None:
-    """Nobody is told OK about a service that does not answer; the key is in no text."""
-    env = {"AUDITOR_KEY": "a-key-of-an-auditor"}
-    done = command("verify", "--url", "http://127.0.0.1:1", "--json", cwd=tmp_path, env=env)
-    found = json.loads(done.stdout)
-    assert (done.returncode, found["ok"], found["first_bad"]) == (1, False, None)
-    assert found["problems"][0]["check"] == "source"
-    assert "does not answer" in found["problems"][0]["detail"]
-    assert "a-key-of-an-auditor" not in done.stdout + done.stderr
-
-
 @pytest.mark.parametrize("key", ["a\nkey", "schl\u00fcssel", "\u20ac"])
 def test_a_key_that_no_header_holds_is_not_repeated(tmp_path: Path, key: str) -> None:
     """The library's own error would print it."""

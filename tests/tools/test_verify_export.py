@@ -19,6 +19,7 @@ from secrets_broker.tools.postgres import Cluster
 from secrets_broker.tools.verify import run as running
 from secrets_broker.tools.verify.job import Job, Place
 from secrets_broker.tools.verify.run import Wanted
+from secrets_broker.tools.verify.sources import SourceError
 from tests.conftest import TEMPLATE, Database, fresh_database
 from tests.ledger.helpers import run
 from tests.tools.test_commands import run as command
@@ -96,7 +97,10 @@ def test_an_export_that_nobody_changed(folder: Path) -> None:
     assert (report.ok, report.size, report.problems, report.remarks) == (True, 600, [], [])
     counts = {"events": 600, "leaves": 600, "nodes": 2, "checkpoints": 7, "signatures": 7}
     assert report.checked == {**counts, "bodies": report.checked["bodies"]}
-    assert report.not_checked == ["host_credentials and data keys: no export has them"]
+    assert report.not_checked == [
+        "host_credentials and data keys: no export has them",
+        "tables: the export has none",
+    ]
 
 
 def test_the_command_needs_no_setting(folder: Path, tmp_path: Path) -> None:
@@ -194,11 +198,13 @@ def test_a_part_of_an_export(folder: Path) -> None:
 
 def test_a_full_tile_stands_for_a_partial_one(folder: Path) -> None:
     """A folder that was exported again may have only the full tile of what was partial."""
-    for level in ("0", "entries"):
+    for level, more in (("0", bytes(32 * 168)), ("entries", encode_bundle([b"{}"] * 168))):
         old = folder / f"tile/{level}/002.p/88"
-        put(folder / f"tile/{level}/002", old.read_bytes())
+        put(folder / f"tile/{level}/002", old.read_bytes() + more)
         shutil.rmtree(old.parent)
-    assert verified(folder).ok
+    report = verified(folder)
+    assert report.ok, report.problems
+    assert any("the checkpoint does not cover it" in text for text in report.not_checked)
 
 
 def test_checkpoints_missing_or_changed(folder: Path) -> None:
@@ -225,10 +231,9 @@ def test_an_export_that_was_cut_off(folder: Path) -> None:
 
 
 def test_a_folder_that_is_no_export(tmp_path: Path) -> None:
-    """It cannot be read, so it is not ok; the text says what to name."""
-    report = verified(tmp_path)
-    assert not report.ok
-    assert "secrets-broker export made" in report.details()
+    """It cannot be asked; the text says what to name."""
+    with pytest.raises(SourceError, match="secrets-broker export made"):
+        verified(tmp_path)
 
 
 def test_a_size_that_nobody_can_have(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,6 +31,10 @@ class Findings:
     checked: Counter[str] = field(default_factory=Counter)
     not_checked: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
+    span: tuple[int, int] | None = None
+    """From where to where something is wrong of which no more is known than that."""
+    first_found: int | None = None
+    """The first position of all that is told beside it."""
 
     @property
     def ok(self) -> bool:
@@ -48,6 +52,8 @@ class Findings:
             if problem.position is not None:
                 known = problem.position if self.first_bad is None else self.first_bad
                 self.first_bad = min(problem.position, known)
+                found = problem.position if self.first_found is None else self.first_found
+                self.first_found = min(problem.position, found)
 
     def _is_first(self, problem: Problem) -> bool:
         if problem.position is None:
@@ -57,6 +63,14 @@ class Findings:
     def wrong(self, position: int | None, check: str, detail: str) -> None:
         """Take one problem in."""
         self.add(Problem(position, check, detail))
+
+    def wrong_within(self, first: int, last: int, check: str, detail: str) -> None:
+        """Take one problem in that can be at any of these positions."""
+        if self.span is None or first < self.span[0]:
+            self.span = first, last
+        found = self.first_found
+        self.wrong(first, check, detail)
+        self.first_found = found
 
     def follows(self, position: int | None, check: str, detail: str) -> None:
         """Take in what is derived from the entries, and is no surer than they are.

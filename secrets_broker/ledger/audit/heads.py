@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from secrets_broker.ledger.audit.findings import Problem
 from secrets_broker.ledger.audit.subtree import Edge
 from secrets_broker.ledger.checkpoint import SignedCheckpoint
-from secrets_broker.ledger.note import Note, NoteError, VerifierKey
+from secrets_broker.ledger.note import COSIGNATURE, Note, NoteError, VerifierKey
 from secrets_broker.ledger.published import unreadable, with_cosignatures
 
 
@@ -43,6 +43,16 @@ class Head:
     signatures: int
     cosignatures: int
     source: str | None
+    witnessed: bool = False
+    """Whether a given witness cosigned it."""
+
+    @property
+    def vouches(self) -> bool:
+        """Whether it was kept by somebody who is not the ledger, as it is or as a cosignature.
+
+        All else that a ledger keeps can have been signed anew, by who took its signing key too.
+        """
+        return self.source is not None or self.witnessed
 
 
 def covered(size: int) -> int:
@@ -77,15 +87,24 @@ def judge(kept: Kept, keys: Sequence[VerifierKey], edge: Edge) -> tuple[Head, li
     trusted = trusted and not problems
     try:
         whole = with_cosignatures(kept.note, kept.cosignatures).note
-        cosignatures = len(whole.verified_by(key for key in keys if key not in own))
+        cosigners = whole.verified_by(key for key in keys if key not in own)
     except NoteError as error:
-        cosignatures = 0
+        cosigners = []
         problems.append(wrong("signature", str(error)))
     if bad := unreadable(kept.cosignatures):
         problems.append(wrong("signature", f"{bad} of its cosignatures cannot be read"))
-    root = tree.root
     return (
-        Head(kept.origin, kept.size, root, edge, trusted, signatures, cosignatures, kept.source),
+        Head(
+            kept.origin,
+            kept.size,
+            tree.root,
+            edge,
+            trusted,
+            signatures,
+            len(cosigners),
+            kept.source,
+            any(key.kind == COSIGNATURE for key in cosigners),
+        ),
         problems,
     )
 

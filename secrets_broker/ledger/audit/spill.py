@@ -55,8 +55,9 @@ class Spill:
             self._file.execute("PRAGMA synchronous = OFF")
             self._file.execute("CREATE TABLE kept (key TEXT PRIMARY KEY, value BLOB) WITHOUT ROWID")
         self._file.execute("BEGIN")
+        # marshal takes tuples and none of their subclasses: not a NamedTuple, which most of it is.
         self._file.executemany(
-            _PUT, ((key, marshal.dumps(value)) for key, value in self._recent.items())
+            _PUT, ((key, marshal.dumps(tuple(value))) for key, value in self._recent.items())
         )
         self._file.execute("COMMIT")
         self._recent.clear()

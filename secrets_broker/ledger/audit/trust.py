@@ -64,6 +64,7 @@ class Trust:
         self._restorations: list[_Restoration] = []
         self._origins: dict[str, _Origin] = {}
         self._misfit = False
+        self._vouched = 0
         self.size = 0
         """The size of the largest signed checkpoint that fits."""
 
@@ -98,7 +99,7 @@ class Trust:
         if root is None:
             self._findings.left_out("checkpoints above a position whose leaf hash is not there")
         elif head.root == root:
-            self._fits(head.size)
+            self._fits(head)
         elif self._restored_before(head.origin, head.size) is None or head.source is not None:
             self._does_not_fit(head, root)
 
@@ -177,9 +178,12 @@ class Trust:
                 return restoration
         return None
 
-    def _fits(self, size: int) -> None:
+    def _fits(self, head: Head) -> None:
+        size = head.size
         self._misfit = False
         self.size = max(self.size, size)
+        if head.vouches:
+            self._vouched = max(self._vouched, size)
         for node in [node for node in self._waiting if node.end <= size]:
             self._waiting.remove(node)
             self._findings.wrong(
@@ -197,21 +201,39 @@ class Trust:
         for node in self._waiting:
             self._blame(node)
         self._waiting.clear()
+        lost = self._restored_before(head.origin, head.size)
+        if head.vouches and lost is None:
+            self._contradicted(head, root)
+            return
         start = min(self.size, covered(head.size))
         known = self._findings.first_within(start, head.size)
         at = start if known is None else known
-        lost = self._restored_before(head.origin, head.size)
         if lost is not None:
             at = lost.position
-        whose = f", kept in {head.source}" if head.source else ""
         self._findings.wrong(
             at,
             "since" if head.source else "checkpoint",
-            f"the signed checkpoint of {head.origin!r}, size {head.size}{whose}, has the root "
-            f"{b64encode(head.root).decode()}, and the entries lead to {b64encode(root).decode()}: "
-            f"what is wrong is from position {at} to {head.size - 1}"
+            f"{_disagreement(head, root)}: what is wrong is from position {at} to {head.size - 1}"
             + (f"; ledger.restored at {lost.position} says what was lost" if lost else ""),
         )
+
+    def _contradicted(self, head: Head, root: bytes) -> None:
+        """What was kept elsewhere does not fit: so nothing that was kept here vouches any more."""
+        start, last = min(self._vouched, covered(head.size)), covered(head.size)
+        check = "since" if head.source else "checkpoint"
+        if (known := self._findings.first_within(start, head.size)) is not None:
+            where = (
+                f"{known} is wrong, and nothing kept elsewhere vouches for {start} and what follows"
+            )
+            self._findings.wrong(known, check, f"{_disagreement(head, root)}: {where}")
+            return
+        where = (
+            f"from position {start} to {last}, since up to there a checkpoint kept elsewhere fits"
+            if start
+            else f"at or before position {last}: nothing kept elsewhere says more"
+        )
+        detail = f"{_disagreement(head, root)}: what is wrong is {where}"
+        self._findings.wrong_within(start, last, check, detail)
 
     def _blame(self, node: WrongNode) -> None:
         # Not this one's first entries, if a checkpoint vouches for them.
@@ -224,3 +246,11 @@ class Trust:
             f"the entries from position {start} to {node.end - 1} do not lead to the stored node "
             f"({node.level}, {node.index}): one of them, or the node, was changed",
         )
+
+
+def _disagreement(head: Head, root: bytes) -> str:
+    whose = f", kept in {head.source}" if head.source else ""
+    return (
+        f"the signed checkpoint of {head.origin!r}, size {head.size}{whose}, has the root "
+        f"{b64encode(head.root).decode()}, and the entries lead to {b64encode(root).decode()}"
+    )

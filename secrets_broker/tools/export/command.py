@@ -7,7 +7,6 @@ from pathlib import Path
 import click
 import msgspec
 
-from secrets_broker import logs
 from secrets_broker.keys import verifier_keys
 from secrets_broker.settings import Settings
 from secrets_broker.tools import erasures
@@ -44,7 +43,6 @@ def export(
     export of this ledger already gets what is new; one that was left unfinished is finished. The
     login of an auditor is enough.
     """
-    logs.configure(readable=True)
     with clear_errors():
         if not no_parquet:
             _require_pyarrow()

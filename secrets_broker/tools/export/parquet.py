@@ -56,7 +56,9 @@ ACCESS_LOG: Final = pa.schema(
         *(pa.field(name, pa.string()) for name in ("authn", "request_id", "reason")),
     ]
 )
-_SCHEMAS: Final = {"events": EVENTS, "access_log": ACCESS_LOG}
+SCHEMAS: Final = {"events": EVENTS, "access_log": ACCESS_LOG}
+KEYS: Final = {"events": "position", "access_log": "id"}
+"""The column of each table that holds the position of the row's event."""
 _FROM_EVENTS: Final = {
     "id": "position",
     "accessed_by": "actor",
@@ -96,15 +98,13 @@ class Parts:
     def _write(self) -> None:
         if not self._writers:
             self._open(self._rows[0].position)
-        events = [_decoder.decode(row.entry) for row in self._rows]
-        table = _events(self._rows, events)
-        self._writers["events"].write_table(table)
-        self._writers["access_log"].write_table(_access_log(table, events))
+        for kind, table in tables_of(self._rows).items():
+            self._writers[kind].write_table(table)
         self._rows = []
 
     def _open(self, position: int) -> None:
         self._first = position // RANGE * RANGE
-        for kind, schema in _SCHEMAS.items():
+        for kind, schema in SCHEMAS.items():
             self._writers[kind] = pq.ParquetWriter(
                 self._folder.temporary(part_name(kind, self._first)),
                 schema,
@@ -136,7 +136,7 @@ def part_name(kind: str, first: int) -> str:
 def first_missing(folder: Folder, subtrees: Sequence[bytes]) -> int:
     """Where to begin: the first range whose files are not there, or are not of this ledger."""
     for index, subtree in enumerate(subtrees):
-        names = [part_name(kind, index * RANGE) for kind in _SCHEMAS]
+        names = [part_name(kind, index * RANGE) for kind in SCHEMAS]
         if any(_subtree_of(folder, name) != subtree.hex().encode() for name in names):
             return index * RANGE
     return len(subtrees) * RANGE
@@ -149,6 +149,13 @@ def _subtree_of(folder: Folder, name: str) -> bytes | None:
         return None
     subtree: bytes | None = found.get(_SUBTREE)
     return subtree
+
+
+def tables_of(rows: Sequence[Row]) -> dict[str, Any]:
+    """The rows of each table that follow from these entries."""
+    events = [_decoder.decode(row.entry) for row in rows]
+    table = _events(rows, events)
+    return {"events": table, "access_log": _access_log(table, events)}
 
 
 def _events(rows: Sequence[Row], events: Sequence[Event]) -> Any:

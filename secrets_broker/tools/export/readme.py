@@ -33,7 +33,9 @@ To ask it, for example with DuckDB:
 
 To serve it: any static web server, as in `python3 -m http.server`.
 
-Parquet files are for asking and not part of what the checkpoint signs: `verify` looks at tile/.
+The checkpoint signs what is in tile/. Parquet files follow from that: `verify` makes each row of
+them again from the entries, where pyarrow is installed, and says so where it is not. Nothing
+vouches for this file, verifier.key and erasures.jsonl.
 """
 _WITHOUT: Final = "It holds no ciphertext either."
 _WITH: Final = (

@@ -1,4 +1,4 @@
-"""What a database is asked once its events are checked: its schema, its data keys, the projection.
+"""What a database is asked once its events are checked: its data keys, and the projection.
 
 With the keys at hand every data key is opened, and the rows of secrets.host_credentials are
 compared byte for byte with a table that is rebuilt beside them; without, each row must name the
@@ -11,7 +11,7 @@ from typing import Final
 from secrets_broker.keys import loaded_keyring
 from secrets_broker.ledger.audit.checker import Checker
 from secrets_broker.ledger.audit.findings import MAX_PROBLEMS, Findings
-from secrets_broker.ledger.errors import LedgerError
+from secrets_broker.ledger.errors import DecryptionError, LedgerError, WrongKeyError
 from secrets_broker.ledger.events import IS_CHANGE
 from secrets_broker.ledger.keyring import Keyring
 from secrets_broker.projections.mismatches import MISMATCHES
@@ -27,7 +27,7 @@ from secrets_broker.tools.verify.data_keys import (
 )
 from secrets_broker.tools.verify.database import DatabaseSource
 from secrets_broker.tools.verify.macs import check_macs
-from secrets_broker.tools.verify.schema import check_schema
+from secrets_broker.tools.verify.sources import SourceError
 
 _ROWS: Final = "SELECT count(*) FROM secrets.host_credentials"
 _LAST_CHANGE: Final = """
@@ -39,7 +39,6 @@ def check_database(
     source: DatabaseSource, checker: Checker, settings: Settings, tell: Tell
 ) -> None:
     """Hold what stands beside the events to them, as far as the login may."""
-    check_schema(source, checker.findings)
     check_keks(source, checker)
     keyring = _keyring(source, checker, settings)
     check_macs(source, checker.size, keyring, checker.findings, tell)
@@ -61,7 +60,7 @@ def _keyring(source: DatabaseSource, checker: Checker, settings: Settings) -> Ke
         return None
     try:
         return asyncio.run(loaded_keyring(settings, settings.database_url))
-    except LedgerError as error:
+    except (WrongKeyError, DecryptionError) as error:
         checker.findings.wrong(None, "key", f"the keys at hand are not this ledger's: {error}")
         return None
 
@@ -111,8 +110,8 @@ def _byte_for_byte(
     try:
         found = asyncio.run(compare())
     except LedgerError as error:
-        findings.wrong(None, "projection", f"host_credentials could not be compared: {error}")
-        return
+        # Not a finding: what it could not ask says nothing of what is there.
+        raise SourceError(f"host_credentials could not be compared: {error}") from None
     findings.checked["rows of host_credentials, byte for byte"] += found.rows
     for one in found.differences:
         columns = f" ({', '.join(one.columns)})" if one.columns else ""

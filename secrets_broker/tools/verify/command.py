@@ -5,9 +5,10 @@ from pathlib import Path
 import click
 import msgspec
 
-from secrets_broker import logs
 from secrets_broker.ledger.audit.heads import Kept
+from secrets_broker.ledger.errors import LedgerError
 from secrets_broker.ledger.note import VerifierKey
+from secrets_broker.migrations.errors import MigrationError
 from secrets_broker.tools.common import (
     clear_errors,
     data_dir_option,
@@ -19,6 +20,12 @@ from secrets_broker.tools.verify.inputs import kept_checkpoint, known_keys
 from secrets_broker.tools.verify.job import Job, Place
 from secrets_broker.tools.verify.receipts import verify_receipt
 from secrets_broker.tools.verify.run import Wanted
+
+
+class NotAskedError(click.ClickException):
+    """The ledger could not be asked, so nothing can be said of it."""
+
+    exit_code = 2
 
 
 @click.command()
@@ -63,10 +70,9 @@ def verify(
     """Check a whole ledger, from its first event to its last, and say what was checked.
 
     The ledger is that of DATABASE_URL, an export, or another broker. Keys come from --verifier-key
-    and LEDGER_VERIFIER_KEY. Exit 0 where nothing is wrong, 1 where something is, or where the
-    ledger cannot be read.
+    and LEDGER_VERIFIER_KEY. Exit 0 where nothing is wrong, 1 where something is, 2 where the ledger
+    could not be asked.
     """
-    logs.configure(readable=True)
     if sum(given is not None for given in (folder, url, receipt)) > 1:
         raise click.UsageError("one of --export, --url and --receipt, or none for the database")
     if partial and folder is None:
@@ -81,7 +87,10 @@ def verify(
             erasures = erasures or settings.erasures
         kept = _kept(since, keys, settings.checkpoint_file if place.is_database else None)
         job = Job(settings, Wanted(keys, kept), erasures, place)
-        report = job.run()
+        try:
+            report = job.run()
+        except (LedgerError, MigrationError) as error:
+            raise NotAskedError(str(error)) from None
     click.echo(msgspec.json.encode(report) if as_json else job.text())
     if not job.findings.ok:
         raise SystemExit(1)

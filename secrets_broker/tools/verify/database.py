@@ -1,13 +1,18 @@
 """A ledger in PostgreSQL: what is read but once, and what lies beside the events."""
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from typing import Final
 
 from secrets_broker.ledger.audit.findings import Problem
 from secrets_broker.ledger.audit.heads import Kept
-from secrets_broker.ledger.audit.subtree import Hash
+from secrets_broker.ledger.audit.subtree import RANGE, Hash
 from secrets_broker.tools.verify import queries
 from secrets_broker.tools.verify.reader import DatabaseAddress, DatabaseReader
 from secrets_broker.tools.verify.sources import Overview
+
+MAX_HOLES: Final = 50_000
+"""How many missing events are told one by one."""
+_MAX_GAPS: Final = 100
 
 
 class DatabaseSource(DatabaseReader):
@@ -63,13 +68,16 @@ class DatabaseSource(DatabaseReader):
         async with self._connection.transaction():
             # One snapshot, so that size, checkpoints and nodes are of the same moment.
             await self._connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-            ((size, first, in_recovery),) = await self._fetch(queries.SIZE)
+            ((last, first, count, in_recovery),) = await self._fetch(queries.SIZE)
+            gaps = await self._gaps(max(last, -1) + 1 - count)
+            size = gaps[0][0] + 1 if gaps else max(last, -1) + 1
             published = await self._fetch(queries.PUBLISHED)
             self._largest = dict(await self._fetch(queries.ORIGINS))
             ((astray,),) = await self._fetch(queries.COSIGNATURES_ASTRAY)
             problems = [problem async for problem in self._beyond(size)]
+        problems += _lost(gaps)
         if first < 0:
-            problems.append(Problem(0, "position", "there are events before position 0"))
+            problems.append(Problem(first, "position", "there are events before position 0"))
         if astray:
             detail = f"{astray} cosignatures are of no checkpoint, or of another key than they say"
             problems.append(Problem(None, "signature", detail))
@@ -77,6 +85,8 @@ class DatabaseSource(DatabaseReader):
             detail = "ledger.published has not one row with a size"
             problems.append(Problem(None, "checkpoint", detail))
         found = Overview(size, None, problems=problems)
+        if gaps:
+            found.not_checked.append(f"the events from position {gaps[0][1]} on, far behind a gap")
         found.not_checked += self._not_readable()
         largest = self._largest.items()
         found.beyond = [Kept(origin, most, "") for origin, most in largest if most > size]
@@ -86,6 +96,16 @@ class DatabaseSource(DatabaseReader):
         if in_recovery:
             found.remarks.append("this is a standby: the primary may have more")
         return found
+
+    async def _gaps(self, holes: int) -> list[tuple[int, int]]:
+        """Gaps so wide that what is behind them is no part of the ledger.
+
+        Each is the last position before it, and the first behind it. A few holes are gone through,
+        so that all that is around them is checked.
+        """
+        if holes <= MAX_HOLES:
+            return []
+        return await self._fetch(queries.GAPS, RANGE, _MAX_GAPS)
 
     def _not_readable(self) -> Iterable[str]:
         if not self._with_bodies:
@@ -103,3 +123,12 @@ class DatabaseSource(DatabaseReader):
             ((count,),) = await self._fetch(queries.BODIES_BEYOND, size)
             if count:
                 yield Problem(size, "body", f"{count} bodies are of events that are not there")
+
+
+def _lost(gaps: Sequence[tuple[int, int]]) -> Iterator[Problem]:
+    for number, (before, behind) in enumerate(gaps):
+        if number == 0:
+            detail = f"there is no event from here to position {behind - 1}"
+            yield Problem(before + 1, "missing", detail)
+        detail = f"there is an event, and none from position {before + 1} to it"
+        yield Problem(behind, "position", detail)

@@ -2,6 +2,7 @@
 
 checkpoint           the signed note whose size is checked; it is written last of all
 tile/…               hashes, and entry bundles
+parquet/…            only some exports: tables, which are checked after the entries
 checkpoints.jsonl    every kept checkpoint, a line each: origin, size, note
 bodies/<N>.jsonl     only some exports: ciphertexts by position, for each entry bundle
 """
@@ -20,10 +21,12 @@ from secrets_broker.ledger.audit.findings import Problem
 from secrets_broker.ledger.audit.heads import Kept
 from secrets_broker.ledger.audit.ranges import StoredBody
 from secrets_broker.ledger.checkpoint import SignedCheckpoint
+from secrets_broker.ledger.merkle import TILE_WIDTH
 from secrets_broker.ledger.note import MAX_BYTES, NoteError
 from secrets_broker.ledger.tile import Tile
 from secrets_broker.tools.verify.shelf import Shelf
-from secrets_broker.tools.verify.sources import Overview, SourceError
+from secrets_broker.tools.verify.sources import DamagedError, Overview, SourceError
+from secrets_broker.tools.verify.surplus import check_surplus
 from secrets_broker.tools.verify.tiles import TileReader
 
 _BODIES: Final = "bodies"
@@ -63,41 +66,61 @@ class FolderReader(TileReader):
 
     def __init__(self, folder: Path, size: int, *, partial: bool) -> None:
         super().__init__(size, partial=partial)
-        self._folder = folder
+        self.folder = folder
 
     def fetch(self, paths: Sequence[str]) -> Mapping[str, bytes]:
         """Their content, as far as they are there."""
-        found = {path: self._content(path) for path in paths}
+        found = {path: _content(self.folder / path) for path in paths}
         return {path: content for path, content in found.items() if content is not None}
 
-    def bodies(self, tiles: Sequence[Tile]) -> Mapping[int, StoredBody] | None:
+    def wider(self, tile: Tile) -> Tile | None:
+        """See TileReader; here also a partial tile that is wider, since it begins the same."""
+        full = super().wider(tile)
+        if full is None or (self.folder / full.path).is_file():
+            return full
+        there = [p.name for p in (self.folder / f"{full.path}.p").glob("*")]
+        paths = [f"{full.path}.p/{name}" for name in there]
+        known = [found for path in paths if (found := Tile.parse(path)) is not None]
+        return next((one for one in known if one.width > tile.width), full)
+
+    def bodies(
+        self, tiles: Sequence[Tile], problems: list[Problem]
+    ) -> Mapping[int, StoredBody] | None:
         """The bodies of these bundles, where the export has any."""
-        if not (self._folder / _BODIES).is_dir():
+        if not (self.folder / _BODIES).is_dir():
             return None
-        return {at: body for tile in tiles for at, body in self._bodies_of(tile)}
+        found: dict[int, StoredBody] = {}
+        for tile in tiles:
+            self._take_bodies(tile, found, problems)
+        return found
 
     def close(self) -> None:
         """Nothing is open."""
 
-    def _content(self, path: str) -> bytes | None:
-        """A file's content; of partial tiles that are wider and begin the same, any will do."""
-        content = _content(self._folder / path)
-        folder, is_partial, width = path.partition(".p/")
-        if content is not None or not is_partial:
-            return content
-        widths = [p.name for p in (self._folder / f"{folder}.p").glob("*") if p.name.isdecimal()]
-        wider = [name for name in widths if int(name) > int(width)]
-        return _content(self._folder / f"{folder}.p" / wider[0]) if wider else None
-
-    def _bodies_of(self, tile: Tile) -> Iterator[tuple[int, StoredBody]]:
+    def _take_bodies(
+        self, tile: Tile, found: dict[int, StoredBody], problems: list[Problem]
+    ) -> None:
         index = Tile(None, tile.index).path.removeprefix("tile/entries/")
-        for line in (_content(self._folder / _BODIES / f"{index}.jsonl") or b"").splitlines():
-            try:
-                body = _bodies.decode(line)
-                ciphertext = base64.b64decode(body.ciphertext, validate=True)
-            except (msgspec.DecodeError, binascii.Error):
-                continue  # a body that cannot be read is a body that is not there
-            yield body.position, StoredBody(body.key, sha256(ciphertext).digest())
+        path = f"{_BODIES}/{index}.jsonl"
+        for number, line in enumerate((_content(self.folder / path) or b"").splitlines(), 1):
+            body = _body(line)
+            if body is None or body[0] // TILE_WIDTH != tile.index or body[0] in found:
+                detail = f"{path}, line {number}, is no body of these events, or is there twice"
+                problems.append(Problem(tile.start, "body", detail))
+            else:
+                found[body[0]] = body[1]
+        # What an export that was cut off has past its checkpoint is covered by nothing.
+        for position in [at for at in found if at >= self._size]:
+            del found[position]
+
+
+def _body(line: bytes) -> tuple[int, StoredBody] | None:
+    try:
+        body = _bodies.decode(line)
+        ciphertext = base64.b64decode(body.ciphertext, validate=True)
+    except (msgspec.DecodeError, UnicodeDecodeError, binascii.Error):
+        return None
+    return body.position, StoredBody(body.key, sha256(ciphertext).digest())
 
 
 class FolderSource(FolderReader):
@@ -110,36 +133,47 @@ class FolderSource(FolderReader):
     @property
     def name(self) -> str:
         """See Source."""
-        return f"export {self._folder}"
+        return f"export {self.folder}"
 
     @property
     def address(self) -> FolderAddress:
         """See Source."""
-        return FolderAddress(self._folder, self._size, self._partial)
+        return FolderAddress(self.folder, self._size, self._partial)
 
     def overview(self) -> Overview:
         """The size of its checkpoint; see Source."""
-        note = _content(self._folder / "checkpoint")
+        note = _content(self.folder / "checkpoint")
         if note is None:
             raise SourceError(
-                f"{self._folder} has no file named checkpoint: name a folder that "
+                f"{self.folder} has no file named checkpoint: name a folder that "
                 "secrets-broker export made, once it has ended"
             )
         try:
             text = note[: MAX_BYTES + 1].decode()
             tree = SignedCheckpoint.parse(text).checkpoint
         except (NoteError, UnicodeDecodeError) as error:
-            raise SourceError(f"{self._folder / 'checkpoint'} is not one: {error}") from None
+            raise DamagedError(f"{self.folder / 'checkpoint'} is not one: {error}") from None
         self._size = tree.size
         found = Overview(tree.size, (tree.origin, tree.size))
         published = Kept(tree.origin, tree.size, text)
         self._shelf.fill(self._kept(found, published))
         if self._shelf.beyond(tree.size):
             found.remarks.append("there are checkpoints of more events: an export that was cut off")
-        if not (self._folder / _BODIES).is_dir():
+        if not (self.folder / _BODIES).is_dir():
             found.not_checked.append("bodies: the export has none")
         found.not_checked.append("host_credentials and data keys: no export has them")
+        check_surplus(self.folder, tree.size, found)
         return found
+
+    @property
+    def size(self) -> int:
+        """How many events its checkpoint covers; 0 before `overview`."""
+        return self._size
+
+    @property
+    def partial(self) -> bool:
+        """Whether what is missing is no problem."""
+        return self._partial
 
     def checkpoints(self, low: int, high: int) -> Sequence[Kept]:
         """See Source."""
@@ -151,7 +185,7 @@ class FolderSource(FolderReader):
 
     def _kept(self, found: Overview, published: Kept) -> Iterator[Kept]:
         try:
-            with (self._folder / "checkpoints.jsonl").open("rb") as file:
+            with (self.folder / "checkpoints.jsonl").open("rb") as file:
                 seen = False
                 for number, line in enumerate(file, 1):
                     one = _kept_line(found, number, line)

@@ -20,6 +20,9 @@ from secrets_broker.tools.verify.database import DatabaseSource
 from secrets_broker.tools.verify.folder import FolderSource
 from secrets_broker.tools.verify.listed import check_list
 from secrets_broker.tools.verify.run import Wanted, check
+from secrets_broker.tools.verify.schema import check_schema
+from secrets_broker.tools.verify.sources import DamagedError
+from secrets_broker.tools.verify.tables import check_tables
 from secrets_broker.tools.verify.text import sorted_problems, text
 from secrets_broker.tools.verify.web import UrlError, WebSource
 
@@ -70,20 +73,34 @@ class Job:
         self._root: str | None = None
 
     def run(self) -> dict[str, Any]:
-        """Check, and report; what cannot be read is a problem, not an error."""
+        """Check, and report.
+
+        Raises LedgerError, MigrationError or SettingsError where the ledger could not be asked and
+        nothing was found wrong with it until then: not reached is not tampered with. Where
+        something was, that is reported, and the rest is said not to be checked.
+        """
         try:
             with closing(self._place.open(self._settings)) as source:
                 self._name = source.name
                 self._check(source)
         except UrlError as error:
             raise click.UsageError(str(error)) from None
-        except LedgerError as error:
+        except DamagedError as error:
             self.findings.wrong(None, "source", str(error))
+        except LedgerError as error:
+            if self.findings.ok:
+                raise
+            self.findings.left_out(f"the rest: {error}")
         return self.report()
 
     def _check(self, source: FolderSource | WebSource | DatabaseSource) -> None:
         checker = Checker(source.node, self.findings)
         with closing(checker), progress_bar() as tell:
+            database = source if isinstance(source, DatabaseSource) else None
+            if (
+                database is not None
+            ):  # first: what is missing there can keep the rest from being read
+                check_schema(database, self.findings)
             overview = check(
                 source, checker, self._wanted, lambda done, of: tell("events verified", done, of)
             )
@@ -91,11 +108,12 @@ class Job:
             self._root = b64encode(checker.root).decode() if checker.root else None
             if not overview.complete:
                 return
-            database = source if isinstance(source, DatabaseSource) else None
             later = erased_since(database, overview.size) if database else frozenset[str]()
             checker.finish(overview.published, overview.beyond, later)
             if database is not None:
                 check_database(database, checker, self._settings, tell)
+            if isinstance(source, FolderSource):
+                check_tables(source, self.findings, tell)
             if self._erasures is not None:
                 check_list(self._erasures, source, checker, later)
 

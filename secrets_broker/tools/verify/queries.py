@@ -3,8 +3,8 @@
 from typing import Final
 
 # One row for a whole range: a row for each event would cost more to send than to make. The JSON
-# has no raw line feed in it. to_char writes a time before the year 1 like one after it, and
-# infinity like no time at all.
+# has no raw line feed in it. The null of jsonb, which is not SQL's, would look like that. to_char
+# writes a time before the year 1 like one after it, and infinity like no time at all.
 EVENTS: Final = """
     SELECT array_agg(event.position ORDER BY event.position),
            array_agg(event.leaf_hash ORDER BY event.position),
@@ -15,8 +15,12 @@ EVENTS: Final = """
         CASE WHEN event.at >= '0001-01-01Z' AND event.at < 'infinity'
             THEN to_char(event.at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
             ELSE event.at::text END AS at,
-        event.authn, event.body, event.credential_id, event.details, event.error, event.host,
-        event.ip,
+        event.authn,
+        CASE jsonb_typeof(event.body) WHEN 'null' THEN '"null"' ELSE event.body END AS body,
+        event.credential_id,
+        CASE jsonb_typeof(event.details) WHEN 'null' THEN '"null"' ELSE event.details END
+            AS details,
+        event.error, event.host, event.ip,
         CASE WHEN event.occurred_at >= '0001-01-01Z' AND event.occurred_at < 'infinity'
             THEN to_char(event.occurred_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
             ELSE event.occurred_at::text END AS occurred_at,
@@ -35,9 +39,17 @@ READABLE: Final = """
            has_table_privilege('ledger.data_keys', 'SELECT'),
            has_table_privilege('secrets.host_credentials', 'SELECT')
 """
+# No arithmetic on positions: of the largest bigint there is no successor.
 SIZE: Final = """
-    SELECT coalesce(max(position) + 1, 0), coalesce(min(position), 0), pg_is_in_recovery()
+    SELECT coalesce(max(position), -1), coalesce(min(position), 0),
+           count(*) FILTER (WHERE position >= 0), pg_is_in_recovery()
     FROM ledger.events
+"""
+GAPS: Final = """
+    SELECT before, position
+    FROM (SELECT position, lag(position, 1, -1::bigint) OVER (ORDER BY position) AS before
+          FROM ledger.events WHERE position >= 0) AS event
+    WHERE position - %s::bigint > before ORDER BY position LIMIT %s
 """
 PUBLISHED: Final = "SELECT origin, size FROM ledger.published"
 # One step along the primary key for each origin, however many checkpoints it has.

@@ -16,8 +16,9 @@ from secrets_broker.ledger.audit.findings import Problem
 from secrets_broker.ledger.audit.ranges import Loaded, StoredBody
 from secrets_broker.ledger.connection import TOOL_SESSION, connect
 from secrets_broker.ledger.merkle import TILE_WIDTH
+from secrets_broker.migrations.shipped import PINS, Catalogue, gathered
 from secrets_broker.tools.verify import queries
-from secrets_broker.tools.verify.sources import SourceError
+from secrets_broker.tools.verify.sources import DamagedError, SourceError
 
 T = TypeVar("T")
 
@@ -57,6 +58,16 @@ class DatabaseReader:
         """The rows of one statement."""
         return self._run(self._fetch(query, *values))
 
+    def catalogue(self, query: str) -> Catalogue | None:
+        """What one of the catalogue's QUERIES answers; None where the login may not ask it."""
+        rows = self._run(self._pinned(query))
+        return None if rows is None else gathered(rows)
+
+    def told(self, query: str) -> list[Any] | None:
+        """The one column that a query answers; None where the login may not ask it."""
+        rows = self._run(self._pinned(query))
+        return None if rows is None else [value for (value,) in rows]
+
     def view_of(self, query: str) -> str | None:
         """PostgreSQL's own words for a query; None where the login may make no temporary view."""
         return self._run(self._view_of(query))
@@ -87,15 +98,30 @@ class DatabaseReader:
             _align(loaded, count, positions or [])
         return loaded
 
+    async def _pinned(self, query: str) -> list[Any] | None:
+        try:
+            async with self._connection.transaction():
+                await self._pin()
+                return await self._fetch(query)
+        except psycopg.errors.InsufficientPrivilege:
+            return None
+
+    async def _pin(self) -> None:
+        for name, value in PINS.items():
+            await self._fetch("SELECT set_config(%s, %s, true)", name, value)
+
     async def _view_of(self, query: str) -> str | None:
         try:
             async with self._connection.transaction(force_rollback=True):
                 await self._connection.execute("SET TRANSACTION READ WRITE")
+                await self._pin()
                 await self._connection.execute(f"CREATE TEMP VIEW shipped AS {query}".encode())
                 ((text,),) = await self._fetch("SELECT pg_get_viewdef('pg_temp.shipped'::regclass)")
                 return str(text)
         except psycopg.errors.InsufficientPrivilege:
             return None
+        except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn):
+            return ""  # what it shows is not there any more, so nothing can be the same
 
     async def _fetch(self, query: str, *values: Any) -> list[Any]:
         cursor = await self._connection.execute(query.encode(), values or None, binary=True)
@@ -107,7 +133,10 @@ class DatabaseReader:
         except psycopg.Error as error:
             # Only the message: PostgreSQL's detail line may quote values of a row.
             why = error.diag.message_primary or type(error).__name__
-            raise SourceError(f"the database could not be read: {why}") from None
+            # A row holds what cannot be computed with (class 22), or is torn on disk (XX001).
+            damaged = (error.sqlstate or "").startswith(("22", "XX00"))
+            kind = DamagedError if damaged else SourceError
+            raise kind(f"the database could not be read: {why}") from None
 
 
 def _align(loaded: Loaded, count: int, positions: Sequence[int]) -> None:

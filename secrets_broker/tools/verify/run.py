@@ -13,6 +13,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from typing import Final
 
+from secrets_broker import logs
 from secrets_broker.ledger.audit.checker import Checker
 from secrets_broker.ledger.audit.examine import examine
 from secrets_broker.ledger.audit.heads import Kept
@@ -89,7 +90,7 @@ def _examined(
     # Fresh processes: a copy of this one would share its connections.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(
-        processes, mp_context=context, initializer=_open, initargs=(source.address, wanted.keys)
+        processes, mp_context=context, initializer=_begin, initargs=(source.address, wanted.keys)
     ) as pool:
         ahead: deque[Future[Examined]] = deque()
         try:
@@ -109,15 +110,19 @@ def _examined(
 class _Process:
     """What a process of the pool has open, from its start to its end."""
 
-    reader: Reader
+    address: Address
     keys: Collection[VerifierKey]
+    reader: Reader | None = None
 
 
-def _open(address: Address, keys: tuple[VerifierKey, ...]) -> None:
-    _Process.reader, _Process.keys = address.open(), keys
+def _begin(address: Address, keys: tuple[VerifierKey, ...]) -> None:
+    logs.configure(readable=True)  # a process of its own: its standard output is the command's too
+    _Process.address, _Process.keys = address, keys
 
 
 def _examine(task: _Task) -> Examined:
+    if _Process.reader is None:  # not in _begin, whose errors nobody is told
+        _Process.reader = _Process.address.open()
     return _examine_with(_Process.reader, task, tuple(_Process.keys))
 
 

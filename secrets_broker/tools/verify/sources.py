@@ -19,6 +19,10 @@ class SourceError(LedgerError):
     """The ledger could not be read from there; the text says why, and what to do."""
 
 
+class DamagedError(SourceError):
+    """The ledger was reached, and what is there cannot be what a ledger has."""
+
+
 @dataclass(slots=True)
 class Overview:
     """What is known before any entry was read."""

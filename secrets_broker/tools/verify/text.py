@@ -32,11 +32,22 @@ def sorted_problems(findings: Findings) -> list[Problem]:
 
 def _answer(findings: Findings) -> str:
     if not findings.ok:
-        at = "none can be named" if findings.first_bad is None else str(findings.first_bad)
-        return f"NOT OK: first wrong position {at}"
+        return f"NOT OK: {_where(findings)}"
     if findings.not_checked or findings.remarks:
         return "OK: nothing is wrong with what was checked; see above what was not"
     return "OK: all of it was checked, and nothing is wrong"
+
+
+def _where(findings: Findings) -> str:
+    if findings.first_bad is None:
+        return "no position of it can be named"
+    if findings.span is None or findings.span[0] > findings.first_bad:
+        return f"first wrong position {findings.first_bad}"
+    first, last = findings.span
+    between = f"from position {first} to {last}" if first else f"at or before position {last}"
+    found = findings.first_found
+    also = "" if found is None else f"; of what else was found, the first is at position {found}"
+    return f"what is wrong is {between}{also}"
 
 
 def _section(title: str, lines: Iterable[str]) -> list[str]:

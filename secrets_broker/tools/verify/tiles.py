@@ -5,6 +5,7 @@ Where the files or answers come from, a folder or a service, is a subclass's to 
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from secrets_broker.ledger.audit.findings import Problem
 from secrets_broker.ledger.audit.ranges import Loaded, StoredBody
@@ -31,9 +32,11 @@ class TileReader(ABC):
     def fetch(self, paths: Sequence[str]) -> Mapping[str, bytes]:
         """What stands at these paths, as far as it is there."""
 
-    def bodies(self, tiles: Sequence[Tile]) -> Mapping[int, StoredBody] | None:
+    def bodies(
+        self, tiles: Sequence[Tile], problems: list[Problem]
+    ) -> Mapping[int, StoredBody] | None:
         """The bodies of these entry bundles by position, or None where none are kept."""
-        del tiles
+        del tiles, problems
         return None
 
     def load(self, first: int, count: int) -> Loaded:
@@ -46,10 +49,11 @@ class TileReader(ABC):
             entries=[],
             leaves=[],
             nodes=[],
-            bodies=self.bodies(entries),
+            bodies=None,
             canonical=True,
             told=True,
         )
+        loaded.bodies = self.bodies(entries, loaded.problems)
         for tile in entries:
             loaded.entries += self._entries(loaded, tile, found.get(tile))
         kept = [hash_ for tile in leaves for hash_ in self._hashes(loaded, tile, found.get(tile))]
@@ -64,8 +68,8 @@ class TileReader(ABC):
         """A stored node above level 1, from the tile that it is in."""
         tile = self._tile(level, index // TILE_WIDTH)
         if self._nodes is None or self._nodes[0] != tile:
-            raw = self._fetch_all([tile]).get(tile)
-            self._nodes = tile, _split(raw, tile.width) or [None] * tile.width
+            found = self._fetch_all([tile]).get(tile)
+            self._nodes = tile, _split(found, tile.width) or [None] * tile.width
         return self._nodes[1][index % TILE_WIDTH]
 
     def _tile(self, level: int | None, index: int) -> Tile:
@@ -80,44 +84,60 @@ class TileReader(ABC):
         tile = self._tile(1, first // TILE_WIDTH // TILE_WIDTH)
         return tile if tile.width > 0 else None
 
-    def _fetch_all(self, tiles: Sequence[Tile]) -> dict[Tile, bytes]:
+    def _fetch_all(self, tiles: Sequence[Tile]) -> dict[Tile, "_File"]:
         found = self.fetch([tile.path for tile in tiles])
-        # Instead of a partial tile, a log that has grown since may have only the full one.
-        full = {tile: Tile(tile.level, tile.index).path for tile in tiles if tile.path not in found}
-        instead = self.fetch([path for tile, path in full.items() if path != tile.path])
+        # Instead of a partial tile, a log that has grown since may have only a wider one.
+        lacking = [tile for tile in tiles if tile.path not in found]
+        wider = {tile: self.wider(tile) for tile in lacking}
+        instead = self.fetch([one.path for one in wider.values() if one is not None])
         both = {**instead, **found}
-        paths = {tile: tile.path if tile.path in found else full[tile] for tile in tiles}
-        return {tile: both[path] for tile, path in paths.items() if path in both}
+        there = {tile: wider.get(tile) or tile for tile in tiles}
+        return {
+            tile: _File(both[one.path], one.width)
+            for tile, one in there.items()
+            if one.path in both
+        }
 
-    def _entries(self, loaded: Loaded, tile: Tile, raw: bytes | None) -> Sequence[bytes | None]:
+    def wider(self, tile: Tile) -> Tile | None:
+        """Which tile may stand for a partial one that is not there."""
+        full = Tile(tile.level, tile.index)
+        return None if full == tile else full
+
+    def _entries(self, loaded: Loaded, tile: Tile, found: "_File | None") -> Sequence[bytes | None]:
         try:
-            entries = decode_bundle(raw) if raw is not None else []
+            if found is not None:
+                return decode_bundle(found.content, found.width)[: tile.width]
         except BundleError:
-            entries = []
-        if len(entries) >= tile.width and raw is not None:
-            return entries[: tile.width]
-        self._missing(loaded, tile, raw)
+            pass
+        self._missing(loaded, tile, found)
         return [None] * tile.width
 
-    def _hashes(self, loaded: Loaded, tile: Tile, raw: bytes | None) -> list[Hash]:
-        hashes = _split(raw, tile.width)
+    def _hashes(self, loaded: Loaded, tile: Tile, found: "_File | None") -> list[Hash]:
+        hashes = _split(found, tile.width)
         if hashes is None:
-            self._missing(loaded, tile, raw)
+            self._missing(loaded, tile, found)
             return [None] * tile.width
         return hashes
 
-    def _missing(self, loaded: Loaded, tile: Tile, raw: bytes | None) -> None:
-        if raw is None and self._partial:
+    def _missing(self, loaded: Loaded, tile: Tile, found: "_File | None") -> None:
+        if found is None and self._partial:
             return
-        what = "is not there" if raw is None else "is cut off, or is no such file"
+        what = "is not there" if found is None else "is cut off, has a surplus, or is no such file"
         position = max(tile.start << 8 * (tile.level or 0), loaded.first)
-        check = "missing" if raw is None else "tile"
+        check = "missing" if found is None else "tile"
         loaded.problems.append(Problem(position, check, f"{tile.path} {what}"))
 
 
-def _split(raw: bytes | None, width: int) -> list[Hash] | None:
+@dataclass(frozen=True, slots=True)
+class _File:
+    """What stands for a tile: its content, and how wide it must be itself."""
+
+    content: bytes
+    width: int
+
+
+def _split(found: _File | None, width: int) -> list[Hash] | None:
     try:
-        hashes = split_hashes(raw or b"")
+        return None if found is None else [*split_hashes(found.content, found.width)[:width]]
     except BundleError:
         return None
-    return [*hashes[:width]] if len(hashes) >= width else None

@@ -19,7 +19,7 @@ from secrets_broker.ledger.audit.heads import Kept
 from secrets_broker.ledger.checkpoint import SignedCheckpoint
 from secrets_broker.ledger.note import NoteError
 from secrets_broker.tools.verify.shelf import Shelf
-from secrets_broker.tools.verify.sources import Overview, SourceError
+from secrets_broker.tools.verify.sources import DamagedError, Overview, SourceError
 from secrets_broker.tools.verify.tiles import TileReader
 
 AT_ONCE: Final = 8
@@ -90,9 +90,10 @@ class WebReader(TileReader):
         for pause in (*PAUSES, None):
             try:
                 status, body = self._once(path)
-            except (OSError, http.client.HTTPException) as error:
+            except (OSError, http.client.HTTPException, UnicodeError) as error:
+                # UnicodeError: a name that IDNA has no form for.
                 self._forget()
-                status, body = 0, type(error).__name__.encode()
+                status, body = 0, _reason(error).encode()
             if status == 200:
                 return body
             if status == 404:
@@ -116,6 +117,8 @@ class WebReader(TileReader):
         body = answer.read(MAX_ANSWER + 1)
         if len(body) > MAX_ANSWER:
             raise SourceError(f"{path}: the answer is too long")
+        if answer.length:  # asked for a number of bytes, http.client is content with fewer
+            raise http.client.IncompleteRead(body, answer.length)
         return answer.status, body
 
     def _connection(self) -> http.client.HTTPConnection:
@@ -149,6 +152,12 @@ class WebReader(TileReader):
         return f"{self._given.url} answers {path} with {status}"
 
 
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error) or type(error).__name__
+
+
 class WebSource(WebReader):
     """Gives what a broker publishes."""
 
@@ -176,7 +185,9 @@ class WebSource(WebReader):
         try:
             signed = SignedCheckpoint.parse(note.decode())
         except (NoteError, UnicodeDecodeError) as error:
-            raise SourceError(f"{self._given.url}: the checkpoint is none: {error}") from None
+            # What does not even look like a signed note is some other page.
+            kind = DamagedError if b"\n\n\xe2\x80\x94 " in note else SourceError
+            raise kind(f"{self._given.url}: the checkpoint is none: {error}") from None
         tree = signed.checkpoint
         self._size = tree.size
         self._published = Kept(tree.origin, tree.size, str(signed))
