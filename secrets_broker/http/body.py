@@ -5,6 +5,7 @@ double does not hold as written are refused (RFC 7493), which faster parsers let
 """
 
 import json
+from codecs import BOM_UTF8
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
@@ -12,13 +13,9 @@ import falcon
 import falcon.asgi
 
 from secrets_broker.http.errors import InvalidRequestError
+from secrets_broker.http.router import matched
 from secrets_broker.ledger.errors import FieldError
 
-# A password of 8 KiB and 32 KiB of data, each byte escaped as six, and room for the rest.
-MAX_BODY_BYTES: Final = 256 * 1024
-# 500 items of 8 KiB each; a batch of larger ones has fewer.
-MAX_BATCH_BYTES: Final = 4 * 1024 * 1024
-_BATCH: Final = "-batch"
 TRUNCATED: Final = "truncated"
 """Set in the scope's state by the protocol where the connection ended before the body did."""
 
@@ -26,19 +23,17 @@ TRUNCATED: Final = "truncated"
 async def read_json(req: falcon.asgi.Request) -> Any:
     """Read and decode the body; raises InvalidRequestError, or falcon's 413 and 415."""
     media_type = (req.content_type or "").partition(";")[0].strip().lower()
-    if media_type != "application/json":
-        raise falcon.HTTPUnsupportedMediaType
+    coding = (req.get_header("Content-Encoding") or "identity").strip().lower()
+    if media_type != "application/json" or coding != "identity":
+        # The header says what would be taken (RFC 9110, section 15.5.16).
+        raise falcon.HTTPUnsupportedMediaType(headers={"Accept-Encoding": "identity"})
     return decode(await read_bounded(req))
-
-
-def max_bytes(path: str) -> int:
-    """How long the body of a request may be."""
-    return MAX_BATCH_BYTES if path.endswith(_BATCH) else MAX_BODY_BYTES
 
 
 async def read_bounded(req: falcon.asgi.Request) -> bytes:
     """Read the body; raises InvalidRequestError, or falcon's 413."""
-    limit = max_bytes(req.path)
+    match = matched(req)
+    limit = match.route.max_body if match else 0
     if (req.content_length or 0) > limit:
         raise falcon.HTTPContentTooLarge
     data = await req.stream.read(limit + 1)
@@ -50,9 +45,12 @@ async def read_bounded(req: falcon.asgi.Request) -> bytes:
 
 
 def decode(data: bytes) -> Any:
-    """Decode strict JSON; raises InvalidRequestError, which never quotes the data."""
+    """Decode strict JSON; raises InvalidRequestError, which never quotes the data.
+
+    A byte order mark before it is passed over, as RFC 8259, section 8.1, allows.
+    """
     try:
-        return _decoder.decode(data.decode("utf-8"))
+        return _decoder.decode(data.removeprefix(BOM_UTF8).decode("utf-8"))
     except _RefusedError as error:
         raise InvalidRequestError(FieldError("", error.args[0])) from None
     except UnicodeDecodeError:

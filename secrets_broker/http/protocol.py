@@ -19,9 +19,11 @@ from uvicorn.protocols.http.httptools_impl import (
 )
 
 from secrets_broker.http import certificate, metrics
-from secrets_broker.http.body import TRUNCATED, max_bytes
+from secrets_broker.http.body import TRUNCATED
 from secrets_broker.http.certificate import ClientCertificate
+from secrets_broker.http.parser import UpgradelessParser
 from secrets_broker.http.peer import peer_address
+from secrets_broker.http.routes import MATCH, MAX_BODY_BYTES, TABLE, Match, Routes
 
 _log = structlog.get_logger(__name__)
 
@@ -29,6 +31,10 @@ MAX_HEAD_BYTES: Final = 32 * 1024
 MAX_HEADERS: Final = 100
 # Past this many times its bound, what a refused body still sends is not waited for.
 PATIENCE: Final = 4
+
+NO_ROUTES: Final = Routes(())
+NOWHERE: Final = b"/"
+"""What the application is given for a target that is no route's path."""
 
 ANSWERS: Final = {
     400: b'{"reason":"invalid_request","detail":"The request is not valid HTTP/1.1."}',
@@ -54,6 +60,7 @@ class CarefulProtocol(HttpToolsProtocol):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.parser = UpgradelessParser(self)
         self._receiving = False  # a request has begun and is not there in full
         self._in_head = False
         self._received = 0  # bytes of a request that came in more than one piece
@@ -64,6 +71,7 @@ class CarefulProtocol(HttpToolsProtocol):
         self._answering: RequestResponseCycle | None = None  # uvicorn's `cycle` is the newest
         self._deadline: asyncio.TimerHandle | None = None
         self._certificate: ClientCertificate | None = None
+        self._routes: Routes = self.app_state.get(TABLE, NO_ROUTES)
 
     # uvicorn narrows the type in the same way, which the base class of asyncio does not allow.
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -106,10 +114,16 @@ class CarefulProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Look at the head as a whole before it becomes a request."""
         self._in_head = False
-        self._check_head()
+        match = self._routes.match(self.url)
+        self._check_head(match)
+        self.scope["state"][MATCH] = match
+        if match is None:
+            # What is no route's path is not parsed, decoded or handed on: nothing could be done
+            # with it. Nor need it have a path at all (RFC 9112, sections 3.2.3 and 3.2.4).
+            self.url = NOWHERE
         super().on_headers_complete()
         if self.parser.should_upgrade():
-            self.cycle.keep_alive = False  # the parser takes nothing after it
+            self.cycle.keep_alive = False  # what follows is meant for a tunnel
 
     def on_message_complete(self) -> None:
         """Note that the request is there in full."""
@@ -151,7 +165,10 @@ class CarefulProtocol(HttpToolsProtocol):
         """Answer what the parser, or a check of ours within it, refused."""
         self._refuse(self._refusal)
 
-    def _check_head(self) -> None:
+    def _unsupported_upgrade_warning(self) -> None:
+        """Say nothing: a CONNECT has its line as every request has."""
+
+    def _check_head(self, match: Match | None) -> None:
         size, hosts, announced, coded, expects = len(self.url), 0, 0, False, False
         for name, value in self.headers:
             size += len(name) + len(value) + len(": \r\n")
@@ -164,7 +181,7 @@ class CarefulProtocol(HttpToolsProtocol):
                     coded = True
                 case b"expect":
                     expects = True
-        limit = max_bytes(self.url.partition(b"?")[0].decode("latin-1"))
+        limit = match.route.max_body if match else MAX_BODY_BYTES
         self._too_long = announced > limit
         self._most = MAX_HEAD_BYTES + PATIENCE * limit
         if size > MAX_HEAD_BYTES or len(self.headers) > MAX_HEADERS:

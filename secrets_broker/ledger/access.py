@@ -63,6 +63,9 @@ class Enter(msgspec.Struct, frozen=True, kw_only=True):
     """Ask whether the caller may use an operation at all; only a refusal is recorded."""
 
     operation: str
+    names: bool = False
+    """Whether he is going to name credentials, and to be judged with each: which rule decides, and
+    so whether he has to give a reason, is not known before."""
 
     @property
     def name(self) -> None:

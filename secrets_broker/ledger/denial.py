@@ -36,7 +36,8 @@ RULES: Final = (*NO_VALID_KEY, *TESTS, REASON, REQUESTS, HOSTS)
 def asked(command: Command | Enter, context: Context, at: datetime) -> Request:
     """What a command wants to do, with what, from where."""
     host, purpose = command.name or (None, None)
-    return Request(operation(command), at, host, purpose, context.ip, context.reason)
+    later = isinstance(command, Enter) and command.names
+    return Request(operation(command), at, host, purpose, context.ip, context.reason, later)
 
 
 def operation(command: Command | Enter) -> str:
