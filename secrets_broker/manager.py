@@ -8,11 +8,11 @@ any number of threads can call, and their commands are committed together.
 import asyncio
 import threading
 from collections.abc import Callable, Coroutine, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from secrets_broker.ledger.commands import Command, Delete, Lookup, Upsert, parse
+from secrets_broker.ledger.commands import Command, Delete, Lookup, Upsert, parse, parse_at
 from secrets_broker.ledger.credential import DECRYPT_FAILED, EXPIRED, NOT_FOUND
 from secrets_broker.ledger.encoding import label_problem, name_problem, rfc3339
 from secrets_broker.ledger.errors import (
@@ -79,7 +79,8 @@ class SecretsManager:
         """Store a credential; returns success, credential_id, host, purpose and version.
 
         expires_at is a datetime with a time zone, or RFC 3339 with an offset: from then on the
-        credential is not given out. rotate_after is in whole days; `secrets-broker due` reminds.
+        credential is not given out, so it has to be in the future. rotate_after is in whole days;
+        `secrets-broker due` reminds.
         Raises InvalidCommandError where an argument breaks a rule.
         """
         fields = {
@@ -93,7 +94,7 @@ class SecretsManager:
             "expires_at": expires_at,
             "rotate_after": rotate_after,
         }
-        outcome = self._record(parse(Upsert, fields), created_by, reason)
+        outcome = self._record(parse_at(Upsert, fields, datetime.now(UTC)), created_by, reason)
         return {
             "success": True,
             "credential_id": outcome.credential_id,

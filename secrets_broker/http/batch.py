@@ -6,6 +6,7 @@ together. An item that breaks a rule or is refused does not disturb the others.
 """
 
 from collections import Counter
+from datetime import UTC, datetime
 from typing import Annotated, Any, Final, NamedTuple
 
 import falcon
@@ -17,7 +18,7 @@ from secrets_broker.http import answers, problems
 from secrets_broker.http.body import read_json
 from secrets_broker.http.desk import Desk, RefusedError, Result
 from secrets_broker.http.problems import Problem
-from secrets_broker.ledger.commands import Lookup, Upsert, parse
+from secrets_broker.ledger.commands import Lookup, Upsert, parse, parse_at
 from secrets_broker.ledger.errors import InvalidCommandError
 from secrets_broker.ledger.writer import MAX_BATCH
 
@@ -84,7 +85,7 @@ class UpsertBatch(_Batch):
 
 def _parsed(kind: type[Item], item: Any) -> Item | InvalidCommandError:
     try:
-        return parse(kind, item)
+        return parse_at(kind, item, datetime.now(UTC))
     except InvalidCommandError as error:
         return error
 

@@ -69,6 +69,9 @@ _UNAVAILABLE: Final = Problem(
     "The ledger cannot be used at the moment; nothing was recorded or disclosed.",
     retry_after=RETRY_AFTER_SECONDS,
 )
+METRICS_OFF: Final = Problem(
+    503, "metrics_off", "This process could not make the files that it counts in; see the log."
+)
 UNEXPECTED: Final = Problem(500, "internal_error", "The service failed; nothing was disclosed.")
 
 OF_HTTP: Final = {

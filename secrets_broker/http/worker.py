@@ -6,7 +6,6 @@ from typing import Any, ClassVar
 from uvicorn_worker import UvicornWorker
 
 from secrets_broker import tls
-from secrets_broker.http.protocol import CarefulProtocol
 
 
 class BrokerWorker(UvicornWorker):
@@ -14,7 +13,8 @@ class BrokerWorker(UvicornWorker):
 
     CONFIG_KWARGS: ClassVar[dict[str, Any]] = {
         "loop": "uvloop",
-        "http": CarefulProtocol,
+        # By name: the master is not to import what counts, nor anything that imports it.
+        "http": "secrets_broker.http.protocol:CarefulProtocol",
         "lifespan": "on",
         "access_log": False,
         "server_header": False,

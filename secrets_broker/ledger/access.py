@@ -6,7 +6,7 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta
 
-from secrets_broker.ledger.encoding import label_problem
+from secrets_broker.ledger.encoding import label_problem, name_problem
 from secrets_broker.ledger.events import MAX_NAME
 from secrets_broker.ledger.rights import Rights
 
@@ -37,6 +37,12 @@ class Grant(_AboutGrant, frozen=True, kw_only=True):
     id: Annotated[str, Meta(pattern=_GRANT_ID)]
     sha256: Sha256 | None
     rights: Rights
+
+    def __post_init__(self) -> None:
+        """Hold a new name to more than one that is there already, which has to be revoked."""
+        super().__post_init__()
+        if problem := name_problem(self.grantee):
+            raise ValueError(f"name: {problem}")
 
 
 class ChangeGrant(_AboutGrant, frozen=True, kw_only=True):

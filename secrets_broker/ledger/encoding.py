@@ -56,6 +56,14 @@ def from_rfc3339(text: str) -> datetime:
     return datetime.fromisoformat(text).astimezone(UTC)
 
 
+def cut(text: str) -> str:
+    """A time's text without what is finer than a microsecond, which is cut and never rounded.
+
+    Rounded up, a time could be past what it was meant to be before: another year, say.
+    """
+    return _FINER.sub("", text)
+
+
 def text_problem(text: str) -> str | None:
     """Say why PostgreSQL or a JSON reader could not keep this text, or None where it can."""
     if "\x00" in text:
@@ -90,6 +98,8 @@ UNSEEN: Final = (
 """The characters that no name may have, as the inside of a class of a regular expression."""
 SPACE: Final = " \u00a0\u1680\u2000-\u200a\u202f\u205f\u3000"
 """White space of the category Zs, likewise: a name may have it within, and not at an end."""
+
+_FINER: Final = re.compile(r"(?<=\.[0-9]{6})[0-9]+")
 
 _CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f]")
 _UNSEEN: Final = re.compile(f"[{UNSEEN}]")

@@ -218,6 +218,7 @@ def test_every_reason_is_described(description: Any) -> None:
         "not_found",
         "decrypt_failed",
         "internal_error",
+        "metrics_off",
         "ledger_unavailable",
         "outcome_unknown",
         *REFUSALS,
