@@ -41,38 +41,57 @@ class Callbacks(Protocol):
         """The request is there."""
 
 
-class UpgradelessParser(httptools.HttpRequestParser):
-    """Parses requests, and ignores their offers of another protocol."""
+class UpgradelessParser:
+    """Parses requests, and ignores their offers of another protocol; as uvicorn uses httptools."""
 
     def __init__(self, told: Callbacks) -> None:
         self._told = told
-        # What need not be held back is called without a step between.
-        held = _Held(self, told)
-        super().__init__(held)
-        self.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn has it
+        self._parser = self._begun()
+
+    def _begun(self) -> httptools.HttpRequestParser:
+        parser = httptools.HttpRequestParser(_Held(self, self._told))
+        parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn has it
+        return parser
 
     @property
     def offers(self) -> bool:
         """Whether the head that is being parsed offers another protocol."""
-        return self.should_upgrade() and self.get_method() != _CONNECT
+        return self._parser.should_upgrade() and self._parser.get_method() != _CONNECT
 
-    # A protocol of asyncio is given bytes and nothing else.
-    def feed_data(self, data: bytes) -> None:  # type: ignore[override]
+    def feed_data(self, data: bytes) -> None:
         """Parse on; raises httptools.HttpParserError, and HttpParserUpgrade behind a CONNECT."""
         while True:
             try:
-                super().feed_data(data)
+                self._parser.feed_data(data)
             except httptools.HttpParserUpgrade as upgrade:
                 if not self.offers:
                     raise
                 data = self._head() + data[upgrade.args[0] :]
+                self._parser = self._begun()  # the other may hold that the connection ends
             else:
                 return
+
+    def get_http_version(self) -> str:
+        """Of the request that is being parsed."""
+        return self._parser.get_http_version()
+
+    def get_method(self) -> bytes:
+        """Of the request that is being parsed."""
+        return self._parser.get_method()
+
+    def should_keep_alive(self) -> bool:
+        """Whether another request may follow on the connection."""
+        return self._parser.should_keep_alive()
+
+    def should_upgrade(self) -> bool:
+        """Whether what follows is no request: behind a CONNECT alone."""
+        return self._parser.should_upgrade() and not self.offers
 
     def _head(self) -> bytes:
         """The same head without the offer; its parts were parsed, so none holds a line's end."""
         told = self._told
-        line = b"%s %s HTTP/%s" % (self.get_method(), told.url, self.get_http_version().encode())
+        version = self._parser.get_http_version().encode()
+        line = b"%s %s HTTP/%s" % (self._parser.get_method(), told.url, version)
         kept = [_line(name, value) for name, value in told.headers if name not in _OFFER]
         return b"\r\n".join([line, *kept, b"", b""])
 

@@ -8,9 +8,10 @@ Each refusal is one line of the log, which holds nothing that was sent.
 """
 
 import asyncio
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, cast
 
 import structlog
+from httptools import HttpRequestParser
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import (
     STATUS_LINE,
@@ -60,7 +61,7 @@ class CarefulProtocol(HttpToolsProtocol):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.parser = UpgradelessParser(self)
+        self.parser = cast(HttpRequestParser, UpgradelessParser(self))
         self._receiving = False  # a request has begun and is not there in full
         self._in_head = False
         self._received = 0  # bytes of a request that came in more than one piece
