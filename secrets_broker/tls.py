@@ -8,9 +8,8 @@ served before is served on.
 import os
 import ssl
 import sys
-from collections.abc import Callable
+import weakref
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -69,18 +68,21 @@ class UnresumedContext(ssl.SSLContext):
     the client is would be what it was at the first handshake, for hours (RFC 5246, section F.1.4).
     """
 
-    _make: Callable[[], ssl.SSLContext]
+    _held: "_Held"
 
     @classmethod
-    def of(cls, make: Callable[[], ssl.SSLContext]) -> "UnresumedContext":
-        """A context that stands for those that `make` makes; asyncio wants one to begin with."""
-        stands = cls(ssl.PROTOCOL_TLS_SERVER)
-        stands._make = make
-        return stands
+    def of(cls, held: "_Held") -> "UnresumedContext":
+        """A context like those that it gives; raises SettingsError, which names the setting."""
+        made = cls(ssl.PROTOCOL_TLS_SERVER)
+        made._held = held
+        _configure(made, held)
+        return made
 
     def wrap_bio(self, *args: Any, **kwargs: Any) -> ssl.SSLObject:
         """Begin a connection; all that asyncio and uvloop ask of a context."""
-        return self._make().wrap_bio(*args, **kwargs)
+        own = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        _configure(own, self._held)
+        return own.wrap_bio(*args, **kwargs)
 
 
 def server_context(tls: Tls) -> ssl.SSLContext:
@@ -88,9 +90,7 @@ def server_context(tls: Tls) -> ssl.SSLContext:
 
     No session of it is ever resumed: in each connection the client shows its certificate.
     """
-    make = partial(_context, _Held.read(tls))
-    make()
-    return UnresumedContext.of(make)
+    return UnresumedContext.of(_Held.read(tls))
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,15 +124,14 @@ class _Copy:
             raise SettingsError(f"{name}: {file} cannot be read ({error.strerror})") from None
         self.path = file
         if sys.platform == "linux":
-            # Closed, and so gone, with this object; workers have it from their master.
-            self._file = os.fdopen(os.memfd_create("secrets-broker-tls"), "wb")
-            self._file.write(content)
-            self._file.flush()
-            self.path = Path(f"/proc/self/fd/{self._file.fileno()}")
+            # Gone with this object; workers have it from their master.
+            descriptor = os.memfd_create("secrets-broker-tls")
+            weakref.finalize(self, os.close, descriptor)
+            os.pwrite(descriptor, content, 0)
+            self.path = Path(f"/proc/self/fd/{descriptor}")
 
 
-def _context(held: _Held) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+def _configure(context: ssl.SSLContext, held: _Held) -> None:
     context.minimum_version = ssl.TLSVersion.TLSv1_2  # RFC 9325, section 3.1.1
     context.set_ciphers(CIPHERS)
     # No renegotiation and no compression (RFC 9325, sections 3.3 and 3.5), and no tickets, which a
@@ -145,7 +144,6 @@ def _context(held: _Held) -> ssl.SSLContext:
     if held.authorities is not None:
         _load_authorities(context, held.authorities.path)
         context.verify_mode = ssl.CERT_REQUIRED if held.required else ssl.CERT_OPTIONAL
-    return context
 
 
 def _load_own(context: ssl.SSLContext, held: _Held) -> None:

@@ -50,6 +50,7 @@ class Gate:
         match = matched(req)
         req.context.route = route = match.route if match else None
         if route is None:
+            resp.set_header("Cache-Control", "no-store")
             raise falcon.HTTPRouteNotFound
         if route.right is None:
             return
