@@ -59,8 +59,7 @@ def stranger(
         authn=authn,
         ip=req.context.ip,
         request_id=req.context.request_id,
-        # Of no use to who has no grant, and so not kept of him.
-        reason=_lenient(_reason, req, "X-Access-Reason") if granted else None,
+        reason=_lenient(_reason, req, "X-Access-Reason"),
         claim=shown or _lenient(_name, req, "X-Service-Name"),
         subject=subject,
     )

@@ -70,5 +70,7 @@ def denied(
         context,
         actor=refusal.name if refusal.authn else None,
         authn=refusal.authn or context.authn,
+        # Of who was never granted anything, no more is kept than what tells one from another.
+        reason=context.reason if refusal.key else None,
     )
     return Decision(ACCESS_DENIED, error=refusal.error, details=details), who

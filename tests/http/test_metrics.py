@@ -38,7 +38,7 @@ NAME = {"host": "count.example", "purpose": "ssh"}
 def counters(service: Service) -> dict[str, float]:
     """All that was counted, without what is only so at the moment, and what asking itself is."""
     ends = ("_total", "_bucket", "_sum", "_count")
-    asking = tuple(f'{{operation="{operation}"' for operation in ("ready", "metrics"))
+    asking = tuple(f'operation="{operation}"' for operation in ("ready", "metrics"))
     found = service.metrics()
     return {
         sample: found[sample]
