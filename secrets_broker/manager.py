@@ -7,14 +7,14 @@ any number of threads can call, and their commands are committed together.
 
 import asyncio
 import threading
-from collections.abc import Coroutine, Sequence
-from datetime import datetime
+from collections.abc import Callable, Coroutine, Sequence
+from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from secrets_broker.ledger.commands import Command, Delete, Lookup, Upsert, parse
+from secrets_broker.ledger.commands import Command, Delete, Lookup, Upsert, parse, parse_at
 from secrets_broker.ledger.credential import DECRYPT_FAILED, EXPIRED, NOT_FOUND
-from secrets_broker.ledger.encoding import label_problem, rfc3339
+from secrets_broker.ledger.encoding import label_problem, name_problem, rfc3339
 from secrets_broker.ledger.errors import (
     CredentialUndisclosableError,
     FieldError,
@@ -79,7 +79,8 @@ class SecretsManager:
         """Store a credential; returns success, credential_id, host, purpose and version.
 
         expires_at is a datetime with a time zone, or RFC 3339 with an offset: from then on the
-        credential is not given out. rotate_after is in whole days; `secrets-broker due` reminds.
+        credential is not given out, so it has to be in the future. rotate_after is in whole days;
+        `secrets-broker due` reminds.
         Raises InvalidCommandError where an argument breaks a rule.
         """
         fields = {
@@ -93,7 +94,7 @@ class SecretsManager:
             "expires_at": expires_at,
             "rotate_after": rotate_after,
         }
-        outcome = self._record(parse(Upsert, fields), created_by, reason)
+        outcome = self._record(parse_at(Upsert, fields, datetime.now(UTC)), created_by, reason)
         return {
             "success": True,
             "credential_id": outcome.credential_id,
@@ -168,9 +169,9 @@ class SecretsManager:
 
     def _record(self, command: Command, actor: str | None, reason: str | None) -> Outcome:
         context = Context(
-            actor=_label("actor", actor, MAX_NAME),
+            actor=_checked("actor", actor, _actor_problem),
             authn="library",
-            reason=_label("reason", reason, MAX_REASON),
+            reason=_checked("reason", reason, _reason_problem),
         )
         outcome = self._run(self._writer.submit(command, context))
         if outcome.error == DECRYPT_FAILED:
@@ -182,8 +183,16 @@ class SecretsManager:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
 
 
-def _label(field: str, text: str | None, limit: int) -> str | None:
-    problem = label_problem(text, limit) if text else None
+def _actor_problem(text: str) -> str | None:
+    return label_problem(text, MAX_NAME) or name_problem(text)
+
+
+def _reason_problem(text: str) -> str | None:
+    return label_problem(text, MAX_REASON)
+
+
+def _checked(field: str, text: str | None, problem_of: Callable[[str], str | None]) -> str | None:
+    problem = problem_of(text) if text else None
     if problem:
         raise InvalidCommandError(FieldError(field, problem))
     return text or None

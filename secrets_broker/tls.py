@@ -5,9 +5,13 @@ does not depend on what lies there at that moment. Where they cannot be used at 
 served before is served on.
 """
 
+import os
 import ssl
+import sys
+import weakref
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
@@ -56,29 +60,95 @@ class Served:
 SERVED: Final = Served()
 
 
+class UnresumedContext(ssl.SSLContext):
+    """Gives every connection a context of its own, in which there is no session to resume.
+
+    OpenSSL keeps the sessions of TLS 1.2 in the context, by ids, whether or not there are tickets,
+    and Python has no name to switch that off. In a resumed session no certificate is shown: who
+    the client is would be what it was at the first handshake, for hours (RFC 5246, section F.1.4).
+    """
+
+    _held: "_Held"
+
+    @classmethod
+    def of(cls, held: "_Held") -> "UnresumedContext":
+        """A context like those that it gives; raises SettingsError, which names the setting."""
+        made = cls(ssl.PROTOCOL_TLS_SERVER)
+        made._held = held
+        _configure(made, held)
+        return made
+
+    def wrap_bio(self, *args: Any, **kwargs: Any) -> ssl.SSLObject:
+        """Begin a connection; all that asyncio and uvloop ask of a context."""
+        own = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        _configure(own, self._held)
+        return own.wrap_bio(*args, **kwargs)
+
+
 def server_context(tls: Tls) -> ssl.SSLContext:
-    """Make a context from files; raises SettingsError, which names the setting."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    """Make a context from files, which are read now; raises SettingsError, which names the setting.
+
+    No session of it is ever resumed: in each connection the client shows its certificate.
+    """
+    return UnresumedContext.of(_Held.read(tls))
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """The files as they were read: what makes a context must not depend on what lies there then."""
+
+    cert: "_Copy"
+    key: "_Copy"
+    authorities: "_Copy | None"
+    required: bool
+
+    @classmethod
+    def read(cls, tls: Tls) -> "_Held":
+        """Read them; raises SettingsError."""
+        authorities = tls.client_ca_file
+        return cls(
+            _Copy(TLS_CERT_FILE, tls.cert_file),
+            _Copy(TLS_KEY_FILE, tls.key_file),
+            _Copy(TLS_CLIENT_CA_FILE, authorities) if authorities else None,
+            tls.client_required,
+        )
+
+
+class _Copy:
+    """A file's content at a path of its own, in memory: OpenSSL takes paths alone from Python."""
+
+    def __init__(self, name: str, file: Path) -> None:
+        try:
+            content = file.read_bytes()
+        except OSError as error:
+            raise SettingsError(f"{name}: {file} cannot be read ({error.strerror})") from None
+        self.path = file
+        if sys.platform == "linux":
+            # Gone with this object; workers have it from their master.
+            descriptor = os.memfd_create("secrets-broker-tls")
+            weakref.finalize(self, os.close, descriptor)
+            os.pwrite(descriptor, content, 0)
+            self.path = Path(f"/proc/self/fd/{descriptor}")
+
+
+def _configure(context: ssl.SSLContext, held: _Held) -> None:
     context.minimum_version = ssl.TLSVersion.TLSv1_2  # RFC 9325, section 3.1.1
     context.set_ciphers(CIPHERS)
-    # No renegotiation and no compression (RFC 9325, sections 3.3 and 3.5). No tickets: who a
-    # client is, and whether his certificate is good, is looked at in every handshake.
+    # No renegotiation and no compression (RFC 9325, sections 3.3 and 3.5), and no tickets, which a
+    # context would have to know again.
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION | ssl.OP_NO_TICKET
     context.options |= ssl.OP_CIPHER_SERVER_PREFERENCE
     context.num_tickets = 0
     context.set_alpn_protocols(["http/1.1"])  # RFC 9325, section 3.7
-    _load_own(context, tls)
-    if tls.client_ca_file is not None:
-        _load_authorities(context, tls.client_ca_file)
-        context.verify_mode = ssl.CERT_REQUIRED if tls.client_required else ssl.CERT_OPTIONAL
-    return context
+    _load_own(context, held)
+    if held.authorities is not None:
+        _load_authorities(context, held.authorities.path)
+        context.verify_mode = ssl.CERT_REQUIRED if held.required else ssl.CERT_OPTIONAL
 
 
-def _load_own(context: ssl.SSLContext, tls: Tls) -> None:
-    _check_readable(TLS_CERT_FILE, tls.cert_file)
-    _check_readable(TLS_KEY_FILE, tls.key_file)
+def _load_own(context: ssl.SSLContext, held: _Held) -> None:
     try:
-        context.load_cert_chain(tls.cert_file, tls.key_file, password=_no_password)
+        context.load_cert_chain(held.cert.path, held.key.path, password=_no_password)
     except ssl.SSLError as error:
         if error.reason == "KEY_VALUES_MISMATCH":
             why = f"{TLS_KEY_FILE} is not the private key of the certificate in {TLS_CERT_FILE}"
@@ -91,7 +161,6 @@ def _load_own(context: ssl.SSLContext, tls: Tls) -> None:
 
 
 def _load_authorities(context: ssl.SSLContext, path: Path) -> None:
-    _check_readable(TLS_CLIENT_CA_FILE, path)
     # What the file holds is trusted, and nothing above it has to be: an authority between may
     # be named without its root, whose other clients are then none of ours.
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
@@ -101,13 +170,6 @@ def _load_authorities(context: ssl.SSLContext, path: Path) -> None:
         raise SettingsError(f"{TLS_CLIENT_CA_FILE} must hold certificates in PEM") from None
     if not context.cert_store_stats()["x509_ca"]:
         raise SettingsError(f"{TLS_CLIENT_CA_FILE} holds no certificate of an authority (CA:TRUE)")
-
-
-def _check_readable(name: str, path: Path) -> None:
-    try:
-        path.read_bytes()
-    except OSError as error:
-        raise SettingsError(f"{name}: {path} cannot be read ({error.strerror})") from None
 
 
 def _no_password() -> str:

@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -19,6 +19,7 @@ from secrets_broker.ledger.errors import (
 from secrets_broker.ledger.keyring import Keyring
 from secrets_broker.manager import SecretsManager
 from tests.conftest import KMS_KEY, Database
+from tests.ledger.helpers import record, upsert
 from tests.ledger.rotating import rotated
 
 
@@ -61,7 +62,9 @@ def test_a_credential_comes_back_as_it_went_in(manager: SecretsManager) -> None:
     assert (found["password"], found["username"], found["additional_data"]) == ("new", None, {})
 
 
-def test_a_credential_that_ends(manager: SecretsManager, database: Database) -> None:
+def test_a_credential_that_ends(
+    manager: SecretsManager, database: Database, keyring: Keyring
+) -> None:
     """Its limits come back where they are set; past its time a lookup is None, and recorded."""
     ends = datetime(2120, 1, 2, 3, 4, 5, tzinfo=timezone(timedelta(hours=1)))
     for given_time in (ends, "2120-01-02T03:04:05+01:00"):
@@ -71,7 +74,7 @@ def test_a_credential_that_ends(manager: SecretsManager, database: Database) -> 
         found = manager.lookup_credential("db1", "ssh")
         assert found is not None
         assert (found["expires_at"], found["rotate_after"]) == ("2120-01-02T02:04:05.000000Z", 30)
-    manager.upsert_credential("db1", "ssh", password="p", expires_at="2020-01-01T00:00:00Z")
+    record(database, keyring, upsert("db1", expires_at=datetime(2020, 1, 1, tzinfo=UTC)))
     assert manager.lookup_credential("db1", "ssh") is None
     query = "SELECT ok, error, version FROM ledger.events ORDER BY position DESC LIMIT 1"
     assert database.fetch(query) == [(False, "expired", 3)]
@@ -114,6 +117,11 @@ def test_everything_is_recorded(manager: SecretsManager, database: Database) -> 
         ({"secret_data": {"m4rker": 2**60}}, "secret_data"),
         ({"expires_at": datetime(2120, 1, 2)}, "expires_at"),
         ({"expires_at": "m4rker"}, "expires_at"),
+        ({"expires_at": "2020-01-01T00:00:00Z"}, "expires_at"),
+        ({"expires_at": datetime(2020, 1, 1, tzinfo=UTC)}, "expires_at"),
+        ({"host": "db1\u202e"}, "host"),
+        ({"purpose": "ssh "}, "purpose"),
+        ({"created_by": "a\u200bb"}, "actor"),
         ({"rotate_after": 0}, "rotate_after"),
         ({"created_by": "x" * 101}, "actor"),
         ({"created_by": "a\nb"}, "actor"),

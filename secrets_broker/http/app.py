@@ -22,6 +22,8 @@ from secrets_broker.http.health import Live, Metrics, OpenApi, Ready
 from secrets_broker.http.log import LogCheckpoint, LogTile
 from secrets_broker.http.peer import Peers
 from secrets_broker.http.replay import Replay, ReplayDiff
+from secrets_broker.http.router import table_app
+from secrets_broker.http.routes import SERVICE
 from secrets_broker.http.search import Credentials
 from secrets_broker.http.watching import Watching
 from secrets_broker.keys import continuity, keyring, providers, signing_key, witnesses
@@ -106,39 +108,45 @@ def create_app(
     peers: Peers | None = None,
 ) -> App:
     """Put the application together; what runs beside the requests starts and ends with it."""
-    app: App = falcon.asgi.App()
     desk = Desk(writer)
-    app.add_middleware(Gate(doors, desk, peers or Peers()))
+    app: App = table_app(SERVICE, _behind(writer, reader, desk))
+    app.add_middleware(Gate(SERVICE, doors, desk, peers or Peers()))
     app.add_middleware(_Lifespan(writer, desk, reader, beside))
     errors.install(app)
-    app.add_route("/internal/secrets/credential-upsert", CredentialUpsert(desk))
-    app.add_route("/internal/secrets/credential-lookup", CredentialLookup(desk))
-    app.add_route("/internal/secrets/credential-delete", CredentialDelete(desk))
-    app.add_route("/internal/secrets/credential-upsert-batch", UpsertBatch(desk))
-    app.add_route("/internal/secrets/credential-lookup-batch", LookupBatch(desk))
-    app.add_route("/internal/secrets/credentials", Credentials(desk, reader))
-    app.add_route("/internal/access/keys", Keys(reader))
-    app.add_route("/internal/access/key-grant", KeyGrant(desk))
-    app.add_route("/internal/access/key-change", KeyChange(desk))
-    app.add_route("/internal/access/key-rotate", KeyRotate(desk))
-    app.add_route("/internal/access/key-revoke", KeyRevoke(desk))
-    app.add_route("/internal/audit/due", Due(reader))
-    app.add_route("/internal/audit/proof", ProofOfInclusion(reader))
-    app.add_route("/internal/audit/consistency", ProofOfConsistency(reader))
-    app.add_route("/internal/audit/checkpoints", Checkpoints(reader))
-    app.add_route("/log/checkpoint", LogCheckpoint(reader))
-    app.add_route("/log/tile/{path:path}", LogTile(reader))
-    app.add_route("/internal/audit/replay", Replay(reader))
-    app.add_route("/internal/audit/replay/diff", ReplayDiff(reader))
-    app.add_route("/internal/audit/history", History(reader))
-    app.add_route("/internal/audit/exposure", Exposure(reader))
-    app.add_route("/internal/audit/events", Events(reader))
-    app.add_route("/internal/audit/unused", Unused(reader))
-    app.add_route("/health/live", Live())
-    app.add_route("/health/ready", Ready(writer))
-    app.add_route("/metrics", Metrics())
-    app.add_route("/openapi.yaml", OpenApi())
     return app
+
+
+def _behind(writer: Writer, reader: Reader, desk: Desk) -> dict[str, object]:
+    """What answers for each operation of the table of routes."""
+    return {
+        "upsert": CredentialUpsert(desk),
+        "lookup": CredentialLookup(desk),
+        "delete": CredentialDelete(desk),
+        "upsert_batch": UpsertBatch(desk),
+        "lookup_batch": LookupBatch(desk),
+        "credentials": Credentials(desk, reader),
+        "access_keys": Keys(reader),
+        "access_key_grant": KeyGrant(desk),
+        "access_key_change": KeyChange(desk),
+        "access_key_rotate": KeyRotate(desk),
+        "access_key_revoke": KeyRevoke(desk),
+        "due": Due(reader),
+        "proof": ProofOfInclusion(reader),
+        "consistency": ProofOfConsistency(reader),
+        "checkpoints": Checkpoints(reader),
+        "replay": Replay(reader),
+        "replay_diff": ReplayDiff(reader),
+        "history": History(reader),
+        "exposure": Exposure(reader),
+        "events": Events(reader),
+        "unused": Unused(reader),
+        "log_checkpoint": LogCheckpoint(reader),
+        "log_tile": LogTile(reader),
+        "live": Live(),
+        "ready": Ready(writer),
+        "metrics": Metrics(),
+        "openapi": OpenApi(),
+    }
 
 
 def from_settings() -> App:

@@ -6,6 +6,7 @@ together. An item that breaks a rule or is refused does not disturb the others.
 """
 
 from collections import Counter
+from datetime import UTC, datetime
 from typing import Annotated, Any, Final, NamedTuple
 
 import falcon
@@ -14,12 +15,13 @@ import msgspec
 from msgspec import Meta
 
 from secrets_broker.http import answers, problems, strict_json
-from secrets_broker.http.body import MAX_BODY_BYTES, read_typed
+from secrets_broker.http.body import read_typed
 from secrets_broker.http.desk import Desk, RefusedError, Result
 from secrets_broker.http.errors import InvalidRequestError
 from secrets_broker.http.problems import Problem
+from secrets_broker.http.routes import MAX_BODY_BYTES
 from secrets_broker.http.strict_json import NotAloneError
-from secrets_broker.ledger.commands import Lookup, Upsert, parse
+from secrets_broker.ledger.commands import Lookup, Upsert, parse, parse_at
 from secrets_broker.ledger.errors import FieldError, InvalidCommandError
 from secrets_broker.ledger.pace import Pace
 from secrets_broker.ledger.writer import MAX_BATCH
@@ -117,7 +119,7 @@ def _not_a_batch(data: bytes) -> InvalidCommandError | InvalidRequestError:
 
 def _parsed(kind: type[Item], item: Any) -> Item | InvalidCommandError:
     try:
-        return parse(kind, item)
+        return parse_at(kind, item, datetime.now(UTC))
     except InvalidCommandError as error:
         return error
 

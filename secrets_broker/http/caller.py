@@ -5,6 +5,7 @@ calls itself, and the event says how far that is known (`authn`).
 """
 
 import secrets
+from collections.abc import Callable
 from hashlib import sha256
 from hmac import compare_digest
 from typing import Final
@@ -12,13 +13,12 @@ from typing import Final
 import falcon.asgi
 
 from secrets_broker.http.errors import InvalidRequestError
-from secrets_broker.ledger.encoding import label_problem
+from secrets_broker.ledger.encoding import label_problem, name_problem
 from secrets_broker.ledger.errors import FieldError
 from secrets_broker.ledger.events import MAX_NAME, MAX_REASON, Context, Subject
 from secrets_broker.ledger.grants import Granted
 
 DEFAULT_ACTOR: Final = "internal"
-INTERNAL_KEY: Final = "internal_key"
 IDENTIFYING: Final = {
     name: name.lower().encode("ascii")
     for name in (
@@ -26,7 +26,7 @@ IDENTIFYING: Final = {
         *("X-Service-Name", "X-Access-Reason", "X-Request-Id"),
     )
 }
-"""Headers that say who asks, why and for what; each may be there once."""
+"""Headers that say who asks, why and for what."""
 
 
 class KeyCheck:
@@ -59,7 +59,8 @@ def stranger(
         authn=authn,
         ip=req.context.ip,
         request_id=req.context.request_id,
-        claim=shown or _lenient(req, "X-Service-Name"),
+        reason=_lenient(_reason, req, "X-Access-Reason"),
+        claim=shown or _lenient(_name, req, "X-Service-Name"),
         subject=subject,
     )
 
@@ -71,22 +72,33 @@ def known(
 
     Where a grant proves who he is, what he calls himself is kept beside it, as his claim.
     """
-    named = header(req, "X-Service-Name", MAX_NAME)
+    named = _name(req, "X-Service-Name")
     asserted = (named or DEFAULT_ACTOR) if subject is None else None
     return Context(
         actor=granted.name if granted else asserted,
         authn=authn,
         ip=req.context.ip,
         request_id=req.context.request_id,
-        reason=header(req, "X-Access-Reason", MAX_REASON),
+        reason=_reason(req, "X-Access-Reason"),
         claim=named if granted else None,
         subject=subject,
     )
 
 
-def _lenient(req: falcon.asgi.Request, name: str) -> str | None:
+def request_id(req: falcon.asgi.Request) -> str | None:
+    """The id that a request came with; None where it has none that is fit for the record.
+
+    A proxy may make one of any kind, or add its own beside the client's. Neither is a reason to
+    refuse what is asked for: it only goes by an id of ours then.
+    """
+    return _lenient(_name, req, "X-Request-Id")
+
+
+def _lenient(
+    read: Callable[[falcon.asgi.Request, str], str | None], req: falcon.asgi.Request, header: str
+) -> str | None:
     try:
-        return header(req, name, MAX_NAME)
+        return read(req, header)
     except InvalidRequestError:
         return None
 
@@ -96,23 +108,46 @@ def new_request_id() -> str:
     return secrets.token_hex(8)
 
 
-def header(req: falcon.asgi.Request, name: str, limit: int) -> str | None:
-    """A header's text in UTF-8; raises InvalidRequestError past the limit or with controls.
+def _name(req: falcon.asgi.Request, header: str) -> str | None:
+    """A header's text in UTF-8, which is to be told from others by people.
 
-    It may be there once: of two, nobody could say which one a proxy before us went by.
+    Raises InvalidRequestError.
     """
-    found = values(req, name)
-    if len(found) > 1:
-        raise InvalidRequestError(FieldError(name, "must be given once"))
-    if not found or not found[0]:
-        return None
+    value = _once(req, header)
     try:
-        text = found[0].decode("utf-8")
+        text = value.decode("utf-8")
     except UnicodeError:
-        raise InvalidRequestError(FieldError(name, "must be UTF-8")) from None
-    if problem := label_problem(text, limit):
-        raise InvalidRequestError(FieldError(name, problem))
-    return text
+        raise InvalidRequestError(FieldError(header, "must be UTF-8")) from None
+    if problem := label_problem(text, MAX_NAME) or name_problem(text):
+        raise InvalidRequestError(FieldError(header, problem))
+    return text or None
+
+
+def _reason(req: falcon.asgi.Request, header: str) -> str | None:
+    """A header's text; raises InvalidRequestError.
+
+    Many a client sends what fits into ISO 8859-1 in that, and all else in UTF-8; no text of more
+    than ASCII in the one is likely to be a text in the other.
+    """
+    value = _once(req, header)
+    try:
+        text = value.decode("utf-8")
+    except UnicodeError:
+        text = value.decode("latin-1")
+    if problem := label_problem(text, MAX_REASON):
+        raise InvalidRequestError(FieldError(header, problem))
+    return text or None
+
+
+def _once(req: falcon.asgi.Request, header: str) -> bytes:
+    """A header's value; raises InvalidRequestError where there are two.
+
+    Nobody could say which one a proxy before us went by.
+    """
+    found = values(req, header)
+    if len(found) > 1:
+        raise InvalidRequestError(FieldError(header, "must be given once"))
+    return found[0] if found else b""
 
 
 def values(req: falcon.asgi.Request, name: str) -> list[bytes]:

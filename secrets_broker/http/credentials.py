@@ -1,5 +1,7 @@
 """The three endpoints of the internal API: a request becomes a command, an outcome an answer."""
 
+from datetime import UTC, datetime
+
 import falcon
 import falcon.asgi
 import msgspec
@@ -8,7 +10,7 @@ from secrets_broker.http import answers, errors, problems
 from secrets_broker.http.body import read_json
 from secrets_broker.http.desk import Desk
 from secrets_broker.http.query import read_query
-from secrets_broker.ledger.commands import Delete, Lookup, Upsert, parse
+from secrets_broker.ledger.commands import Delete, Lookup, Upsert, parse, parse_at
 
 
 class _Resource:
@@ -36,7 +38,7 @@ class CredentialUpsert(_Resource):
 
     async def on_post(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
         """Store a credential."""
-        await self._record(req, resp, parse(Upsert, await read_json(req)))
+        await self._record(req, resp, parse_at(Upsert, await read_json(req), datetime.now(UTC)))
 
 
 class CredentialLookup(_Resource):

@@ -56,12 +56,12 @@ class Desk:
         """Tell of all that was counted; the writer has to be there still."""
         await self._tally.close()
 
-    async def enter(self, operation: str, context: Context) -> None:
+    async def enter(self, operation: str, context: Context, *, names: bool = False) -> None:
         """Let a caller in to an operation; raises RefusedError.
 
-        Who may enter is judged again, with what he asks for.
+        Who may enter is judged again, with what he asks for: with each name, where it `names` any.
         """
-        command = Enter(operation=operation)
+        command = Enter(operation=operation, names=names)
         early = self._early(command, context)
         if early:
             await self._refuse(command, context, early)

@@ -1,52 +1,35 @@
 """Who asks, and what he asks for: which key opens which paths.
 
 The shared keys are compared here. The internal key opens what services ask for; the auditor's
-opens what auditors ask for, and no secret: none of its paths reads a ciphertext or holds a key. A
-few paths that say nothing about anybody else's secret are open to both, and none to either from
-which grants are changed. Any other key may be an access key; what it is worth is judged by the
-grants, which the ledger has. So is a client's certificate, which comes from the connection and from
-no header.
+opens what auditors ask for, and no secret: none of its routes reads a ciphertext or holds a key. A
+few routes that say nothing about anybody else's secret are open to both, and none to either from
+which grants are changed: which ones, the table of routes says. Any other key may be an access key;
+what it is worth is judged by the grants, which the ledger has. So is a client's certificate, which
+comes from the connection and from no header.
 """
 
 from typing import Final
 
 import falcon.asgi
 
-from secrets_broker.http.caller import INTERNAL_KEY, KeyCheck, values
+from secrets_broker.http.caller import KeyCheck, values
 from secrets_broker.http.certificate import STATE, ClientCertificate
+from secrets_broker.http.routes import AUDITOR_KEY, INTERNAL_KEY, Route
 from secrets_broker.ledger.access_key import digest
 from secrets_broker.ledger.denial import UNKNOWN
 from secrets_broker.ledger.events import CERTIFICATE, NO_KEY, TWO_KEYS, Subject
-from secrets_broker.ledger.rights import ADMIN, AUDIT, DELETE, READ, WRITE
 
 _BEARER: Final = b"bearer "  # RFC 9110, section 11.1: the scheme's name has no case
-AUDITOR_KEY: Final = "auditor_key"
-
-LOG: Final = "/log/"
-_INTERNAL: Final = "/internal/"
-_AUDIT: Final = "/internal/audit/"
-_ACCESS: Final = "/internal/access/"
-_GRANTS: Final = f"{_ACCESS}keys"
-_BOTH: Final = frozenset({"/internal/audit/due", "/internal/audit/proof"})
-_RIGHTS: Final = {
-    "/internal/secrets/credential-lookup": READ,
-    "/internal/secrets/credential-upsert": WRITE,
-    "/internal/secrets/credential-delete": DELETE,
-    "/internal/secrets/credential-lookup-batch": READ,
-    "/internal/secrets/credential-upsert-batch": WRITE,
-    "/internal/secrets/credentials": READ,
-}
-_NO_RIGHT: Final = "none"
 
 
 class Doors:
-    """Compares what a request presents with the shared keys of its path, in constant time."""
+    """Compares what a request presents with the shared keys of its route, in constant time."""
 
     def __init__(self, internal_key: str | None, auditor_key: str | None = None) -> None:
         self._internal = KeyCheck(internal_key) if internal_key else None
         self._auditor = KeyCheck(auditor_key) if auditor_key else None
 
-    def identify(self, req: falcon.asgi.Request) -> tuple[str, Subject | None]:
+    def identify(self, req: falcon.asgi.Request, route: Route) -> tuple[str, Subject | None]:
         """How the caller is known, and what is still to be judged; None where nothing is."""
         keys, certificate = _keys(req), req.scope.get("state", {}).get(STATE)
         if certificate is not None:
@@ -60,38 +43,9 @@ class Doors:
         auditor = self._auditor is not None and self._auditor.admits(key)
         subject = Subject(sha256=digest(key))
         if internal or auditor:
-            opens = _is_open(req.path, internal=internal, auditor=auditor)
             how = INTERNAL_KEY if internal else AUDITOR_KEY
-            return how, None if opens else Subject(problem="operation")
+            return how, None if how in route.keys else Subject(problem="operation")
         return UNKNOWN, subject
-
-
-def _is_open(path: str, *, internal: bool, auditor: bool) -> bool:
-    if path.startswith(_ACCESS):
-        return False
-    auditors = path.startswith((LOG, _AUDIT))
-    return (internal and (not auditors or path in _BOTH)) or (auditor and auditors)
-
-
-def right(path: str) -> str:
-    """The right that a path needs."""
-    if path.startswith((LOG, _AUDIT)):
-        return AUDIT
-    if path.startswith(_ACCESS):
-        return ADMIN
-    return _RIGHTS.get(path, _NO_RIGHT)
-
-
-def only_reads(path: str) -> bool:
-    """Tell whether a path's answer is no command's outcome, and is given as it was read."""
-    if path.startswith(_ACCESS):
-        return path == _GRANTS
-    return is_protected(path) and path not in _RIGHTS
-
-
-def is_protected(path: str) -> bool:
-    """Tell whether a path needs a key at all."""
-    return path.startswith((_INTERNAL, LOG))
 
 
 def _named(certificate: ClientCertificate) -> Subject:

@@ -116,7 +116,10 @@ async def _unexpected(
     # The text of an exception that nobody foresaw may quote a value, so it is not logged;
     # where it was raised is.
     _log.error(
-        "unexpected_error", kind=type(error).__qualname__, where=_where(error), path=req.path
+        "unexpected_error",
+        kind=type(error).__qualname__,
+        where=_where(error),
+        path=req.uri_template,
     )
     write(resp, problems.UNEXPECTED)
 

@@ -1,21 +1,29 @@
-"""What every request passes: an id, the key check, and on the way out one log line and a count."""
+"""What every request passes: an id, the key check, and on the way out one log line and a count.
+
+All of it goes by the route that the request is for. Where it is for none, nothing else of it is
+looked at. Whoever has no key may ask as often as he likes, so only some of his lines are written
+(sparing.py); the count is of all.
+"""
 
 import time
 from collections import Counter
 from typing import Any, Final
 
+import falcon
 import falcon.asgi
 import structlog
 
 from secrets_broker.http import errors, metrics
 from secrets_broker.http.batch import Told
-from secrets_broker.http.caller import header, known, new_request_id, stranger
+from secrets_broker.http.caller import known, new_request_id, request_id, stranger
 from secrets_broker.http.desk import Desk, RefusedError
-from secrets_broker.http.doors import LOG, Doors, is_protected, only_reads, right
+from secrets_broker.http.doors import Doors
 from secrets_broker.http.peer import Peers
+from secrets_broker.http.router import matched
+from secrets_broker.http.routes import NONE, Route, Routes
+from secrets_broker.http.sparing import Sparing
 from secrets_broker.ledger.errors import LedgerUnavailableError
-from secrets_broker.ledger.events import MAX_NAME, Context, Subject
-from secrets_broker.ledger.rights import ADMIN, AUDIT
+from secrets_broker.ledger.events import Context
 
 _log = structlog.get_logger("secrets_broker.request")
 
@@ -26,34 +34,36 @@ MALFORMED: Final = frozenset({400, 405, 413, 415})
 class Gate:
     """Falcon middleware."""
 
-    def __init__(self, doors: Doors, desk: Desk, peers: Peers) -> None:
+    def __init__(self, routes: Routes, doors: Doors, desk: Desk, peers: Peers) -> None:
         self._doors = doors
         self._desk = desk
-        self._requests = metrics.Requests({*_LABELS.values(), metrics.OTHER})
+        self._requests = metrics.Requests({*(route.label for route in routes.all), NONE})
         self._peers = peers
+        self._sparing = Sparing()
 
     async def process_request(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
-        """Refuse who may not enter, before a route, a body or a header is looked at.
+        """Refuse who may not enter, before a body or a header is looked at.
 
-        Raises RefusedError, or LedgerUnavailableError where a refusal cannot be judged.
+        Raises HTTPRouteNotFound where there is nothing to enter, RefusedError, or
+        LedgerUnavailableError where a refusal cannot be judged.
         """
         req.context.started = time.perf_counter()
         req.context.request_id = new_request_id()
-        if not is_protected(req.path):
-            return
         req.context.ip = self._peers.address(req.scope)
+        match = matched(req)
+        req.context.route = route = match.route if match else None
+        if route is None:
+            resp.set_header("Cache-Control", "no-store")
+            raise falcon.HTTPRouteNotFound
+        if route.right is None:
+            return
         resp.set_header("Cache-Control", "no-store")
-        authn, subject = self._doors.identify(req)
+        authn, subject = self._doors.identify(req, route)
         if subject is not None:
-            await self._enter(req, authn, subject)
-        request_id = header(req, "X-Request-Id", MAX_NAME)
-        if request_id:
-            req.context.request_id = request_id
+            req.context.caller = stranger(req, authn, self._desk.granted(subject), subject)
+            await self._desk.enter(route.right, req.context.caller, names=route.names)
+        req.context.request_id = request_id(req) or req.context.request_id
         req.context.caller = known(req, authn, self._desk.granted(subject), subject)
-
-    async def _enter(self, req: falcon.asgi.Request, authn: str, subject: Subject) -> None:
-        req.context.caller = stranger(req, authn, self._desk.granted(subject), subject)
-        await self._desk.enter(right(req.path), req.context.caller)
 
     async def process_response(
         self,
@@ -67,23 +77,21 @@ class Gate:
         What was only read for a caller with a grant goes out if he has it still.
         """
         resp.set_header("X-Request-Id", req.context.request_id)
-        await self._leave(req, resp)
-        await self._count_malformed(req, resp)
-        operation = "log" if req.path.startswith(LOG) else OPERATIONS.get(req.path, "none")
+        route: Route | None = req.context.route
+        await self._leave(req, resp, route)
+        await self._count_malformed(req, resp, route)
         outcome = str(resp.context.get("outcome", "ok"))
-        if operation == "none" and outcome != "forbidden":
-            return
         seconds = time.perf_counter() - req.context.started
-        self._count(operation, resp, outcome, seconds)
-        if resp.context.get("counted"):
-            return  # nor may a flood of refusals fill the disk by way of the log
+        self._count(route, resp, outcome, seconds)
+        if not self._is_told(req, resp):
+            return
         caller = req.context.get("caller")
         _log.info(
             "request",
             request_id=req.context.request_id,
             actor=caller.actor if caller else None,
-            ip=caller.ip if caller else None,
-            operation=operation,
+            ip=req.context.ip,
+            operation=route.operation if route else NONE,
             outcome=outcome,
             rule=resp.context.get("rule"),
             status=resp.status_code,
@@ -92,18 +100,26 @@ class Gate:
             duration_ms=round(seconds * 1000, 2),
         )
 
+    def _is_told(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> bool:
+        if resp.context.get("counted"):
+            return False  # nor may a flood of refusals fill the disk by way of the log
+        if req.context.get("caller") is not None:
+            return True
+        return self._sparing.take(req.context.ip)
+
     def _count(
-        self, operation: str, resp: falcon.asgi.Response, outcome: str, seconds: float
+        self, route: Route | None, resp: falcon.asgi.Response, outcome: str, seconds: float
     ) -> None:
-        label = _LABELS.get(operation, metrics.OTHER)
-        self._requests.observe(label, resp.status_code, seconds)
-        kind = ITEMS.get(operation, operation)
+        self._requests.observe(route.label if route else NONE, resp.status_code, seconds)
+        kind = route.counted_as if route else NONE
         for item, times in _outcomes(resp, outcome).items():
             metrics.count(kind, item.status, item.reason, times)
             if item.rule is not None:
                 metrics.refused(item.rule, counted=item.counted, times=times)
 
-    async def _count_malformed(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
+    async def _count_malformed(
+        self, req: falcon.asgi.Request, resp: falcon.asgi.Response, route: Route | None
+    ) -> None:
         """Count what broke a rule, items of a batch too; past the caller's rate say that instead.
 
         Died before or after: what was malformed is no event, and counts in this process only.
@@ -111,24 +127,30 @@ class Gate:
         caller: Context | None = req.context.get("caller")
         whole = resp.status_code in MALFORMED
         times = 1 if whole else _malformed_items(resp)
-        if caller is None or caller.subject is None or not times:
+        if route is None or route.right is None or not times:
+            return
+        if caller is None or caller.subject is None:
             return
         try:
-            await self._desk.malformed(right(req.path), caller, times)
+            await self._desk.malformed(route.right, caller, times)
         except RefusedError as error:
             if whole:
                 errors.answer(resp, error)
         except LedgerUnavailableError:
             pass  # it was refused anyway, and nothing else is done meanwhile
 
-    async def _leave(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
+    async def _leave(
+        self, req: falcon.asgi.Request, resp: falcon.asgi.Response, route: Route | None
+    ) -> None:
         caller: Context | None = req.context.get("caller")
-        if caller is None or caller.subject is None or not only_reads(req.path):
+        if route is None or route.right is None or not route.leaves:
+            return
+        if caller is None or caller.subject is None:
             return
         if resp.status_code >= 400:  # it gives nothing out
             return
         try:
-            await self._desk.leave(right(req.path), caller)
+            await self._desk.leave(route.right, caller)
         except (RefusedError, LedgerUnavailableError) as error:
             resp.text = resp.media = resp.stream = None
             errors.answer(resp, error)
@@ -156,43 +178,3 @@ def _items(resp: falcon.asgi.Response) -> dict[str, dict[str, int]]:
     for item, times in found.items():
         reasons[item.reason] += times
     return {"items": dict(reasons)}
-
-
-ITEMS: Final = {"lookup_batch": "lookup", "upsert_batch": "upsert"}
-"""What each item of a batch is; a batch that is refused as a whole counts as one."""
-
-OPERATIONS: Final = {
-    "/internal/secrets/credential-upsert": "upsert",
-    "/internal/secrets/credential-lookup": "lookup",
-    "/internal/secrets/credential-delete": "delete",
-    "/internal/secrets/credential-upsert-batch": "upsert_batch",
-    "/internal/secrets/credential-lookup-batch": "lookup_batch",
-    "/internal/secrets/credentials": "credentials",
-    "/internal/access/keys": "access_keys",
-    "/internal/access/key-grant": "access_key_grant",
-    "/internal/access/key-change": "access_key_change",
-    "/internal/access/key-rotate": "access_key_rotate",
-    "/internal/access/key-revoke": "access_key_revoke",
-    "/internal/audit/due": "due",
-    "/internal/audit/proof": "proof",
-    "/internal/audit/consistency": "consistency",
-    "/internal/audit/checkpoints": "checkpoints",
-    "/internal/audit/replay": "replay",
-    "/internal/audit/replay/diff": "replay_diff",
-    "/internal/audit/history": "history",
-    "/internal/audit/exposure": "exposure",
-    "/internal/audit/events": "events",
-    "/internal/audit/unused": "unused",
-}
-
-
-def _label(path: str, operation: str) -> str:
-    """The operation as metrics have it: credentials' each by itself, others by their right."""
-    needed = right(path)
-    return needed if needed in (AUDIT, ADMIN) else operation
-
-
-_LABELS: Final = {
-    **{operation: _label(path, operation) for path, operation in OPERATIONS.items()},
-    "log": AUDIT,
-}

@@ -1,24 +1,15 @@
 """gunicorn's configuration, as shipped."""
 
-import os
-import shutil
-import tempfile
 from typing import Any
 
 from secrets_broker import tls
+from secrets_broker.http import counters
 from secrets_broker.http.descriptors import Caps, raised
 from secrets_broker.http.shared_counts import SHARED
+from secrets_broker.ledger.writer import BATCH_SECONDS
 from secrets_broker.settings import Settings
 
-_METRICS = "PROMETHEUS_MULTIPROC_DIR"
-_PREFIX = f"secrets-broker-metrics-{os.getpid()}-"
-
-# Set before anything imports prometheus_client, and empty, or an earlier run would be counted
-# again. A reload (HUP) reads this file again in the same process and keeps its counts.
-if _PREFIX not in os.environ.get(_METRICS, ""):
-    os.environ[_METRICS] = tempfile.mkdtemp(prefix=_PREFIX)
-
-from prometheus_client.multiprocess import mark_process_dead  # noqa: E402 - it reads the above
+counters.begin()
 
 wsgi_app = "secrets_broker.http.app:from_settings()"
 worker_class = "secrets_broker.http.worker.BrokerWorker"
@@ -27,7 +18,9 @@ control_socket_disable = True  # on by default, and one more way in
 accesslog = None  # the application writes one line a request itself
 keepalive = 75
 timeout = 30
-graceful_timeout = 2  # what waits for the ledger is answered in well under that
+# What waits for the ledger when a SIGTERM comes is answered, or refused in words, before that is
+# over: a batch, and the one that it waits for, may each take their time. Mostly it takes no second.
+graceful_timeout = int(2 * BATCH_SECONDS) + 5
 
 _tls = Settings.load().tls
 # That it is TLS; what it is served with, minimum version and authorities too, is in tls.py.
@@ -54,12 +47,17 @@ def on_reload(server: Any) -> None:
         tls.SERVED.reload()
 
 
+def post_fork(_server: Any, worker: Any) -> None:
+    """Take the room for what a worker counts, before it begins to."""
+    counters.reserve(worker.pid)
+
+
 def child_exit(_server: Any, worker: Any) -> None:
     """Forget a dead worker's connections, and its gauges; what it counted otherwise stays."""
     SHARED.release(worker)
-    mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]  # it has no types
+    counters.forget(worker.pid)
 
 
 def on_exit(_server: Any) -> None:
-    """Remove what was made above; a dead worker's counts stay until then."""
-    shutil.rmtree(os.environ[_METRICS], ignore_errors=True)
+    """Remove what the workers counted in."""
+    counters.end()

@@ -11,7 +11,7 @@ import msgspec
 import structlog
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from secrets_broker.http import metrics
+from secrets_broker.http import counters, errors, metrics, problems
 from secrets_broker.ledger.errors import (
     KmsError,
     LedgerAheadError,
@@ -97,7 +97,10 @@ class Metrics:
         self._turn = asyncio.Lock()
 
     async def on_get(self, _req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
-        """Give the metrics of all workers."""
+        """Give the metrics of all workers; 503 from one that has no part in them."""
+        if counters.is_off():
+            errors.write(resp, problems.METRICS_OFF)
+            return
         # Adding up takes tens of milliseconds, which no lookup is to wait for; one at a time,
         # since anybody may ask.
         async with self._turn:

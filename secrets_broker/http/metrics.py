@@ -1,7 +1,6 @@
 """Counters and histograms for Prometheus, right over all workers.
 
-Each worker counts in a file of its own under PROMETHEUS_MULTIPROC_DIR, which gunicorn's
-configuration sets before this module is imported; /metrics adds them up. Whatever has a label has
+Each worker counts in files of its own (`counters`); /metrics adds them up. Whatever has a label has
 it from a closed set, and stands at 0 from the start: nothing that a caller sent becomes a label.
 What is read from the database is in `gauges`.
 """
@@ -15,6 +14,7 @@ from typing import Final
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
+from secrets_broker.http import counters
 from secrets_broker.ledger.conditions import WORDS
 from secrets_broker.ledger.conditions.condition import CHECKPOINT_AGE, PROJECTION_DIFFERENCE
 from secrets_broker.ledger.denial import RULES
@@ -209,7 +209,7 @@ def condition(word: str) -> None:
 
 def folder() -> str | None:
     """Where the workers of this service count; None in a process that is not under gunicorn."""
-    return os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+    return os.environ.get(counters.FOLDER)
 
 
 def render() -> bytes:

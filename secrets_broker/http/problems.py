@@ -44,6 +44,9 @@ class Problem:
 
 
 NOT_FOUND: Final = Problem(404, "not_found")
+NO_SUCH_PATH: Final = Problem(
+    404, "no_such_path", "There is no such path here: it has to be as documented, byte for byte."
+)
 EXPIRED: Final = Problem(404, "expired")
 FORBIDDEN: Final = Problem(403, "forbidden", "Invalid or missing X-Internal-Key header")
 _NOT_ALLOWED: Final = "The key does not allow this request; its event says which rule."
@@ -66,16 +69,21 @@ _UNAVAILABLE: Final = Problem(
     "The ledger cannot be used at the moment; nothing was recorded or disclosed.",
     retry_after=RETRY_AFTER_SECONDS,
 )
+METRICS_OFF: Final = Problem(
+    503, "metrics_off", "This process could not make the files that it counts in; see the log."
+)
 UNEXPECTED: Final = Problem(500, "internal_error", "The service failed; nothing was disclosed.")
 
 OF_HTTP: Final = {
     400: Problem(400, "invalid_request", "The request is malformed."),
     403: FORBIDDEN,
-    404: NOT_FOUND,
+    404: NO_SUCH_PATH,
     405: Problem(405, "method_not_allowed", "The path knows other methods; see the Allow header."),
     413: Problem(413, "too_large", "The request's body is too large."),
     415: Problem(
-        415, "unsupported_media_type", "The request's Content-Type must be application/json."
+        415,
+        "unsupported_media_type",
+        "The request's Content-Type must be application/json, without a Content-Encoding.",
     ),
 }
 """What falcon itself refuses, by its status; any other is a 400."""

@@ -8,9 +8,10 @@ Each refusal is one line of the log, which holds nothing that was sent.
 """
 
 import asyncio
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, cast
 
 import structlog
+from httptools import HttpRequestParser
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import (
     STATUS_LINE,
@@ -19,10 +20,12 @@ from uvicorn.protocols.http.httptools_impl import (
 )
 
 from secrets_broker.http import certificate, metrics
-from secrets_broker.http.body import TRUNCATED, max_bytes
+from secrets_broker.http.body import TRUNCATED
 from secrets_broker.http.certificate import ClientCertificate
 from secrets_broker.http.connections import Place
+from secrets_broker.http.parser import UpgradelessParser
 from secrets_broker.http.peer import peer_address
+from secrets_broker.http.routes import MATCH, MAX_BODY_BYTES, TABLE, Match, Routes
 
 _log = structlog.get_logger(__name__)
 
@@ -36,6 +39,9 @@ MAX_PIPELINED: Final = 32
 KEPT: Final = frozenset({b"/health/live", b"/health/ready", b"/metrics"})
 """What is answered on a spare connection: who watches the service is not locked out."""
 _STALE_SWEEPS: Final = 60
+NO_ROUTES: Final = Routes(())
+NOWHERE: Final = b"/"
+"""What the application is given for a target that is no route's path."""
 
 ANSWERS: Final = {
     400: b'{"reason":"invalid_request","detail":"The request is not valid HTTP/1.1."}',
@@ -78,6 +84,7 @@ class CarefulProtocol(HttpToolsProtocol):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.parser = cast(HttpRequestParser, UpgradelessParser(self))
         self._receiving = False  # a request has begun and is not there in full
         self._in_head = False
         self._received = 0  # bytes of a request that came in more than one piece
@@ -91,6 +98,7 @@ class CarefulProtocol(HttpToolsProtocol):
         self.place: Place | None = None
         """What the connection takes; None where nobody counts."""
         self._unsent, self._stale = 0, 0
+        self._routes: Routes = self.app_state.get(TABLE, NO_ROUTES)
 
     # uvicorn narrows the type in the same way, which the base class of asyncio does not allow.
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -141,13 +149,19 @@ class CarefulProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Look at the head as a whole before it becomes a request."""
         self._in_head = False
-        self._check_head()
+        match = self._routes.match(self.url)
+        self._check_head(match)
         self._check_place()
+        self.scope["state"][MATCH] = match
+        if match is None:
+            # What is no route's path is not parsed, decoded or handed on: nothing could be done
+            # with it. Nor need it have a path at all (RFC 9112, sections 3.2.3 and 3.2.4).
+            self.url = NOWHERE
         super().on_headers_complete()
         if self._is_spare:
             self.cycle.keep_alive = False
         if self.parser.should_upgrade():
-            self.cycle.keep_alive = False  # the parser takes nothing after it
+            self.cycle.keep_alive = False  # what follows is meant for a tunnel
 
     def on_message_complete(self) -> None:
         """Note that the request is there in full."""
@@ -191,7 +205,10 @@ class CarefulProtocol(HttpToolsProtocol):
         """Answer what the parser, or a check of ours within it, refused."""
         self._refuse(self._refusal)
 
-    def _check_head(self) -> None:
+    def _unsupported_upgrade_warning(self) -> None:
+        """Say nothing: a CONNECT has its line as every request has."""
+
+    def _check_head(self, match: Match | None) -> None:
         size, hosts, announced, coded, expects = len(self.url), 0, 0, False, False
         for name, value in self.headers:
             size += len(name) + len(value) + len(": \r\n")
@@ -204,7 +221,7 @@ class CarefulProtocol(HttpToolsProtocol):
                     coded = True
                 case b"expect":
                     expects = True
-        limit = max_bytes(self.url.partition(b"?")[0].decode("latin-1"))
+        limit = match.route.max_body if match else MAX_BODY_BYTES
         self._too_long = announced > limit
         self._most = MAX_HEAD_BYTES + PATIENCE * limit
         if size > MAX_HEAD_BYTES or len(self.headers) > MAX_HEADERS:

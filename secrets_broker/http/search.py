@@ -60,4 +60,4 @@ class Credentials:
 
 
 def _request(caller: Context) -> Request:
-    return Request(READ, datetime.now(UTC), ip=caller.ip)
+    return Request(READ, datetime.now(UTC), ip=caller.ip, reason=caller.reason)

@@ -13,6 +13,8 @@ from secrets_broker.http import errors
 from secrets_broker.http.body import read_bounded
 from secrets_broker.http.peer import peer_address
 from secrets_broker.http.problems import RETRY_AFTER_SECONDS, Problem
+from secrets_broker.http.router import table_app
+from secrets_broker.http.routes import WITNESS
 from secrets_broker.keys import witness_key, witness_logs
 from secrets_broker.ledger.errors import FieldError
 from secrets_broker.ledger.note import Signature, SigningKey
@@ -112,11 +114,10 @@ async def _unusable(
 
 def create_app(state: WitnessState, key: SigningKey, known: Logs) -> "falcon.asgi.App[Any, Any]":
     """Put the witness together."""
-    app: falcon.asgi.App[Any, Any] = falcon.asgi.App()
+    behind = {"add_checkpoint": Add(state, key, known), "about": About(state, key, known)}
+    app = table_app(WITNESS, behind)
     errors.install(app)
     app.add_error_handler(WitnessStateError, _unusable)
-    app.add_route(PATH, Add(state, key, known))
-    app.add_route("/", About(state, key, known))
     return app
 
 

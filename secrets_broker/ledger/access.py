@@ -6,7 +6,7 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta
 
-from secrets_broker.ledger.encoding import label_problem
+from secrets_broker.ledger.encoding import label_problem, name_problem
 from secrets_broker.ledger.events import MAX_NAME
 from secrets_broker.ledger.rights import Rights
 
@@ -38,6 +38,12 @@ class Grant(_AboutGrant, frozen=True, kw_only=True):
     sha256: Sha256 | None
     rights: Rights
 
+    def __post_init__(self) -> None:
+        """Hold a new name to more than one that is there already, which has to be revoked."""
+        super().__post_init__()
+        if problem := name_problem(self.grantee):
+            raise ValueError(f"name: {problem}")
+
 
 class ChangeGrant(_AboutGrant, frozen=True, kw_only=True):
     """Replace the rights of a grant; its keys stay."""
@@ -63,6 +69,9 @@ class Enter(msgspec.Struct, frozen=True, kw_only=True):
     """Ask whether the caller may use an operation at all; only a refusal is recorded."""
 
     operation: str
+    names: bool = False
+    """Whether he is going to name credentials, and to be judged with each: which rule decides, and
+    so whether he has to give a reason, is not known before."""
 
     @property
     def name(self) -> None:

@@ -4,14 +4,16 @@
 and a rule, and never hold the value: it may be a password.
 """
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Annotated, Any, Final, TypeVar
+from functools import lru_cache
+from typing import Annotated, Any, Final, TypeVar, get_args
 
 import msgspec
 from msgspec import Meta
 
 from secrets_broker.ledger.access import GrantCommand
-from secrets_broker.ledger.encoding import canonical_json, json_problem, text_problem
+from secrets_broker.ledger.encoding import canonical_json, cut, json_problem, text_problem
 from secrets_broker.ledger.errors import FieldError, InvalidCommandError
 
 MAX_PASSWORD_BYTES: Final = 8 * 1024
@@ -231,6 +233,8 @@ C = TypeVar("C", bound=msgspec.Struct)
 
 def parse(kind: type[C], fields: object) -> C:
     """Make a command of decoded JSON or keyword arguments; raises InvalidCommandError."""
+    if isinstance(fields, dict):
+        fields = _with_times_cut(fields, _times(kind))
     try:
         return msgspec.convert(fields, kind)
     except msgspec.ValidationError as error:
@@ -238,6 +242,35 @@ def parse(kind: type[C], fields: object) -> C:
     except UnicodeEncodeError:
         # msgspec's own, for a text where an object belongs; it holds the text.
         raise InvalidCommandError(FieldError("", "must not contain a lone surrogate")) from None
+
+
+def parse_at(kind: type[C], fields: object, now: datetime) -> C:
+    """The same of a command that is given now; raises InvalidCommandError.
+
+    What is to be stored may not have expired already: it would never be given out. By which clock
+    that is judged matters for what expires within the moment alone, and that is told when it does.
+    """
+    command = parse(kind, fields)
+    if isinstance(command, Upsert) and command.expires_at and command.expires_at <= now:
+        raise InvalidCommandError(FieldError("expires_at", "must be in the future"))
+    return command
+
+
+@lru_cache
+def _times(kind: type[msgspec.Struct]) -> tuple[str, ...]:
+    """The fields that hold a time."""
+    found = msgspec.structs.fields(kind)
+    return tuple(field.encode_name for field in found if _mentions(field.type, datetime))
+
+
+def _mentions(annotation: Any, kind: type) -> bool:
+    return annotation is kind or any(_mentions(part, kind) for part in get_args(annotation))
+
+
+def _with_times_cut(fields: dict[str, Any], times: Sequence[str]) -> dict[str, Any]:
+    # msgspec would round them.
+    texts = {name: fields[name] for name in times if isinstance(fields.get(name), str)}
+    return {**fields, **{name: cut(text) for name, text in texts.items()}} if texts else fields
 
 
 def _field_error(message: str, kind: type[msgspec.Struct]) -> FieldError:

@@ -22,6 +22,8 @@ from secrets_broker.ledger.commands import (
     Reveal,
     Upsert,
 )
+from secrets_broker.ledger.encoding import name_problem
+from secrets_broker.ledger.errors import FieldError, InvalidCommandError
 from secrets_broker.ledger.events import Event
 
 NOT_FOUND = "not_found"
@@ -79,12 +81,15 @@ def decide(
 ) -> Decision:
     """Say which event the command becomes at this position and time.
 
+    Raises InvalidCommandError for an upsert that makes a name which people could not tell from
+    another; then there is no event.
+
     `opened` is what a lookup or a rekey found in the projection: a content, or None for nothing.
     It is UNDISCLOSABLE where the credential's key or row is not what the ledger says.
     """
     match command:
         case Upsert():
-            return _store(state, command.content, position, opened)
+            return _store(state, command, position, opened)
         case Lookup():
             return _disclose(state, opened, at)
         case Delete():
@@ -123,13 +128,23 @@ def _recorded(command: Erase | ImportAccess | Reveal | Record) -> Decision:
             return Decision(command.type, details=command.details)
 
 
-def _store(state: State, content: Content, position: int, opened: Opened) -> Decision:
+def _store(state: State, command: Upsert, position: int, opened: Opened) -> Decision:
+    content = command.content
+    if state is None:
+        _check_new_name(command)
     if state is not None and isinstance(opened, Undisclosable):
         return Decision(events.UPDATED, state.id, state.version, error=DECRYPT_FAILED)
     if state is None:
         # An id made from the position is never used twice; the database holds it to that.
         return Decision(events.CREATED, position + 1, 1, content=content)
     return Decision(events.UPDATED, state.id, state.version + 1, content=content)
+
+
+def _check_new_name(command: Upsert) -> None:
+    # Only of a new one: what is there already has to be looked up, changed and taken away.
+    for field_name, text in (("host", command.host), ("purpose", command.purpose)):
+        if problem := name_problem(text):
+            raise InvalidCommandError(FieldError(field_name, f"{problem}, where it is a new name"))
 
 
 def _disclose(state: State, opened: Opened, at: datetime) -> Decision:

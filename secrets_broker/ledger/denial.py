@@ -36,7 +36,8 @@ RULES: Final = (*NO_VALID_KEY, *TESTS, REASON, REQUESTS, HOSTS)
 def asked(command: Command | Enter, context: Context, at: datetime) -> Request:
     """What a command wants to do, with what, from where."""
     host, purpose = command.name or (None, None)
-    return Request(operation(command), at, host, purpose, context.ip, context.reason)
+    later = isinstance(command, Enter) and command.names
+    return Request(operation(command), at, host, purpose, context.ip, context.reason, later)
 
 
 def operation(command: Command | Enter) -> str:
@@ -69,5 +70,7 @@ def denied(
         context,
         actor=refusal.name if refusal.authn else None,
         authn=refusal.authn or context.authn,
+        # Of who was never granted anything, no more is kept than what tells one from another.
+        reason=context.reason if refusal.key else None,
     )
     return Decision(ACCESS_DENIED, error=refusal.error, details=details), who

@@ -5,6 +5,7 @@ escapes of RFC 8785, and no floats, so that no two encoders differ. The fields t
 serves may hold floats; they take RFC 8785 in full, which survives a trip through jsonb.
 """
 
+import re
 import unicodedata
 from base64 import b64decode, b64encode
 from datetime import UTC, datetime
@@ -55,6 +56,14 @@ def from_rfc3339(text: str) -> datetime:
     return datetime.fromisoformat(text).astimezone(UTC)
 
 
+def cut(text: str) -> str:
+    """A time's text without what is finer than a microsecond, which is cut and never rounded.
+
+    Rounded up, a time could be past what it was meant to be before: another year, say.
+    """
+    return _FINER.sub("", text)
+
+
 def text_problem(text: str) -> str | None:
     """Say why PostgreSQL or a JSON reader could not keep this text, or None where it can."""
     if "\x00" in text:
@@ -75,6 +84,39 @@ def label_problem(text: str, limit: int) -> str | None:
     if any(unicodedata.category(character) == "Cc" for character in text):
         return "must not contain control characters"
     return text_problem(text)
+
+
+# By code points, so that every version of Unicode, and the API's description, says the same: what
+# has no look of its own (categories Cc, Cf, Zl and Zp, and Default_Ignorable_Code_Point of
+# DerivedCoreProperties.txt, Unicode 16.0), and so makes two names look like one, or steers a line.
+UNSEEN: Final = (
+    "\x00-\x1f\x7f-\x9f\u00ad\u034f\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u115f\u1160"
+    "\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0"
+    "\ufff0-\ufffb\U000110bd\U000110cd\U00013430-\U0001343f\U0001bca0-\U0001bca3"
+    "\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
+)
+"""The characters that no name may have, as the inside of a class of a regular expression."""
+SPACE: Final = " \u00a0\u1680\u2000-\u200a\u202f\u205f\u3000"
+"""White space of the category Zs, likewise: a name may have it within, and not at an end."""
+
+_FINER: Final = re.compile(r"(?<=\.[0-9]{6})[0-9]+")
+
+_CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f]")
+_UNSEEN: Final = re.compile(f"[{UNSEEN}]")
+_AT_AN_END: Final = re.compile(f"\\A[{SPACE}]|[{SPACE}]\\Z")
+
+
+def name_problem(text: str) -> str | None:
+    """Say why a text is not fit for a new name that people are to tell from others; else None."""
+    if text.isascii() and text.isprintable() and text == text.strip():
+        return None
+    if _CONTROL.search(text):
+        return "must not contain control characters"
+    if _UNSEEN.search(text):
+        return "must not contain characters that are not seen, or turn the direction of a line"
+    if _AT_AN_END.search(text):
+        return "must not begin or end with white space"
+    return None
 
 
 def json_problem(value: Any, depth: int = 0) -> str | None:

@@ -1,8 +1,9 @@
 """Rights: what a grant allows, and whether one request is allowed by it. Pure.
 
 A grant has rules, in order. The first whose operation, host, purpose and network fit the request
-decides; where it wants a reason, the request has to give one. Where none fits, the request is
-refused, and the refusal names what was in the way: the test that the nearest rule failed.
+decides; where it wants a reason, the request has to give one, whatever it is for. Where none fits,
+the request is refused, and the refusal names what was in the way: the test that the nearest rule
+failed.
 """
 
 import ipaddress
@@ -98,6 +99,8 @@ class Request(msgspec.Struct, frozen=True):
     purpose: str | None = None
     ip: str | None = None
     reason: str | None = None
+    names_later: bool = False
+    """Whether this only asks to be let in, and credentials are named, and judged, later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,14 +127,22 @@ class Fit(msgspec.Struct, frozen=True):
 
 
 def fit(rules: tuple[Rule, ...], request: Request) -> Fit:
-    """Say which rule decides."""
-    furthest = 0
+    """Say which rule decides.
+
+    A request for no credential in particular (a list) is not refused for its reason as long as one
+    of the rules that fit wants none: what the others allow is left out of its answer.
+    """
+    furthest, wanting = 0, None
     for number, rule in enumerate(rules, 1):
         passed = _passed(rule, request)
         if passed == len(TESTS):
-            return Fit(number, reason=rule.reason and request.host is not None)
+            if not rule.reason or request.names_later:
+                return Fit(number)
+            wanting = wanting or Fit(number, reason=True)
+            if request.host is not None or request.operation not in _ON_CREDENTIALS:
+                return wanting
         furthest = max(furthest, passed)
-    return Fit(None, TESTS[furthest])
+    return wanting or Fit(None, TESTS[furthest])
 
 
 def _passed(rule: Rule, request: Request) -> int:

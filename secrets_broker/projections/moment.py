@@ -6,6 +6,7 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta
 
+from secrets_broker.ledger.encoding import cut
 from secrets_broker.ledger.errors import FieldError, InvalidCommandError
 from secrets_broker.projections.duration import parse_duration
 
@@ -28,6 +29,6 @@ def parse_moment(field: str, text: str) -> datetime:
 def parse_time(field: str, text: str, rule: str) -> datetime:
     """Read RFC 3339 with an offset, in UTC; raises InvalidCommandError, which says the rule."""
     try:
-        return msgspec.convert(text, _WithOffset).astimezone(UTC)
+        return msgspec.convert(cut(text), _WithOffset).astimezone(UTC)
     except (msgspec.ValidationError, ValueError, OverflowError):
         raise InvalidCommandError(FieldError(field, rule)) from None

@@ -105,7 +105,8 @@ def allowed(lines: Sequence[Line], rules: tuple[Rule, ...], request: Request) ->
 
     def may_read(line: Line) -> bool:
         named = msgspec.structs.replace(request, host=line.host, purpose=line.purpose)
-        return fit(rules, named).rule is not None
+        decided = fit(rules, named)
+        return decided.rule is not None and (request.reason is not None or not decided.reason)
 
     return list(filter(may_read, lines))
 

@@ -8,14 +8,14 @@ in a line are others' texts (names, reasons): none of them can steer a terminal.
   narrow for it, each line becomes a block of its fields.
 - JSON lines: one object a line, all ASCII. The exact form, for programs.
 - CSV: RFC 4180, UTF-8, a line of names first, every field of a line. A spreadsheet takes a cell
-  that begins with = + - or @ for a formula, and whoever may ask for a credential may choose such
-  a name. So a text that begins with one of these, a tab or a line's end has an apostrophe before
-  it; one that begins with an apostrophe has a second one. Taking one apostrophe from the
-  beginning of a cell gives every value back. On a terminal, control characters are escaped.
+  that begins with = + - @ | or %, white space before it or not, for a formula or a command, and
+  whoever may ask for a credential may choose such a name. So such a text has an apostrophe before
+  it, and so has one with characters that are not seen or turn a line's direction: it is not what it
+  looks like. One that begins with an apostrophe has a second one. Taking one apostrophe from the
+  beginning of a cell gives every value back. What some spreadsheets take for the end of a cell is
+  within quotes. On a terminal, control characters are escaped.
 """
 
-import csv
-import io
 import json
 import re
 import sys
@@ -27,6 +27,8 @@ from typing import Any, Final, Generic, Self, TypeVar
 import click
 import msgspec
 
+from secrets_broker.ledger.encoding import SPACE, UNSEEN
+
 F = TypeVar("F", bound=Callable[..., Any])
 L = TypeVar("L", bound=msgspec.Struct)
 
@@ -36,8 +38,11 @@ FILE_COLUMNS: Final = 8_000  # more than the longest names have, every character
 # No space: what is shown without quotes cannot look like two cells.
 _PLAIN: Final = re.compile(r"[A-Za-z0-9._:/@+*-]+")
 _FRACTION: Final = re.compile(r"\.[0-9]{6}Z\Z")
-# OWASP, "CSV Injection"; the last four are full-width forms of the first four.
-_GUARDED: Final = ("=", "+", "-", "@", "\t", "\r", "\n", "'", "＝", "＋", "－", "＠")  # noqa: RUF001
+# OWASP, "CSV Injection", with full-width forms; | and % begin commands (DDE) and macros elsewhere.
+_GUARDED: Final = re.compile(f"'|[{SPACE}]*[=+\\-@|%＝＋－＠｜％]")  # noqa: RUF001
+_MARKED: Final = re.compile(f"[{UNSEEN}]")
+# The comma of RFC 4180, and what is one where the comma is a decimal point's.
+_QUOTED: Final = re.compile('[",;\t|\r\n]|^ | $')
 
 
 class Form(StrEnum):
@@ -175,9 +180,11 @@ def _json(value: Any) -> str:
 
 
 def _csv(rows: Iterable[Sequence[str]]) -> str:
-    text = io.StringIO(newline="")
-    csv.writer(text, lineterminator="\r\n").writerows(rows)
-    return text.getvalue()
+    return "".join(",".join(map(_quoted, row)) + "\r\n" for row in rows)
+
+
+def _quoted(cell: str) -> str:
+    return '"' + cell.replace('"', '""') + '"' if _QUOTED.search(cell) else cell
 
 
 def _cell(value: Any) -> str:
@@ -186,7 +193,8 @@ def _cell(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     text = value if isinstance(value, str) else _json(value)
-    guarded = f"'{text}" if isinstance(value, str) and text.startswith(_GUARDED) else text
+    risky = isinstance(value, str) and (_GUARDED.match(text) or _MARKED.search(text))
+    guarded = f"'{text}" if risky else text
     if guarded.isprintable() or not sys.stdout.isatty():
         return guarded
     return repr(guarded)

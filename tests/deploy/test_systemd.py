@@ -3,13 +3,16 @@
 import re
 import shutil
 import subprocess
+import sys
 from configparser import ConfigParser
 from pathlib import Path
 
 import pytest
 
+from secrets_broker.ledger.writer import BATCH_SECONDS
 from tests.deploy.production import DEPLOY
 
+SERVICE = "secrets-broker.service"
 UNITS = sorted((DEPLOY / "systemd").glob("*.service"))
 LARGEST_EXPOSURE = 1.0
 """Of ten, by `systemd-analyze security`; 0.9 where it was written."""
@@ -70,3 +73,20 @@ def test_what_confines_is_the_same_in_all() -> None:
 
     first, *others = map(confining, UNITS)
     assert all(other == first for other in others)
+
+
+def _graceful_timeout() -> int:
+    # In a process of its own: it makes a folder, and says so in the environment.
+    told = "from secrets_broker.http import gunicorn_conf as it; print(it.graceful_timeout)"
+    command = [sys.executable, "-c", f"{told}; it.on_exit(None)"]
+    done = subprocess.run(command, capture_output=True, check=True, cwd="/", timeout=60)
+    return int(done.stdout)
+
+
+def test_the_service_is_given_the_time_to_answer_what_it_has_begun() -> None:
+    """Else it would be killed while callers wait, and they be cut off without a word."""
+    found = re.search(r"^TimeoutStopSec=(\d+)$", (DEPLOY / "systemd" / SERVICE).read_text(), re.M)
+    assert found is not None
+    assert int(found[1]) > _graceful_timeout() > 2 * BATCH_SECONDS
+    compose = (DEPLOY.parent / "compose.yaml").read_text()
+    assert f"    stop_grace_period: {found[1]}s\n" in compose

@@ -163,6 +163,46 @@ def test_a_key_may_be_bound_to_networks(service: Service, keys: Keys) -> None:
     assert details["rule"] == "network"
 
 
+@pytest.mark.parametrize(
+    ("allow", "method", "path", "body"),
+    [
+        ("audit", "GET", "/internal/audit/events", None),
+        ("audit", "GET", "/internal/audit/due", None),
+        ("audit", "HEAD", "/internal/audit/unused?since=1d", None),
+        ("audit", "GET", "/log/checkpoint", None),
+        ("audit", "GET", "/log/tile/0/000", None),
+        ("admin", "GET", "/internal/access/keys", None),
+        ("admin", "POST", "/internal/access/key-revoke", {"name": "nobody"}),
+        ("admin", "POST", "/internal/access/key-grant", {"name": "x", "rules": []}),
+        ("read", "GET", "/internal/secrets/credentials", None),
+        ("read", "POST", LOOKUP, NAME),
+        ("read", "POST", f"{LOOKUP}-batch", {"items": [NAME]}),
+        ("write", "POST", UPSERT, {**NAME, "password": "p"}),
+        ("write", "POST", f"{UPSERT}-batch", {"items": [{**NAME, "password": "p"}]}),
+        ("delete", "DELETE", f"{DELETE}?host=web-1&purpose=ssh", None),
+    ],
+)
+def test_a_reason_is_demanded_whatever_is_asked_for(
+    service: Service, keys: Keys, allow: str, method: str, path: str, body: object
+) -> None:
+    """403 reason_required, on record; with a reason it is not that which stands in the way."""
+    name = f"wants a reason: {allow} {method} {path}"[:100]
+    key = keys.grant(name, rule(allow, reason=True))
+    answer = service.send(method, path, body, key=key)
+    if path.endswith("-batch"):
+        (item,) = answer.json["items"]
+        assert (item["status"], item["reason"]) == (403, "reason_required")
+    else:
+        assert answer.status == 403
+        assert method == "HEAD" or answer.json["reason"] == "reason_required"
+    event = last(service)
+    assert (event["type"], event["error"], event["actor"]) == (
+        *("access.denied", "reason_required", name),
+    )
+    told = service.send(method, path, body, {"X-Access-Reason": "CHG-1"}, key=key)
+    assert told.status in (200, 400, 404)
+
+
 def test_a_rule_can_demand_a_reason(service: Service, keys: Keys) -> None:
     """403 reason_required without one; with one, it is in the event."""
     key = keys.grant("reasoned", rule("read", reason=True))

@@ -64,11 +64,14 @@ def test_a_key_too_many_is_a_wrong_key(service: Service) -> None:
     assert received.startswith(b"HTTP/1.1 403 ")
 
 
-def test_what_is_not_known_is_hidden_behind_the_key(service: Service) -> None:
-    """Paths under /internal/ cannot be told apart without the key."""
-    assert service.send("GET", "/internal/nothing", key="wrong").status == 403
-    assert service.send("GET", "/internal/nothing").body == b'{"reason":"not_found"}'
-    assert service.send("GET", f"/{MARK}", key=None).body == b'{"reason":"not_found"}'
+def test_what_does_not_exist_is_so_whoever_asks(service: Service) -> None:
+    """One answer, of which no key changes a byte, and nothing of what was asked for is in it."""
+    paths = ("/internal/nothing", f"/{MARK}", f"{LOOKUP}/")
+    answers = [service.send("GET", path, key=key) for path in paths for key in ("", "wrong", None)]
+    assert {answer.status for answer in answers} == {404}
+    assert len({answer.body for answer in answers}) == 1
+    assert answers[0].json["reason"] == "no_such_path"
+    assert answers[0].json["reason"] != service.lookup(host="nowhere", purpose="x").json["reason"]
 
 
 NOT_JSON: dict[str, bytes] = {
@@ -79,6 +82,7 @@ NOT_JSON: dict[str, bytes] = {
     "single quotes": b"{'host': '%s'}" % MARK.encode(),
     "trailing comma": b'{"host": "%s",}' % MARK.encode(),
     "UTF-16": json.dumps(GOOD).encode("utf-16"),
+    "two BOMs": b"\xef\xbb\xbf" * 2 + json.dumps(GOOD).encode(),
     "Latin-1": b'{"host": "%s\xfc"}' % MARK.encode(),
     "a surrogate in UTF-8": b'{"host": "%s\xed\xa0\x80"}' % MARK.encode(),
     "a raw control character": b'{"host": "%s\n"}' % MARK.encode(),
@@ -241,11 +245,8 @@ def test_a_media_type_may_have_parameters_and_any_case(service: Service, media_t
 def test_another_method_is_405(service: Service, method: str) -> None:
     """Only what a path knows is done; the Allow header says what that is."""
     answer = service.send(method, LOOKUP)
-    if method == "OPTIONS":  # falcon answers it: that is what the method is for
-        assert answer.status == 200
-    else:
-        assert answer.status == 405
-    assert "POST" in answer.headers["Allow"]
+    assert answer.status == 405
+    assert answer.headers["Allow"] == "POST"
 
 
 QUERIES: list[tuple[str, str | None]] = [
@@ -272,13 +273,13 @@ def test_a_query_is_held_to_the_same_rules(service: Service, query: str, field: 
 
 
 LABELS: list[tuple[str, str | bytes]] = [
-    *[(name, MARK * 11) for name in ("X-Service-Name", "X-Request-Id")],
+    ("X-Service-Name", MARK * 11),
     ("X-Access-Reason", MARK * 51),
     *[
-        (name, MARK.encode() + bad)
-        for name in ("X-Service-Name", "X-Request-Id", "X-Access-Reason")
-        for bad in (b"\tx", "\x85".encode(), b"\xff", b"\xed\xa0\x80")
+        ("X-Service-Name", MARK.encode() + bad)
+        for bad in (b"\tx", "\x85".encode(), b"\xff", b"\xed\xa0\x80", "\u202e".encode())
     ],
+    *[("X-Access-Reason", MARK.encode() + bad) for bad in (b"\tx", "\x85".encode(), b"\xff\x85")],
 ]
 
 
@@ -286,7 +287,7 @@ LABELS: list[tuple[str, str | bytes]] = [
 def test_a_label_that_is_not_fit_for_the_record_is_refused(
     service: Service, name: str, value: str | bytes
 ) -> None:
-    """Names and reasons are short UTF-8 without control characters, or the request is a 400."""
+    """Names and reasons are short, without control characters, or the request is a 400."""
     headers = {name: value}
     invalid(service.lookup(headers, host="bad.example", purpose="ssh"), name)
     invalid(service.delete("host=bad.example&purpose=ssh", headers), name)

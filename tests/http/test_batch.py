@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from secrets_broker.http.batch import MAX_ITEMS
-from secrets_broker.http.body import MAX_BATCH_BYTES
 from secrets_broker.http.flood import FEW
+from secrets_broker.http.routes import MAX_BATCH_BYTES
 from secrets_broker.tools.postgres import Cluster
 from tests.conftest import TEMPLATE, fresh_database
 from tests.http.client import LOOKUP, UPSERT, Answer, Service, log_lines

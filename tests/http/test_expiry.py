@@ -7,15 +7,25 @@ from urllib.parse import urlencode
 
 import pytest
 
-from tests.http.client import Answer, Service
+from secrets_broker.ledger.commands import Upsert
+from secrets_broker.ledger.keyring import Keyring
+from tests.conftest import KMS_KEY
+from tests.http.client import UPSERT, Answer, Service
+from tests.ledger.helpers import record, upsert
 
 DUE = "/internal/audit/due"
-PAST, FUTURE = "2020-01-02T03:04:05Z", "2120-01-02T04:04:05.0000061+01:00"
+PAST = datetime(2020, 1, 2, 3, 4, 5, tzinfo=UTC)
+FUTURE = "2120-01-02T04:04:05.0000061+01:00"
 
 
 def ask(service: Service, **fields: Any) -> Answer:
     """GET the list."""
     return service.send("GET", f"{DUE}?{urlencode(fields)}" if fields else DUE)
+
+
+def of_before(service: Service, command: Upsert) -> None:
+    """Store what is not taken any more, as if time had gone on since it was."""
+    record(service.database, Keyring.from_kms_keys(KMS_KEY), command)
 
 
 def test_limits_are_served_where_they_are_set(service: Service) -> None:
@@ -31,7 +41,7 @@ def test_limits_are_served_where_they_are_set(service: Service) -> None:
 def test_past_its_time_it_is_404_and_a_failure(service: Service) -> None:
     """Nothing of it is in the answer; the event says what it was, and the counters count it."""
     name = {"host": "past.example", "purpose": "ssh"}
-    service.upsert(**name, username="u5er", password="p4ssword", expires_at=PAST)
+    of_before(service, upsert("past.example", "p4ssword", username="u5er", expires_at=PAST))
     before = service.metrics()
     answer = service.lookup(**name)
     assert (answer.status, answer.body) == (404, b'{"reason":"expired"}')
@@ -47,9 +57,51 @@ def test_past_its_time_it_is_404_and_a_failure(service: Service) -> None:
     assert service.lookup(**name).body == b'{"reason":"not_found"}'
 
 
+def test_a_time_in_the_past_is_refused_in_words(service: Service) -> None:
+    """Alone and as an item of a batch, for a new name and one that is there; nothing is stored."""
+    name = {"host": "over.example", "purpose": "ssh"}
+    error = [{"field": "expires_at", "message": "must be in the future"}]
+    for version in (1, 2):
+        now = datetime.now(UTC).isoformat()
+        answer = service.upsert(**name, password="p", expires_at=now)
+        assert (answer.status, answer.json["errors"]) == (400, error)
+        item = {**name, "password": "p"}
+        batch = {"items": [item, {**item, "expires_at": now}]}
+        found = service.send("POST", f"{UPSERT}-batch", batch).json["items"]
+        assert [one["status"] for one in found] == [200, 400]
+        assert (found[0]["version"], found[1]["errors"]) == (version, error)
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("2126-12-31T23:59:59.9999999Z", "2126-12-31T23:59:59.999999Z"),
+        ("2126-12-31T23:59:59.999999999999999999999Z", "2126-12-31T23:59:59.999999Z"),
+        ("2126-12-31T23:59:59.9999995+00:00", "2126-12-31T23:59:59.999999Z"),
+        ("9999-12-31T23:59:59.9999999Z", "9999-12-31T23:59:59.999999Z"),
+        ("9999-12-31T23:59:59Z", "9999-12-31T23:59:59.000000Z"),
+        ("9999-12-31T23:59:59.999999+14:00", "9999-12-31T09:59:59.999999Z"),
+        ("2126-01-01t00:00:00.1z", "2126-01-01T00:00:00.100000Z"),
+    ],
+)
+def test_a_time_is_cut_and_never_rounded_up(service: Service, given: str, kept: str) -> None:
+    """To the microsecond, at which it is kept; .NET sends seven digits, Go up to nine."""
+    name = {"host": "cut.example", "purpose": "ssh"}
+    assert service.upsert(**name, password="p", expires_at=given).status == 200
+    assert service.lookup(**name).json["expires_at"] == kept
+    (item,) = service.send(
+        "POST", f"{UPSERT}-batch", {"items": [{**name, "password": "p", "expires_at": given}]}
+    ).json["items"]
+    assert item["status"] == 200
+    assert service.lookup(**name).json["expires_at"] == kept
+
+
 @pytest.mark.parametrize(
     "fields",
     [
+        {"expires_at": "2020-01-02T03:04:05Z"},
+        {"expires_at": "0001-01-01T00:00:00Z"},
+        {"expires_at": "9999-12-31T23:59:59-00:01"},
         {"expires_at": "2031-05-06T07:08:09"},
         {"expires_at": "2031-05-06"},
         {"expires_at": 2031},
@@ -77,16 +129,8 @@ def stored(service: Service, prefix: str, number: int) -> list[str]:
     hosts = [f"{prefix}{n}.example" for n in range(number)]
     for n, host in enumerate(hosts):
         ends = datetime.now(UTC) + timedelta(days=n, hours=-1)
-        service.upsert(
-            {"X-Service-Name": "scheduler"},
-            host=host,
-            purpose="ssh",
-            username="u5er",
-            password="p4ssword",
-            secret_data={"k": "s3cret"},
-            additional_data={"k": "d4ta"},
-            expires_at=ends.isoformat(),
-        )
+        more = {"secret_data": {"k": "s3cret"}, "additional_data": {"k": "d4ta"}}
+        of_before(service, upsert(host, "p4ssword", username="u5er", expires_at=ends, **more))
     return hosts
 
 
@@ -102,7 +146,7 @@ def test_what_is_due_is_listed_without_any_secret(service: Service) -> None:
     assert first.keys() == {"host", "purpose", "what", "at", "changed_at", "changed_by"}
     assert [first["host"], second["host"]] == hosts
     assert [first["what"], second["what"]] == ["expired", "expires"]
-    assert (first["purpose"], first["changed_by"]) == ("ssh", "scheduler")
+    assert (first["purpose"], first["changed_by"]) == ("ssh", "tester")
     assert answer.json["next"] is None
     for secret in ("p4ssword", "s3cret", "d4ta", "u5er"):
         assert secret not in answer.text
@@ -122,9 +166,7 @@ def test_pages_follow_each_other(service: Service) -> None:
         if cursor is None:
             break
         past = datetime.now(UTC) - timedelta(days=9)  # before what was read: not in a later page
-        service.upsert(
-            host="page-new.example", purpose="ssh", password="", expires_at=past.isoformat()
-        )
+        of_before(service, upsert("page-new.example", "", expires_at=past))
     assert found == hosts
 
 

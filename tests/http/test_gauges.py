@@ -2,15 +2,18 @@
 
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from secrets_broker.http.turn import Turn
+from secrets_broker.ledger.keyring import Keyring
 from secrets_broker.tools.postgres import Cluster
 from tests.conftest import TEMPLATE, fresh_database
 from tests.http.client import Service
 from tests.http.conftest import folder, serving
+from tests.ledger.helpers import record, upsert
 
 SETTINGS = {"METRICS_SECONDS": "0.1"}
 NAME = {"host": "gauge.example", "purpose": "ssh"}
@@ -38,10 +41,11 @@ def until(service: Service, holds: Callable[[dict[str, float]], bool]) -> dict[s
     return found
 
 
-def test_gauges_follow_the_ledger(service: Service) -> None:
+def test_gauges_follow_the_ledger(service: Service, keyring: Keyring) -> None:
     """Events, checkpoint, what expires, and the KEK in use; all within moments."""
     service.upsert(**NAME, password="p")
-    service.upsert(**{**NAME, "purpose": "old"}, password="p", expires_at="2001-01-01T00:00:00Z")
+    over = upsert("old.example", expires_at=datetime(2001, 1, 1, tzinfo=UTC))
+    record(service.database, keyring, over)  # as if it were of before
     service.lookup(**NAME)
     size = len(service.events("position"))
     found = until(service, lambda now: now.get("secrets_checkpoint_events") == size)

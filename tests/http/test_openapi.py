@@ -1,6 +1,6 @@
 """The API's description is true: of the code, and of what a running service answers."""
 
-from collections.abc import Iterator
+import asyncio
 from importlib.resources import files
 from typing import Any
 
@@ -14,11 +14,15 @@ from schemathesis import GenerationMode
 
 from secrets_broker.http import problems, protocol
 from secrets_broker.http.app import create_app
-from secrets_broker.http.doors import Doors, is_protected
+from secrets_broker.http.doors import Doors
 from secrets_broker.http.health import DETAILS
+from secrets_broker.http.protocol import NO_ROUTES
+from secrets_broker.http.router import Lifespan
+from secrets_broker.http.routes import MATCH, SERVICE, TABLE, Match, Route
 from secrets_broker.ledger.commands import Delete, Lookup, Upsert
 from secrets_broker.ledger.keyring import Keyring
-from secrets_broker.ledger.rights import REFUSALS
+from secrets_broker.ledger.rights import DELETE, READ, REFUSALS, WRITE
+from secrets_broker.ledger.rights import OPERATIONS as RIGHTS
 from secrets_broker.ledger.writer import Writer
 from secrets_broker.projections import due, granting, search
 from secrets_broker.projections.host_credentials import HostCredentials
@@ -113,33 +117,70 @@ def test_lines_are_described_as_they_are_given(
     assert text["additionalProperties"] is False
 
 
-def test_every_route_is_described_and_nothing_else(description: Any, keyring: Keyring) -> None:
-    """Paths and methods are those of the application."""
-    writer = Writer("postgresql://", keyring, HostCredentials())
-    app = create_app(writer, Reader(""), Doors("key"))
-    routes = {
-        (path.replace(":path}", "}"), method)
-        for path in _templates(app._router._roots)
-        for method in ("get", "post", "put", "patch", "delete")
-        if hasattr(_resource(app, path), f"on_{method}")
-    }
+def test_every_route_is_described_and_nothing_else(description: Any) -> None:
+    """Paths and methods are those of the table; that a HEAD goes with each GET is said once."""
     described = {
         (path, method) for path, methods in description["paths"].items() for method in methods
     }
-    assert described == routes
+    assert described == {(route.path, route.method.lower()) for route in SERVICE.all}
+    assert "HEAD" in description["info"]["description"]
 
 
-def _templates(nodes: Any) -> Iterator[str]:
-    for node in nodes:
-        if node.uri_template:
-            yield node.uri_template
-        yield from _templates(node.children)
+def test_the_router_has_what_the_table_has_and_nothing_else(keyring: Keyring) -> None:
+    """A resource of its own behind each route, for its methods; 405 that names them for others."""
+    writer = Writer("postgresql://", keyring, HostCredentials())
+    app = create_app(writer, Reader(""), Doors("key"))
+    resources = []
+    for route in SERVICE.all:
+        rest = "0/000" if route.grammar else None
+        target = (route.prefix + (rest or "")).encode()
+        assert SERVICE.match(target) == Match(route, rest)
+        resource, methods, parameters, path = found(app, target)
+        resources.append(resource)
+        assert (path, parameters) == (route.path, {"path": rest} if rest else {})
+        behind = [name[3:].upper() for name in dir(resource) if name.startswith("on_")]
+        assert behind == [route.method]
+        for method in route.methods:
+            assert methods[method] == getattr(resource, f"on_{route.method.lower()}")
+        for method in ({*falcon.COMBINED_METHODS, "QUERY", "get", "M-SEARCH"}) - {*route.methods}:
+            with pytest.raises(falcon.HTTPMethodNotAllowed) as caught:
+                asyncio.run(methods[method](None, None))
+            assert caught.value.headers == {"Allow": ", ".join(route.methods)}
+    assert len(set(resources)) == len(SERVICE.all)
+    assert found(app, b"/nowhere") is None
 
 
-def _resource(app: Any, path: str) -> Any:
-    found = app._router.find(path.replace("{path:path}", "0/000"))
-    assert found is not None
-    return found[0]
+def found(app: Any, target: bytes) -> Any:
+    """What the application's router leads to."""
+    request = falcon.testing.create_asgi_req(path="/")
+    request.scope["state"] = {MATCH: SERVICE.match(target)}
+    return app._router_search("/", req=request)
+
+
+def test_the_application_tells_the_protocol_its_routes(keyring: Keyring) -> None:
+    """By the state of its lifespan; where that is not there, no target is a route's."""
+    writer = Writer("postgresql://", keyring, HostCredentials())
+    app = create_app(writer, Reader(""), Doors("key"))
+    handlers = [one for one in app._unprepared_middleware if isinstance(one, Lifespan)]
+    scope: dict[str, Any] = {"state": {}}
+    asyncio.run(handlers[0].process_startup(scope, {}))
+    assert scope["state"] == {TABLE: SERVICE}
+    assert [NO_ROUTES.match(route.path.encode()) for route in SERVICE.all] == (
+        [None] * len(SERVICE.all)
+    )
+
+
+def test_every_route_says_who_may_have_it() -> None:
+    """No right means no key either; each of the rights is one that a grant can have."""
+    for route in SERVICE.all:
+        assert route.right in (None, *RIGHTS)
+        assert route.right is not None or not (route.keys or route.names or route.leaves)
+        assert route.right != "admin" or not route.keys
+        # What gives something out that was only read is judged again, by the gate or by itself.
+        reads = route.method == "GET" and route.right is not None
+        assert route.leaves is (reads and route.operation != "credentials")
+        assert route.names is (route.right in (READ, WRITE, DELETE) and not reads)
+        assert (route.item is not None) is route.path.endswith("-batch")
 
 
 INTERNAL: Any = {"internalKey": []}
@@ -150,22 +191,22 @@ ADMIN: Any = [{"adminKey": []}, {"adminToken": []}]
 def test_which_key_opens_a_path_is_described(description: Any) -> None:
     """Services' paths, auditors' paths, paths for both, and paths without a key."""
     keys = Doors("internal", "auditor")
-    for path, methods in description["paths"].items():
+    for route in SERVICE.all:
         expected = []
-        if is_protected(path):
-            expected += [INTERNAL] if opens(keys, path, "internal") else []
-            expected += AUDITOR if opens(keys, path, "auditor") else []
+        if route.right is not None:
+            expected += [INTERNAL] if opens(keys, route, "internal") else []
+            expected += AUDITOR if opens(keys, route, "auditor") else []
             expected = expected or ADMIN
-        for operation in methods.values():
+        for operation in description["paths"][route.path].values():
             assert operation.get("security", description["security"]) == expected
 
 
-def opens(doors: Doors, path: str, key: str) -> bool:
-    """Whether a key opens a path."""
-    request = falcon.testing.create_asgi_req(path=path)
+def opens(doors: Doors, route: Route, key: str) -> bool:
+    """Whether a key opens a route."""
+    request = falcon.testing.create_asgi_req(path=route.path)
     # falcon's own would be read up by now; a server's are a list.
     request.scope["headers"] = [(b"x-internal-key", key.encode())]
-    _, to_be_judged = doors.identify(request)
+    _, to_be_judged = doors.identify(request, route)
     return to_be_judged is None
 
 
@@ -177,6 +218,7 @@ def test_every_reason_is_described(description: Any) -> None:
         "not_found",
         "decrypt_failed",
         "internal_error",
+        "metrics_off",
         "ledger_unavailable",
         "outcome_unknown",
         *REFUSALS,
@@ -249,6 +291,8 @@ def test_the_service_answers_as_described(
         # Nor can it say that 90.0 is not a number of days.
         body = case.body if isinstance(case.body, dict) else {}
         assume(not isinstance(body.get("rotate_after"), float))
+        # Nor what is in the past; what is far in the future, all the more.
+        assume(str(body.get("expires_at") or "9999") > "2100")
         # Only the service can make a cursor.
         assume(mode is not GenerationMode.POSITIVE or "cursor" not in (case.query or {}))
         case.call_and_validate(base_url=service.url, headers={"X-Internal-Key": key})

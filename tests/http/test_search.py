@@ -128,10 +128,18 @@ def test_a_caller_sees_what_his_rules_let_him_read(service: Service, keys: Keys)
     assert names(listed(service, key=elsewhere)) == [("web-1", "ssh")]
 
 
-def test_a_reason_is_for_the_lookup(service: Service, keys: Keys) -> None:
-    """The list gives nothing out that would want one."""
+def test_a_reason_is_for_the_list_too(service: Service, keys: Keys) -> None:
+    """403 where all that it could show wants one; else what wants none is shown, and no more."""
     key = keys.grant("reasons", rule("read", reason=True))
-    assert len(names(listed(service, key=key))) == 5
+    answer = listed(service, key=key)
+    assert (answer.status, answer.json["reason"]) == (403, "reason_required")
+    why = {"X-Access-Reason": "CHG-1"}
+    assert len(names(service.send("GET", LIST, headers=why, key=key))) == 5
+    mixed = keys.grant("mixed", rule("read", host="web-1", reason=True), rule("read"))
+    without = names(listed(service, key=mixed))
+    assert len(without) == 4
+    assert "web-1" not in str(without)
+    assert len(names(service.send("GET", LIST, headers=why, key=mixed))) == 5
 
 
 def test_who_may_not_read_may_not_list(service: Service, keys: Keys) -> None:

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from secrets_broker.http.body import MAX_BATCH_BYTES, MAX_BODY_BYTES
 from secrets_broker.http.errors import InvalidRequestError
+from secrets_broker.http.routes import MAX_BATCH_BYTES, MAX_BODY_BYTES
 from secrets_broker.http.strict_json import MAX_COUNTED, NotAloneError, decode, items
 from secrets_broker.ledger.commands import MAX_DATA_BYTES, MAX_PASSWORD_BYTES, Upsert, parse
 from secrets_broker.ledger.errors import InvalidCommandError

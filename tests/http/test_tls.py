@@ -3,9 +3,11 @@
 import asyncio
 import json
 import os
+import shutil
 import signal
 import socket
 import ssl
+import subprocess
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -315,6 +317,45 @@ def test_versions_and_suites(
         assert isinstance(connection.sock, ssl.SSLSocket)
         session = connection.sock.session
         assert session is None or not session.has_ticket
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl")
+@pytest.mark.parametrize(
+    "version", [["-tls1_2", "-no_ticket"], ["-tls1_2"], ["-tls1_3"]], ids=["id", "ticket", "PSK"]
+)
+@pytest.mark.parametrize("asked", ["optional", "required"])
+def test_no_session_is_resumed_without_the_certificate(
+    cluster: Cluster, authority: Authority, version: list[str], asked: str
+) -> None:
+    """In each connection a client is who shows a certificate in it, whatever it kept of before.
+
+    Neither who has a session and no certificate, nor who has both, is let in by the session.
+    """
+    shown = authority.issue("resuming")
+    own = ["-cert", str(shown), "-key", str(shown)]
+    with over_tls(cluster, authority, {"TLS_CLIENT_CERT": asked}, shown) as service:
+        Keys(service).grant_certificate("resuming", rule("read"))
+        with folder() as place:
+            kept = place / "session"
+            said = _openssl(service, *version, *own, "-sess_out", str(kept))
+            assert (b"HTTP/1.1 404" in said, b"\nNew, TLS" in said) == (True, True)
+            again = ["-sess_in", str(kept)] if kept.exists() else []
+            for _ in range(6):  # there are two workers, and either may know the session
+                honest = _openssl(service, *version, *own, *again)
+                assert (b"HTTP/1.1 404" in honest, b"\nReused, TLS" in honest) == (True, False)
+                thief = _openssl(service, *version, *again)
+                assert (b"HTTP/1.1 404" in thief, b"\nReused, TLS" in thief) == (False, False)
+
+
+def _openssl(service: Service, *options: str) -> bytes:
+    """What openssl's client says of a connection, and is answered to a lookup."""
+    body = json.dumps(NAME).encode()
+    head = b"POST %s HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n" % LOOKUP.encode()
+    head += b"Connection: close\r\nContent-Length: %d\r\n\r\n" % len(body)
+    where = ["-connect", f"127.0.0.1:{service.port}", "-ign_eof"]
+    command = ["openssl", "s_client", *where, *options]
+    done = subprocess.run(command, input=head + body, capture_output=True, timeout=30, check=False)
+    return done.stdout
 
 
 @pytest.mark.parametrize(

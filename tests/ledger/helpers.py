@@ -9,7 +9,14 @@ from typing import Any, TypeVar
 
 from hypothesis import strategies as st
 
-from secrets_broker.ledger.commands import Command, Delete, Lookup, Upsert
+from secrets_broker.ledger.commands import (
+    Command,
+    Content,
+    Delete,
+    ImportCredential,
+    Lookup,
+    Upsert,
+)
 from secrets_broker.ledger.events import Context
 from secrets_broker.ledger.fold import Fold, Outcome
 from secrets_broker.ledger.keks import check_keys
@@ -64,12 +71,17 @@ async def send(writer: Writer, *commands: Command, context: Context = CONTEXT) -
     return await asyncio.gather(*(writer.submit(command, context) for command in commands))
 
 
-def record(database: Database, keyring: Keyring, *commands: Command) -> list[Outcome]:
-    """Submit together, with a writer of their own."""
+def record(
+    database: Database, keyring: Keyring, *commands: Command, context: Context = CONTEXT
+) -> list[Outcome]:
+    """Submit together, with a writer of their own.
+
+    What the doors refuse, such as to store what has expired, is taken: as if it were of before.
+    """
 
     async def all_of_them() -> list[Outcome]:
         async with writing(database.service_url, keyring) as writer:
-            return await send(writer, *commands)
+            return await send(writer, *commands, context=context)
 
     return run(all_of_them())
 
@@ -94,6 +106,17 @@ def record_at(database: Database, keyring: Keyring, clock: datetime, command: Co
 def upsert(host: str, secret: str = "hunter2", **fields: Any) -> Upsert:
     """Store a password for ssh."""
     return Upsert(host=host, purpose="ssh", password=secret, **fields)
+
+
+def imported(
+    host: str, purpose: str = "ssh", by: str | None = None, **content: Any
+) -> ImportCredential:
+    """Take over a credential of an earlier installation, whatever it is called."""
+    told = Content(**{"password": "hunter2", **content})
+    details = {"legacy_id": 1, "created_by": by, "updated_by": by}
+    return ImportCredential(
+        host=host, purpose=purpose, content=told, occurred_at=None, details=details
+    )
 
 
 def lookup(host: str) -> Lookup:

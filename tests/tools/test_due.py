@@ -1,24 +1,27 @@
 """`secrets-broker due`, as a user or cron runs it."""
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from secrets_broker import SecretsManager
+from secrets_broker.ledger.events import Context
+from secrets_broker.ledger.keyring import Keyring
 from tests.conftest import KMS_KEY, Database
+from tests.ledger.helpers import imported, record, upsert
 from tests.tools.test_commands import run
 
-PAST = "2020-01-02T03:04:05Z"
+PAST = datetime(2020, 1, 2, 3, 4, 5, tzinfo=UTC)
+SETUP = Context(actor="setup", authn="library")
 
 
 @pytest.fixture
-def env(database: Database) -> dict[str, str]:
+def env(database: Database, keyring: Keyring) -> dict[str, str]:
     """The service's login is enough, and no key is needed."""
+    record(database, keyring, upsert("old.example", "p4ssword", expires_at=PAST), context=SETUP)
     with SecretsManager(KMS_KEY, database.service_url) as manager:
-        manager.upsert_credential(
-            "old.example", "ssh", password="p4ssword", expires_at=PAST, created_by="setup"
-        )
         manager.upsert_credential("plain.example", "ssh", password="p4ssword")
         manager.upsert_credential("soon.example", "http", password="p4ssword", rotate_after=7)
     return {"DATABASE_URL": database.service_url}
@@ -65,13 +68,11 @@ def test_due_fails_where_cron_should_tell(env: dict[str, str], tmp_path: Path) -
 
 
 def test_a_name_cannot_steer_a_terminal(
-    env: dict[str, str], database: Database, tmp_path: Path
+    env: dict[str, str], database: Database, keyring: Keyring, tmp_path: Path
 ) -> None:
     """Control characters, markup and directions of others' texts are shown, not obeyed."""
-    with SecretsManager(KMS_KEY, database.service_url) as manager:
-        manager.upsert_credential(
-            "a\x1b[2Jb\n\u202e[red]x", "\x9b31m", password="p", expires_at=PAST, created_by="[b]:x:"
-        )
+    command = imported("a\x1b[2Jb\n\u202e[red]x", "\x9b31m", "[b]:x:", expires_at=PAST)
+    record(database, keyring, command)
     done = run("due", cwd=tmp_path, env={**env, "FORCE_COLOR": "1"})
     assert done.returncode == 0
     assert r"'a\x1b[2Jb\n\u202e[red]x'" in done.stdout

@@ -69,12 +69,37 @@ def test_csv_gives_every_text_back(names: list[str]) -> None:
     }
 
 
-@pytest.mark.parametrize("first", list("=+-@\t\r\n'＝＋－＠"))  # noqa: RUF001
-def test_no_cell_is_a_formula(first: str) -> None:
-    """What a spreadsheet would compute begins with an apostrophe."""
-    text = written(Form.CSV, [Line(name=f"{first}HYPERLINK()")])
+@pytest.mark.parametrize("first", list("=+-@|%\t\r\n'＝＋－＠｜％"))  # noqa: RUF001
+@pytest.mark.parametrize(
+    "before", ["", " ", "\t", "\r\n", "\u00a0", "\ufeff", "\u200b ", " \u202e"]
+)
+def test_no_cell_is_a_formula(before: str, first: str) -> None:
+    """What a spreadsheet would compute begins with an apostrophe, whatever is before it."""
+    sent = f"{before}{first}HYPERLINK()"
+    text = written(Form.CSV, [Line(name=sent)])
     ((_, (name, *_)),) = [tuple(csv.reader(io.StringIO(text, newline="")))]
-    assert name == f"'{first}HYPERLINK()"
+    guarded = first != "'" or before.strip(" \u00a0") != "" or not before
+    assert name == (f"'{sent}" if guarded else sent)
+
+
+@pytest.mark.parametrize("name", ["a\u202eb", "a\u2066", "\u200ba", "a\x1bb", "a\u00adb", "a\nb"])
+def test_a_cell_that_is_not_what_it_looks_like_is_marked(name: str) -> None:
+    """By an apostrophe before it; the value is still whole."""
+    text = written(Form.CSV, [Line(name=name)])
+    ((_, (cell, *_)),) = [tuple(csv.reader(io.StringIO(text, newline="")))]
+    assert cell == f"'{name}"
+
+
+@given(texts, st.sampled_from([",", ";", "\t", "|"]), texts)
+def test_no_text_ends_its_cell(before: str, end: str, after: str) -> None:
+    """Neither to a reader of RFC 4180 nor to one that takes another character for the comma."""
+    name = f"{before}{end}=1+1{after}"
+    text = written(Form.CSV, [Line(name=name)])
+    second = text.removeprefix("name,number,ok,details,at\r\n")
+    assert second.startswith('"')
+    assert second.endswith('",7,true,,\r\n')
+    (cell, *_) = next(csv.reader(io.StringIO(second, newline="")))
+    assert cell.removeprefix("'") == name
 
 
 def test_a_table_shows_and_does_not_obey() -> None:
