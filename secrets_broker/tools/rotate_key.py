@@ -31,6 +31,7 @@ from secrets_broker.tools.common import (
 )
 from secrets_broker.tools.data_keys import make_data_keys
 from secrets_broker.tools.progress import progress_bar
+from secrets_broker.tools.status import NotAsked
 
 _NEXT = """\
 Next, wherever the service runs (this command changes no settings):
@@ -175,7 +176,7 @@ def _rotate(settings: Settings, choice: Choice, settle: float) -> Report:
             )
     except (psycopg.Error, OutcomeUnknownError) as error:
         why = str(error).strip().partition("\n")[0]  # PostgreSQL's detail may quote a row
-        raise click.ClickException(f"{why}. Nothing is lost: run the same again") from None
+        raise NotAsked(f"{why}. Nothing is lost: run the same again") from None
 
 
 async def _run(settings: Settings, choice: Choice, settle: float, progress: Progress) -> Report:

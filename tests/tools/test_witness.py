@@ -427,18 +427,24 @@ def _wait_for(condition: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["INT", "TERM"])
+@pytest.mark.parametrize("ignored", [False, True], ids=["", "background"])
 def test_watch_goes_on_until_it_is_interrupted(
-    ledger: Database, witness: Running, tmp_path: Path
+    ledger: Database, witness: Running, tmp_path: Path, number: signal.Signals, ignored: bool
 ) -> None:
-    """Each new checkpoint, as a line; Ctrl-C ends it, with 0 where all was cosigned."""
+    """Each new checkpoint, as a line; then the end, with 0 where all was cosigned.
+
+    Also where a shell put it into the background, which has SIGINT ignored.
+    """
     line = ["witness", "--watch", "--json", witness.url, "--key", str(witness.key)]
     publish_checkpoint(ledger, 2)
-    with started(line, tmp_path, settings(ledger)) as process:
+    with started(line, tmp_path, settings(ledger), sigint_ignored=ignored) as process:
         _until(ledger, (2, witness.key.name))
         publish_checkpoint(ledger, 5)
         _until(ledger, (5, witness.key.name))
-        time.sleep(0.2)  # it may still be writing its line
-        os.kill(process.pid, signal.SIGINT)
-        told, _ = process.communicate(timeout=20)
+        assert process.stdout is not None
+        told = process.stdout.readline() + process.stdout.readline()
+        os.kill(process.pid, number)
+        process.wait(timeout=60)
     assert [json.loads(text)["size"] for text in told.splitlines()] == [2, 5]
     assert process.returncode == 0

@@ -63,8 +63,8 @@ def verify(
     """Check a whole ledger, from its first event to its last, and say what was checked.
 
     The ledger is that of DATABASE_URL, an export, or another broker. Keys come from --verifier-key
-    and LEDGER_VERIFIER_KEY. Exit 0 where nothing is wrong, 1 where something is, or where the
-    ledger cannot be read.
+    and LEDGER_VERIFIER_KEY. Exit 0 where nothing is wrong, 1 where something is, and 2 where
+    it could not be asked.
     """
     logs.configure(readable=True)
     if sum(given is not None for given in (folder, url, receipt)) > 1:
