@@ -53,8 +53,12 @@ def socket_url(socket_dir: Path, role: str, database: str) -> str:
     The folder is the host, percent-encoded (libpq, "Connection URIs"): as a parameter it would
     need an "&" before the port, and without the port the environment's PGPORT would be taken.
     """
-    host, user, name = (quote(text, safe="") for text in (str(socket_dir), role, database))
+    host, user, name = map(_encoded, (str(socket_dir), role, database))
     return f"postgresql://{user}@{host}:5432/{name}"
+
+
+def _encoded(text: str) -> str:
+    return quote(text, safe="").replace("~", "%7E")  # which a shell may take for a home
 
 
 def _silent(_message: str) -> None:

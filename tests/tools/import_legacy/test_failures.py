@@ -18,7 +18,6 @@ BAD_ROWS: dict[str, tuple[dict[str, Any], str]] = {
     "wrong key": ({"password_encrypted": sealed(SECRET, LOST_KEY)}, "password: does not open"),
     "no base64": ({"password_encrypted": SECRET + "é"}, "password: is not base64"),
     "cut off": ({"password_encrypted": sealed(SECRET)[:24]}, "password: does not open"),
-    "no password": ({}, "password: there is none"),
     "not UTF-8": ({"password_encrypted": sealed(b"\xff" + SECRET.encode())}, "is not UTF-8"),
     "NUL": ({"password": SECRET + "\x00"}, "password: must not contain U+0000"),
     "too long": ({"password": SECRET * 400}, "password: must be at most 8 KiB"),
