@@ -40,6 +40,10 @@ class NotAsked(click.ClickException):
     exit_code = NOT_ASKED
 
 
+class _ReaderGone(Exception):  # noqa: N818 - whoever read has seen enough
+    """Nobody reads what is printed any more."""
+
+
 def confirm(question: str) -> None:
     """Ask on the terminal; raises NotSo where the answer is no, click.Abort where there is none."""
     if not click.confirm(question, err=True):
@@ -82,12 +86,19 @@ class Commands(Group):
             _end(error)
         sys.exit(status or SO)
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command that was named."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            raise _ReaderGone from None  # or click would end with 1 before anybody is asked
+
 
 def _end(error: Exception) -> NoReturn:
     if isinstance(error, NotSo):
         error.show()
         sys.exit(NOT_SO)
-    if isinstance(error, BrokenPipeError):
+    if isinstance(error, _ReaderGone):
         _be_quiet()
     else:
         _tell(error)

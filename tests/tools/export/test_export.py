@@ -405,7 +405,7 @@ def test_without_pyarrow_it_says_how(database: Database, keyring: Keyring, tmp_p
     path = os.pathsep.join([str(hide), str(Path(__file__).parents[3])])
     done = export(database, tmp_path / "out", PYTHONPATH=path)
     assert done.returncode == 1
-    assert "pip install 'secrets-broker[parquet]'" in done.stderr
+    assert "-m pip install 'pyarrow>=" in done.stderr
     assert "--no-parquet" in done.stderr
     assert not (tmp_path / "out").exists()
     done = export(database, tmp_path / "out", "--no-parquet", PYTHONPATH=path)

@@ -243,7 +243,7 @@ def test_again(database: Database, keys: Keyring) -> None:
     """A second import finds everything there, and appends nothing."""
     before = database.fetch("SELECT count(*) FROM ledger.events")
     report: Report = imported(database, keys)
-    assert (report.credentials.imported, report.credentials.already_imported) == (0, 8)
+    assert (report.credentials.imported, report.credentials.already_imported) == (0, 10)
     assert (report.access_lines.imported, report.access_lines.already_imported) == (0, 7)
     assert report.failures == ()
     assert database.fetch("SELECT count(*) FROM ledger.events") == before

@@ -111,7 +111,7 @@ def test_what_the_database_refuses(earlier: Earlier, keyring: Keyring) -> None:
 def test_repaired_row(earlier: Earlier, keyring: Keyring) -> None:
     """What failed is tried again by the next import, and only that."""
     earlier.credential("good", "1")
-    earlier.credential("bad")
+    earlier.credential("bad", password_encrypted="no ciphertext")
     assert len(imported(earlier.database, keyring).failures) == 1
     earlier.database.execute(
         "UPDATE secrets.legacy_host_credentials SET password_encrypted = %s WHERE host = 'bad'",
