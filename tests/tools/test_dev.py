@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from secrets_broker.tools.postgres.account import Account
 from secrets_broker.tools.postgres.process import wait_until
 from tests import processes
 from tests.ports import free_port
@@ -38,22 +39,28 @@ class Dev:
         name: str = "data",
         port: int | None = None,
         below: Sequence[str] = (),
+        who: Account | None = None,
+        python: str = sys.executable,
+        path: str = str(ROOT),
     ) -> None:
         self.folder = folder
         self.data_dir = folder / name
         self.port = port or free_port()
-        env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
+        env = {"PATH": os.environ["PATH"], "PYTHONPATH": path}
         if bin_dir:
             env["SECRETS_BROKER_POSTGRES_BIN"] = str(bin_dir)
         self.log = (folder / "log").open("a")
         command = ["dev", "--data-dir", str(self.data_dir), "--port", str(self.port)]
         self.process = subprocess.Popen(
-            [*below, sys.executable, "-m", "secrets_broker", *command],
+            [*below, python, "-m", "secrets_broker", *command],
             cwd=folder,
             env=env,
             stdout=subprocess.PIPE,
             stderr=self.log,
             text=True,
+            user=who.uid if who else None,
+            group=who.gid if who else None,
+            extra_groups=[] if who else None,
         )
         assert self.process.stdout
         self.first_line = self.process.stdout.readline().strip()
