@@ -299,7 +299,7 @@ def test_serve_is_refused_with_a_bad_list(database: Database, tmp_path: Path) ->
     assert (done.returncode, "no such list of erasures" in done.stderr) == (2, True)
     path.write_text('{"data_key": "x"}\n')
     done = serve(database, tmp_path, path)
-    assert (done.returncode, "line 1: " in done.stderr) == (1, True)
+    assert (done.returncode, "line 1: " in done.stderr) == (2, True)
 
 
 def test_serve_is_refused_where_it_cannot_be_known(

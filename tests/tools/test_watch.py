@@ -695,4 +695,4 @@ def test_a_webhook_needs_a_key(database: Database, tmp_path: Path) -> None:
         assert (done.returncode, "WATCH_WEBHOOK_KEY not set" in done.stderr) == (2, True)
     bad = env(database, WATCH_WEBHOOK=url, WATCH_WEBHOOK_KEY="pa55")
     done = command("watch", "--once", cwd=tmp_path, env=bad)
-    assert (done.returncode, "pa55" in done.stderr + done.stdout) == (1, False)
+    assert (done.returncode, "pa55" in done.stderr + done.stdout) == (2, False)

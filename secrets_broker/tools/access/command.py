@@ -183,7 +183,9 @@ def _record(settings: Settings, command: GrantCommand, reason: str | None) -> in
     try:
         return asyncio.run(record())
     except InvalidCommandError as error:
-        # What was given is well-formed; the ledger says that it is not so: not granted, or already.
+        if any(found.field != "name" for found in error.errors):
+            raise
+        # Nothing is wrong with what was given: the ledger says that nobody has it, or somebody has.
         raise NotSo(str(error)) from None
 
 

@@ -241,7 +241,7 @@ def test_an_auditors_login_is_enough(
     exported(database, tmp_path / "out", "--with-bodies")
     there = files(tmp_path / "out")
     refused = export(database, tmp_path / "out", DATABASE_URL=auditor)
-    assert refused.returncode == 1
+    assert refused.returncode == 2
     assert "has bodies, which this login may not read" in refused.stderr
     assert files(tmp_path / "out") == there
 
