@@ -5,13 +5,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTEST_WORKERS ?= 2
 
-.PHONY: run test lint format bench lock clean
+.PHONY: run test test-long lint format bench lock clean
 
 run: $(VENV)/run
 	$(BIN)/secrets-broker dev
 
 test: $(VENV)/dev
 	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) $(PYTEST_ARGS)
+
+# What only machines need, and nobody waits for: the tests that are marked as long.
+test-long: $(VENV)/dev
+	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) -m long $(PYTEST_ARGS)
 
 lint: $(VENV)/dev
 	$(BIN)/ruff check .

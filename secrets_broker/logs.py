@@ -14,6 +14,8 @@ from typing import Any, Final
 import msgspec
 import structlog
 
+from secrets_broker.settings import colours_are_welcome
+
 _SECRET_NAMES: Final = ("password", "secret", "key", "token", "body", "authorization", "dsn", "url")
 _PUBLIC_NAMES: Final = frozenset({"kek", "data_key_id"})
 MASK: Final = "********"
@@ -51,7 +53,8 @@ def configure(*, readable: bool = False, level: int = logging.INFO) -> None:
 
 def _console() -> structlog.dev.ConsoleRenderer:
     return structlog.dev.ConsoleRenderer(
-        colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+        colors=sys.stderr.isatty() and colours_are_welcome(),
+        exception_formatter=structlog.dev.plain_traceback,
     )
 
 

@@ -89,6 +89,11 @@ class MissingSettingError(SettingsError):
         self.name = name
 
 
+def colours_are_welcome() -> bool:
+    """Whether a terminal may be written to in colours (NO_COLOR, see no-color.org; TERM=dumb)."""
+    return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
 @dataclass(frozen=True, slots=True)
 class Tls:
     """What the service is served with over TLS: PEM files, and whom it asks for a certificate."""

@@ -18,6 +18,9 @@ from secrets_broker.ledger.keyring import Keyring
 from secrets_broker.migrations import runner
 from secrets_broker.settings import Settings
 from secrets_broker.tools.postgres import Cluster
+from tests.leftovers import nothing_is_left_behind, pytest_configure, pytest_sessionfinish
+
+__all__ = ["nothing_is_left_behind", "pytest_configure", "pytest_sessionfinish"]  # for pytest
 
 KMS_KEY = "a-test-key-that-opens-nothing-else"
 INTERNAL_KEY = "an-internal-key-of-the-tests"

@@ -3,6 +3,8 @@
 import io
 import json
 import logging
+import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -28,6 +30,36 @@ def written(
     yield stream
     root.handlers[:], root.level = handlers, level
     structlog.reset_defaults()
+
+
+@pytest.mark.parametrize(
+    ("environment", "coloured"),
+    [
+        ({"TERM": "xterm"}, True),
+        ({"TERM": "xterm", "NO_COLOR": ""}, True),
+        ({"TERM": "xterm", "NO_COLOR": "1"}, False),
+        ({"TERM": "dumb"}, False),
+    ],
+)
+def test_a_terminal_is_coloured_where_that_is_welcome(
+    environment: dict[str, str], coloured: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NO_COLOR (no-color.org) is heard where it is not empty; so is a terminal that has none."""
+    reading, terminal = os.openpty()
+    for name in ("NO_COLOR", "TERM"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    code = (
+        "from secrets_broker import logs; import structlog\n"
+        "logs.configure(readable=True); structlog.get_logger('x').warning('told', what='it')"
+    )
+    subprocess.run([sys.executable, "-c", code], stderr=terminal, check=True)
+    os.close(terminal)
+    said = os.read(reading, 10_000)
+    os.close(reading)
+    assert b"told" in said
+    assert (b"\x1b[" in said) == coloured
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,13 @@ class BrokerWorker(UvicornWorker):
         # The protocol has a line of its own for each request that it refuses.
         logger.addFilter(_is_not_a_refusal)
 
+    def run(self) -> None:
+        """Serve until told to end."""
+        # gunicorn's wrappers would be closed a second time, by uvicorn, after the loop has closed
+        # what is in them: an error in the log at each end.
+        self.sockets = [wrapper.sock for wrapper in self.sockets]
+        super().run()
+
     async def _serve(self) -> None:
         # Here, and not above: the master is not to import what counts.
         from secrets_broker.http.acceptor import BrokerServer  # noqa: PLC0415

@@ -22,7 +22,17 @@ from secrets_broker.ledger.encoding import (
     full_canonical_json,
     rfc3339,
 )
-from secrets_broker.ledger.envelope import BODY, PASSWORD, SECRET_DATA, bind, seal, unseal
+from secrets_broker.ledger.envelope import (
+    BODY,
+    NO_PASSWORD,
+    NONCE_BYTES,
+    PASSWORD,
+    SECRET_DATA,
+    TAG_BYTES,
+    bind,
+    seal,
+    unseal,
+)
 from secrets_broker.ledger.errors import DecryptionError
 
 
@@ -70,8 +80,9 @@ def seal_content(cipher: AESGCM, place: Place, content: Content) -> Body:
     if content.secret_data is not None:
         aad = _aad(SECRET_DATA, place, plain)
         secret_data = _to_text(seal(cipher, msgspec.json.encode(content.secret_data), aad))
-    aad = _aad(PASSWORD, place, plain | _where_set(secret_data_encrypted=secret_data))
-    password = _to_text(seal(cipher, content.password.encode("utf-8"), aad))
+    password = _seal_password(
+        cipher, content.password, place, plain | _where_set(secret_data_encrypted=secret_data)
+    )
     return Body(**plain, password_encrypted=password, secret_data_encrypted=secret_data)
 
 
@@ -84,8 +95,7 @@ def open_content(cipher: AESGCM, place: Place, body: Body) -> Content:
         **_where_set(expires_at=body.expires_at, rotate_after=body.rotate_after),
     }
     sealed_data = _where_set(secret_data_encrypted=body.secret_data_encrypted)
-    aad = _aad(PASSWORD, place, plain | sealed_data)
-    password = unseal(cipher, _from_text(body.password_encrypted), aad).decode("utf-8")
+    password = _open_password(cipher, body.password_encrypted, place, plain | sealed_data)
     secret_data = None
     if body.secret_data_encrypted is not None:
         sealed = _from_text(body.secret_data_encrypted)
@@ -110,6 +120,26 @@ def seal_body(cipher: AESGCM, event_type: str, place: Place, body: Body) -> byte
 def open_body(cipher: AESGCM, event_type: str, place: Place, ciphertext: bytes) -> Body:
     """Open a body; raises DecryptionError."""
     return _decoder.decode(unseal(cipher, ciphertext, place.bind(BODY, event_type)))
+
+
+def _seal_password(
+    cipher: AESGCM, password: str | None, place: Place, served: dict[str, Any]
+) -> str:
+    # Where there is none, nothing is sealed, under a label of its own: no ciphertext at all would
+    # leave the other fields unbound, and what is empty is another thing than what is not there.
+    label = NO_PASSWORD if password is None else PASSWORD
+    return _to_text(seal(cipher, (password or "").encode("utf-8"), _aad(label, place, served)))
+
+
+def _open_password(cipher: AESGCM, text: str, place: Place, served: dict[str, Any]) -> str | None:
+    sealed = _from_text(text)
+    try:
+        return unseal(cipher, sealed, _aad(PASSWORD, place, served)).decode("utf-8")
+    except DecryptionError:
+        if len(sealed) != NONCE_BYTES + TAG_BYTES:
+            raise
+    unseal(cipher, sealed, _aad(NO_PASSWORD, place, served))
+    return None
 
 
 def _where_set(**fields: str | int | None) -> dict[str, Any]:

@@ -32,9 +32,12 @@ Name = tuple[str, str]
 
 
 class Content(msgspec.Struct, frozen=True, kw_only=True):
-    """What a credential holds, in clear. It is never printed."""
+    """What a credential holds, in clear. It is never printed.
 
-    password: str
+    Only what was imported can be without a password: earlier installations had such rows.
+    """
+
+    password: str | None
     username: ShortText | None = None
     domain: ShortText | None = None
     additional_data: Any = msgspec.field(default_factory=dict)
@@ -298,8 +301,8 @@ def _check_texts(command: msgspec.Struct, *fields: str) -> None:
             raise ValueError(f"{field}: {problem}")
 
 
-def _check_password(password: str) -> None:
-    if len(password.encode("utf-8")) > MAX_PASSWORD_BYTES:
+def _check_password(password: str | None) -> None:
+    if password is not None and len(password.encode("utf-8")) > MAX_PASSWORD_BYTES:
         raise ValueError("password: must be at most 8 KiB")
 
 

@@ -21,6 +21,7 @@ TAG_BYTES: Final = 16
 KEY_BYTES: Final = 32
 
 PASSWORD: Final = "secrets-broker/v1/password"
+NO_PASSWORD: Final = "secrets-broker/v1/no-password"
 SECRET_DATA: Final = "secrets-broker/v1/secret-data"
 BODY: Final = "secrets-broker/v1/body"
 DATA_KEY: Final = "secrets-broker/v1/data-key"

@@ -44,6 +44,10 @@ class WitnessError(LedgerError):
     """No cosignature was got from a witness; the text says why and names it."""
 
 
+class WitnessUnreachableError(WitnessError):
+    """A witness did not answer."""
+
+
 class WitnessDisagreesError(WitnessError):
     """A witness cosigned what this ledger does not extend: it was set back, or rewritten."""
 
@@ -131,7 +135,7 @@ async def _submit(
     try:
         answer = await submit(witness, request)
     except UnreachableError as error:
-        raise WitnessError(f"{witness.key.name} at {witness.url}: {error}") from None
+        raise WitnessUnreachableError(f"{witness.key.name} at {witness.url}: {error}") from None
     return read_answer(witness, signed, answer)
 
 

@@ -5,6 +5,7 @@ import click
 from secrets_broker import logs
 from secrets_broker.tools.access import access
 from secrets_broker.tools.authenticate import authenticate_command
+from secrets_broker.tools.common import group_data_dir_option
 from secrets_broker.tools.dev import dev
 from secrets_broker.tools.disown import disown_command
 from secrets_broker.tools.due import due
@@ -21,18 +22,20 @@ from secrets_broker.tools.replay import replay
 from secrets_broker.tools.restored import restored
 from secrets_broker.tools.rotate_key import rotate_key
 from secrets_broker.tools.serve import serve
+from secrets_broker.tools.status import Commands
 from secrets_broker.tools.verify.command import verify
 from secrets_broker.tools.watch import watch
 from secrets_broker.tools.witness import witness
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="secrets-broker")
+@group_data_dir_option
 def main() -> None:
     """An event-sourced, audit-first credential ledger.
 
-    Settings come from the environment, or from a .env file in the working folder. Every command
-    exits with 0 only when what was asked is so.
+    Settings come from the environment, or from a .env file in the working folder. The exit status
+    is 0 where what was asked is so, 1 where it is not so, and 2 where it could not be asked.
     """
     # Unless told otherwise, a logger writes where a command's answer goes, between its lines.
     logs.configure(readable=True)

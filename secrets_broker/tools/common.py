@@ -9,24 +9,60 @@ import click
 import psycopg
 
 from secrets_broker.ledger.alone import user_name
-from secrets_broker.ledger.errors import LedgerError
+from secrets_broker.ledger.errors import (
+    CredentialUndisclosableError,
+    DecryptionError,
+    LedgerError,
+    LedgerMismatchError,
+)
 from secrets_broker.ledger.events import MAX_NAME, Context
 from secrets_broker.migrations import runner
 from secrets_broker.migrations.errors import MigrationError, OutdatedSchemaError
+from secrets_broker.projections.restored import NothingLostError
 from secrets_broker.session import words
 from secrets_broker.settings import Settings, SettingsError
 from secrets_broker.tools.postgres import PostgresError
+from secrets_broker.tools.status import NotAsked, NotSo
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+# What was found of the ledger, and did not only stand in the way of asking.
+_FINDINGS = (
+    LedgerMismatchError,
+    DecryptionError,
+    CredentialUndisclosableError,
+    NothingLostError,
+)
+_DATA_DIR = f"{__name__}.data_dir"
+
+
 def data_dir_option(command: F) -> F:
-    """Add --data-dir to a command."""
+    """Add --data-dir to a command; where it is not given, that of the group before it counts."""
+    return _data_dir_option(expose_value=True)(command)
+
+
+def group_data_dir_option(command: F) -> F:
+    """Add --data-dir to a group: for the command behind it."""
+    return _data_dir_option(expose_value=False)(command)
+
+
+def _data_dir_option(*, expose_value: bool) -> Callable[[F], F]:
     return click.option(
         "--data-dir",
         type=click.Path(file_okay=False, path_type=Path),
         help="What `dev` made; its settings win over the environment's.",
-    )(command)
+        callback=_innermost,
+        expose_value=expose_value,
+    )
+
+
+def _innermost(context: click.Context, _option: click.Parameter, value: Path | None) -> Path | None:
+    # The contexts of a group and its commands share one `meta`; outer ones are read first.
+    if value is not None:
+        context.meta[_DATA_DIR] = value
+    inherited: Path | None = context.meta.get(_DATA_DIR)
+    return inherited
 
 
 def address_options(port: int = 3003) -> Callable[[F], F]:
@@ -68,13 +104,15 @@ def load_settings(data_dir: Path | None) -> Settings:
 
 @contextmanager
 def clear_errors() -> Iterator[None]:
-    """Turn what a user can do something about into one line and exit status 1."""
+    """Turn what a user can do something about into one line; see tools/status for what it says."""
     try:
         yield
+    except _FINDINGS as error:
+        raise NotSo(str(error)) from None
     except (SettingsError, LedgerError, MigrationError, PostgresError) as error:
-        raise click.ClickException(str(error)) from None
+        raise NotAsked(str(error)) from None
     except psycopg.errors.InsufficientPrivilege as error:
-        raise click.ClickException(words(error)) from None
+        raise NotAsked(words(error)) from None
 
 
 def require_schema(database_url: str) -> None:

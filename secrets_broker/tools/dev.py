@@ -26,6 +26,7 @@ from secrets_broker.tools.keygen import env_lines, fresh_settings
 from secrets_broker.tools.postgres import Cluster, own_folder
 from secrets_broker.tools.postgres.process import end_with_parent
 from secrets_broker.tools.serve import IN_THE_CLEAR, default_workers, server_command
+from secrets_broker.tools.status import NotAsked
 
 DATABASE: Final = "secrets_broker"
 LOGIN: Final = "secrets_broker_dev"
@@ -69,7 +70,7 @@ def _check_free(host: str, port: int) -> None:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         socket.create_server(address[:2], family=family).close()
     except OSError as error:
-        raise click.ClickException(
+        raise NotAsked(
             f"cannot listen on {host} port {port} ({error.strerror}): choose another --port "
             "or --host"
         ) from None
@@ -139,7 +140,7 @@ def _serve(cluster: Cluster, folder: Path, host: str, port: int) -> None:
                 say("PostgreSQL ended; starting it again")
                 cluster.start()
             time.sleep(0.2)
-        raise click.ClickException(f"the server ended with status {server.returncode}")
+        raise NotAsked(f"the server ended with status {server.returncode}")
     finally:
         _end(server)
 
@@ -149,7 +150,7 @@ def _announce(server: "subprocess.Popen[bytes]", folder: Path, host: str, port: 
     deadline = time.monotonic() + READY_SECONDS
     while not _answers(f"{address}/health/ready"):
         if server.poll() is not None or time.monotonic() > deadline:
-            raise click.ClickException("the server did not start; its messages are above")
+            raise NotAsked("the server did not start; its messages are above")
         time.sleep(0.05)
     click.echo(f"ready {address}")
     click.echo(_hint(address, folder))

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import sys
 from pathlib import Path
 from typing import Final
 
@@ -13,7 +12,7 @@ from secrets_broker import logs
 from secrets_broker.projections.due import BEGINNING, Cursor, Line, Wanted, page
 from secrets_broker.projections.reader import READ_SESSION
 from secrets_broker.tools.common import clear_errors, data_dir_option, json_option, load_settings
-from secrets_broker.tools.output import FILE_COLUMNS
+from secrets_broker.tools.output import table_console
 from secrets_broker.tools.reading import reading
 
 PAGE_LINES: Final = 20_000
@@ -70,7 +69,6 @@ async def _all(database_url: str, wanted: Wanted) -> list[Line]:
 
 def _print(lines: list[Line]) -> None:
     from rich.box import SIMPLE  # noqa: PLC0415 - slow to load
-    from rich.console import Console  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
@@ -84,5 +82,4 @@ def _print(lines: list[Line]) -> None:
         names = [repr(line.host), repr(line.purpose), by]
         cells = [Text(line.what), Text(f"{line.at[:19]}Z", no_wrap=True)]
         table.add_row(*cells, *(Text(name, overflow="fold") for name in names))
-    # In a file or a mail a line is a line, however long.
-    Console(width=None if sys.stdout.isatty() else FILE_COLUMNS).print(table)
+    table_console().print(table)

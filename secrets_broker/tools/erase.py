@@ -32,6 +32,7 @@ from secrets_broker.tools.common import (
 from secrets_broker.tools.erase_again import apply_again
 from secrets_broker.tools.erase_report import line, report, show, totals
 from secrets_broker.tools.progress import progress_bar
+from secrets_broker.tools.status import NotAsked, NotSo, confirm
 
 _ASKED: Final = 50  # more names than that pass out of sight; --dry-run shows all
 
@@ -112,7 +113,7 @@ def _find(settings: Settings, host: str, purpose: str, exact: bool) -> list[Eras
     url = settings.migration_database_url
     found = asyncio.run(erasure.find(url, host, purpose, exact=exact))
     if not found:
-        raise click.ClickException(
+        raise NotSo(
             f"nothing to erase: no credential of {host!r} {purpose!r} has a key or a content"
         )
     return found
@@ -130,7 +131,7 @@ def _confirm(found: Sequence[Erasable], yes: bool) -> None:
     if yes:
         return
     if not sys.stdin.isatty():
-        raise click.ClickException(
+        raise NotAsked(
             "this destroys for good, and there is no terminal to ask on: look with --dry-run, "
             "then say --yes"
         )
@@ -138,7 +139,7 @@ def _confirm(found: Sequence[Erasable], yes: bool) -> None:
         say(line(name))
     if len(found) > _ASKED:
         say(f"… and {len(found) - _ASKED} more names; --dry-run shows all")
-    click.confirm(f"Destroy {totals(found)} for good?", abort=True, err=True)
+    confirm(f"Destroy {totals(found)} for good?")
 
 
 def _erase(
@@ -176,7 +177,7 @@ def _how_far(done: Sequence[Erased], total: int) -> Iterator[None]:
     try:
         yield
     except (LedgerError, erasures.ErasureListError) as error:
-        raise click.ClickException(
+        raise NotAsked(
             f"{error}. {len(done)} of {total} names were erased before; run this again for the rest"
         ) from None
 

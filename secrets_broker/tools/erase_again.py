@@ -5,14 +5,13 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Final
 
-import click
-
 from secrets_broker.keys import keyring_to_append
 from secrets_broker.ledger.errors import LedgerUnavailableError
 from secrets_broker.projections.erasure import Erased, erase_again, still_there
 from secrets_broker.settings import Settings
 from secrets_broker.tools import erasures
 from secrets_broker.tools.common import operator, say
+from secrets_broker.tools.status import NotAsked
 
 _REASON: Final = "named in the list of erasures"
 
@@ -40,7 +39,7 @@ def apply_again(settings: Settings, path: Path, reason: str | None) -> list[Eras
 def check_erasures(settings: Settings) -> None:
     """Let a start go on only where nothing that was erased is in the database.
 
-    Raises ErasureListError or ClickException otherwise, also where it cannot be known.
+    Raises ErasureListError or NotAsked otherwise, also where it cannot be known.
     """
     path = settings.erasures
     if path is None:
@@ -50,13 +49,13 @@ def check_erasures(settings: Settings) -> None:
     if not there:
         return
     if settings.get("MIGRATION_DATABASE_URL") is None:
-        raise click.ClickException(
+        raise NotAsked(
             f"the database has {len(there)} data keys that {path} names as erased: it was "
             f"restored from an older backup. Run secrets-broker erase --again {path}"
         )
     done = apply_again(settings, path, None)
     if left := _still_there(settings, named):
-        raise click.ClickException(
+        raise NotAsked(
             f"{len(left)} data keys that {path} names as erased cannot be destroyed: no event of "
             "this ledger tells whose they are"
         )
@@ -77,6 +76,6 @@ def _still_there(settings: Settings, named: Collection[str]) -> list[str]:
     try:
         return asyncio.run(still_there(settings.database_url, named))
     except LedgerUnavailableError as error:
-        raise click.ClickException(
+        raise NotAsked(
             f"{error}; with SECRETS_ERASURES nothing is served before the database was asked"
         ) from None

@@ -12,15 +12,15 @@ from contextlib import contextmanager
 from io import BufferedRandom
 from pathlib import Path
 
-import click
 import msgspec
 
 from secrets_broker.projections.erasure import Erasure
+from secrets_broker.tools.status import NotAsked
 
 _decoder = msgspec.json.Decoder(Erasure)
 
 
-class ErasureListError(click.ClickException):
+class ErasureListError(NotAsked):
     """A list of erasures that is not there, cannot be read or written, or is not one."""
 
 

@@ -3,6 +3,7 @@
 import http.client
 import urllib.error
 import urllib.request
+from http import HTTPStatus
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -10,6 +11,7 @@ import click
 import msgspec
 
 from secrets_broker.tools.common import data_dir_option
+from secrets_broker.tools.status import NotAsked, NotSo
 
 _SECONDS: Final = 5.0
 """More than a probe of the ledger takes, less than a container's own limit for a check."""
@@ -30,8 +32,8 @@ class _Health(msgspec.Struct):
 def health(data_dir: object, url: str, live: bool) -> None:
     """Ask a service whether it is ready: the ledger can be written, the KEK is at hand.
 
-    It needs no setting and no key. The exit status is 0 where it is ready, and else 1; the answer
-    is printed.
+    It needs no setting and no key. The exit status is 0 where it is ready, 1 where it says that it
+    is not, and 2 where nobody answers; the answer is printed.
     """
     del data_dir  # every command takes it
     if urlsplit(url).scheme not in {"http", "https"}:
@@ -42,11 +44,13 @@ def health(data_dir: object, url: str, live: bool) -> None:
         status = msgspec.json.decode(_ask(url.rstrip("/") + path), type=_Health).status
     except urllib.error.HTTPError as error:
         said = error.read(_LARGEST).decode(errors="backslashreplace")
-        raise click.ClickException(f"{path} is {error.code}: {said!r}") from None
+        # 503 is what it says of itself; every other refusal is another server's, or a proxy's.
+        answered = NotSo if error.code == HTTPStatus.SERVICE_UNAVAILABLE else NotAsked
+        raise answered(f"{path} is {error.code}: {said!r}") from None
     except (OSError, ValueError, http.client.HTTPException) as error:
-        raise click.ClickException(f"{url} does not answer: {error}") from None
+        raise NotAsked(f"{url} does not answer: {error}") from None
     if status != wanted:
-        raise click.ClickException(f"{url} is no secrets-broker: it says {status!r}")
+        raise NotAsked(f"{url} is no secrets-broker: it says {status!r}")
     click.echo(status)
 
 

@@ -1,13 +1,24 @@
 """`secrets-broker keygen`: fresh settings."""
 
+import re
 import secrets
 from base64 import b64encode
+from typing import Final
 
 import click
 
 from secrets_broker.ledger.note import ED25519, SigningKey, is_name
 from secrets_broker.tools.common import data_dir_option
 from secrets_broker.tools.watch.signature import new_webhook_key
+
+# What needs no quotes and means itself in a shell, an env file of systemd, Docker or compose, and a
+# URL. Not "~": a shell takes it for a home after a colon.
+_PLAIN: Final = re.compile(r"[A-Za-z0-9._:/@%+=,-]*")
+
+
+def is_plain(text: str) -> bool:
+    """Whether a value of an env file reads the same everywhere, without quotes."""
+    return _PLAIN.fullmatch(text) is not None
 
 
 def new_key() -> str:
@@ -43,8 +54,17 @@ def fresh_settings(origin: str | None = None) -> dict[str, str]:
 
 
 def env_lines(values: dict[str, str]) -> str:
-    """Plain NAME=value lines."""
+    """Plain NAME=value lines: whatever reads such files, quotes or not, reads the same values."""
     return "".join(f"{name}={value}\n" for name, value in values.items())
+
+
+def check_name(what: str, name: str) -> None:
+    """Raise click.UsageError where it is no key's name, or one that would have to be quoted."""
+    if not is_name(name) or not is_plain(name):
+        raise click.UsageError(
+            f"{what} must not be empty, nor have a plus or anything but ASCII letters, digits "
+            "and . _ : / @ % = , -"
+        )
 
 
 @click.command()
@@ -58,6 +78,6 @@ def keygen(data_dir: object, origin: str | None) -> None:
 
     LEDGER_VERIFIER_KEY is what auditors verify checkpoints with: it is no secret, hand it out.
     """
-    if origin is not None and not is_name(origin):
-        raise click.UsageError("--origin must not be empty, nor have a space or a plus")
+    if origin is not None:
+        check_name("--origin", origin)
     click.echo(env_lines(fresh_settings(origin)), nl=False)

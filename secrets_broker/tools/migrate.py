@@ -14,6 +14,7 @@ from secrets_broker.tools.common import (
     load_settings,
     say,
 )
+from secrets_broker.tools.status import confirm
 
 
 @click.command()
@@ -45,7 +46,7 @@ def _roll_back(url: str, yes: bool) -> list[str]:
     events = runner.count_events(url)
     if events and not yes:
         question = f"This destroys the ledger and its {events} events. Go on?"
-        click.confirm(question, abort=True, err=True)
+        confirm(question)
     removed = runner.rollback(url, say)
     if not removed:
         say("there is nothing to remove")

@@ -22,12 +22,15 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
 from types import TracebackType
-from typing import Any, Final, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar
 
 import click
 import msgspec
 
 from secrets_broker.ledger.encoding import SPACE, UNSEEN
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 F = TypeVar("F", bound=Callable[..., Any])
 L = TypeVar("L", bound=msgspec.Struct)
@@ -134,7 +137,6 @@ class Output(Generic[L]):
 def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print one table of cells that `shown` made harmless."""
     from rich.box import SIMPLE  # noqa: PLC0415 - slow to load
-    from rich.console import Console  # noqa: PLC0415
     from rich.measure import Measurement  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
@@ -142,13 +144,25 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     table = Table(*headings, box=SIMPLE)
     for row in rows:
         table.add_row(*(Text(cell, overflow="fold") for cell in row))
-    # In a file or a mail a line is a line, however long.
-    console = Console(width=None if sys.stdout.isatty() else FILE_COLUMNS)
+    console = table_console()
     wide = console.options.update(max_width=FILE_COLUMNS)
     if Measurement.get(console, wide, table).maximum > console.width:
         _put("\n".join(_block(headings, row) for row in rows) + "\n")
     else:
         console.print(table)
+
+
+def table_console() -> "Console":
+    """Standard output, for tables; raises BrokenPipeError where nobody reads it any more."""
+    from rich.console import Console  # noqa: PLC0415 - slow to load
+
+    class Output(Console):
+        def on_broken_pipe(self) -> None:
+            # rich's own ends the process with 1, as if that were what was found.
+            raise BrokenPipeError
+
+    # In a file or a mail a line is a line, however long.
+    return Output(width=None if sys.stdout.isatty() else FILE_COLUMNS)
 
 
 def _block(headings: Sequence[str], row: Sequence[str]) -> str:

@@ -18,6 +18,7 @@ from secrets_broker.tools.common import (
     load_settings,
     require_schema,
 )
+from secrets_broker.tools.status import NotSo
 
 
 @click.command()
@@ -42,7 +43,7 @@ def proof(data_dir: Path | None, position: int, size: int | None) -> None:
         try:
             made = asyncio.run(_make(database_url, position, size))
         except NotPublishedError as error:
-            raise click.ClickException(
+            raise NotSo(
                 f"{error}. A running service that has LEDGER_SIGNING_KEY makes one soon after "
                 "the ledger grew"
             ) from None

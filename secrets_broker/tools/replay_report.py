@@ -16,6 +16,7 @@ from secrets_broker.projections.replay_diff import Difference
 from secrets_broker.projections.reveal import Revealed
 from secrets_broker.tools.common import say
 from secrets_broker.tools.output import Form, Output
+from secrets_broker.tools.status import NotAsked
 
 _STATE: Final = (
     *("host", "purpose", "version", "username", "domain"),
@@ -123,4 +124,4 @@ def _lines(
     except OSError as error:
         # What still waits cannot be written either; at its end Python would try, and complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise click.ClickException(f"the output could not be written: {error.strerror}") from None
+        raise NotAsked(f"the output could not be written: {error.strerror}") from None

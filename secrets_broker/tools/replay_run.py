@@ -4,8 +4,6 @@ import sys
 from dataclasses import dataclass
 from typing import Final
 
-import click
-
 from secrets_broker.keys import keyring_to_append, loaded_keyring
 from secrets_broker.ledger.errors import FieldError, InvalidCommandError, LedgerUnavailableError
 from secrets_broker.ledger.keyring import Keyring
@@ -27,6 +25,7 @@ from secrets_broker.tools.replay_report import (
     say_unreadable,
     state_lines,
 )
+from secrets_broker.tools.status import NotAsked, confirm
 
 # A page of a large table may take longer than a request may.
 _SESSION: Final = {**READ_SESSION, "statement_timeout": "0"}
@@ -151,11 +150,11 @@ async def _count(fetch: Fetch, scope: Scope) -> int:
 def _confirm(count: int, position: int) -> None:
     what = f"{count} credentials as they were {_after(position)}"
     if not sys.stdin.isatty():
-        raise click.ClickException(
+        raise NotAsked(
             f"this would show the passwords of {what}, and there is no terminal to ask on: "
             "say --yes"
         )
-    click.confirm(f"Record and show the passwords of {what}?", abort=True, err=True)
+    confirm(f"Record and show the passwords of {what}?")
 
 
 def _unreadable(one: Revealed, why: str) -> Unreadable:

@@ -32,6 +32,7 @@ from secrets_broker.tools.common import (
 )
 from secrets_broker.tools.data_keys import make_data_keys
 from secrets_broker.tools.progress import progress_bar
+from secrets_broker.tools.status import NotAsked
 
 _NEXT = """\
 Next, wherever the service runs (this command changes no settings):
@@ -176,7 +177,7 @@ def _rotate(settings: Settings, choice: Choice, settle: float) -> Report:
             )
     except (psycopg.Error, OutcomeUnknownError) as error:
         why = words(error) if isinstance(error, psycopg.Error) else str(error)
-        raise click.ClickException(f"{why}. Nothing is lost: run the same again") from None
+        raise NotAsked(f"{why}. Nothing is lost: run the same again") from None
 
 
 async def _run(settings: Settings, choice: Choice, settle: float, progress: Progress) -> Report:

@@ -37,6 +37,7 @@ from secrets_broker.tools.common import (
     say,
 )
 from secrets_broker.tools.erase_again import check_erasures
+from secrets_broker.tools.status import NotAsked
 
 IN_THE_CLEAR: Final = ("--certfile", "", "--keyfile", "")
 """gunicorn's options for what is never served over TLS, whatever the settings say."""
@@ -127,7 +128,7 @@ def check_checkpoint_file(known: Continuity) -> None:
         stopped = known.file.facts.read().stopped
         known.file.check_writable()
     except (LedgerUnavailableError, OSError) as error:
-        raise click.ClickException(f"LEDGER_CHECKPOINT_FILE: {error}") from None
+        raise NotAsked(f"LEDGER_CHECKPOINT_FILE: {error}") from None
     if stopped:
         # Not fatal: /health/ready says so, until a person has acted.
         say(f"warning: {told(stopped)}")
@@ -144,9 +145,9 @@ async def _check_keys(database_url: str, keys: Keyring, asked: Sequence[Provider
     try:
         await check_keys(connection, keys, asked)
     except psycopg.Error as error:
-        raise click.ClickException(words(error)) from None
+        raise NotAsked(words(error)) from None
     except WrongKeyError as error:
-        raise click.ClickException(str(error)) from None
+        raise NotAsked(str(error)) from None
     except KmsError as error:
         # Not fatal either: the service asks again until its KMS answers.
         say(f"warning: {error}")

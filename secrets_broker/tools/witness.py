@@ -21,6 +21,7 @@ from secrets_broker.ledger.witness_http import Witness, WitnessUrlError
 from secrets_broker.ledger.witnessing import (
     WitnessDisagreesError,
     WitnessError,
+    WitnessUnreachableError,
     cosign,
     published_checkpoint,
 )
@@ -28,11 +29,14 @@ from secrets_broker.settings import MissingSettingError, Settings, SettingsError
 from secrets_broker.tools.common import (
     clear_errors,
     data_dir_option,
+    group_data_dir_option,
     json_option,
     load_settings,
     require_schema,
     say,
 )
+from secrets_broker.tools.interruption import until_told_to_end
+from secrets_broker.tools.status import ANOTHER_LEDGER, NOT_ASKED, NOT_SO, SO, Group
 from secrets_broker.tools.witness_serve import keygen_command, serve_command
 
 _SUBMIT = "submit"
@@ -48,15 +52,18 @@ class Outcome:
     size: int
     cosigned: bool
     disagrees: bool = False
+    reached: bool = True
     problem: str | None = None
 
 
-class _UrlsOrCommand(click.Group):
+class _UrlsOrCommand(Group):
     """Takes what is not the name of a command as the arguments of `submit`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        if not args or (args[0] not in self.commands and args[0] not in ctx.help_option_names):
-            args = [_SUBMIT, *args]
+        own = _own_options(args)
+        first = args[own] if own < len(args) else None
+        if first not in self.commands and first not in ctx.help_option_names:
+            args = [*args[:own], _SUBMIT, *args[own:]]
         return super().parse_args(ctx, args)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -65,13 +72,23 @@ class _UrlsOrCommand(click.Group):
         self.format_commands(ctx, formatter)
 
 
+def _own_options(args: Sequence[str]) -> int:
+    """How many arguments come before a command or a URL, being --data-dir and its value."""
+    count = 0
+    while count < len(args) and args[count].partition("=")[0] == "--data-dir":
+        count += 1 if "=" in args[count] else 2
+    return count
+
+
 @click.group(cls=_UrlsOrCommand, subcommand_metavar="[URL]... | COMMAND [ARGS]...")
+@group_data_dir_option
 def witness() -> None:
     """Submit the published checkpoint to witnesses, and keep what they sign.
 
     URL is a witness's submission prefix; without any, all of LEDGER_WITNESSES. The service does
     the same after each checkpoint, for LEDGER_WITNESSES. Exits with 0 only when every witness
-    cosigned, with 3 when one disagrees: then this ledger does not extend what it cosigned.
+    cosigned; with 1 when one refused, 2 when one could not be reached, and 3 when one disagrees:
+    then this ledger does not extend what it cosigned.
     """
 
 
@@ -95,17 +112,23 @@ def submit(
         settings = load_settings(data_dir)
         asked = _asked(settings, urls, keys)
         require_schema(settings.database_url)
-        work = _watch if watch else _once
+        work = (_watch if watch else _once)(settings.database_url, asked, as_json=as_json)
         try:
-            outcomes = asyncio.run(work(settings.database_url, asked, as_json=as_json))
+            outcomes = asyncio.run(until_told_to_end(work)) or []
         except psycopg.Error as error:
             raise LedgerUnavailableError(
                 f"the database refused the question (SQLSTATE {error.sqlstate})"
             ) from None
+    raise SystemExit(_status(outcomes))
+
+
+def _status(outcomes: Sequence[Outcome]) -> int:
+    """What is worst of all that came of the witnesses, told by tools/status."""
     if any(outcome.disagrees for outcome in outcomes):
-        raise SystemExit(3)
-    if not outcomes or not all(outcome.cosigned for outcome in outcomes):
-        raise SystemExit(1)
+        return ANOTHER_LEDGER
+    if any(not outcome.cosigned and outcome.reached for outcome in outcomes):
+        return NOT_SO
+    return SO if outcomes and all(outcome.cosigned for outcome in outcomes) else NOT_ASKED
 
 
 def _asked(settings: Settings, urls: Sequence[str], keys: Sequence[str]) -> list[Witness]:
@@ -154,7 +177,7 @@ async def _once(url: str, asked: Sequence[Witness], *, as_json: bool) -> list[Ou
 
 
 async def _watch(url: str, asked: Sequence[Witness], *, as_json: bool) -> list[Outcome]:
-    """Until Ctrl-C; what came of each witness last."""
+    """Until it is cancelled; what came of each witness last."""
     connection = await connect(url)
     last: dict[Witness, Outcome] = {}
     try:
@@ -163,7 +186,7 @@ async def _watch(url: str, asked: Sequence[Witness], *, as_json: bool) -> list[O
             for one in asked:
                 await _watch_one(connection, one, signed, last, as_json=as_json)
             await asyncio.sleep(POLL_SECONDS)
-    except asyncio.CancelledError:  # which is how Ctrl-C comes here
+    except asyncio.CancelledError:
         return list(last.values())
     finally:
         await connection.close()
@@ -204,19 +227,20 @@ async def _submit(
     connection: "AsyncConnection[Any]", one: Witness, signed: SignedCheckpoint
 ) -> Outcome:
     checkpoint = signed.checkpoint
-    problem, disagrees = None, False
+    failure: WitnessError | None = None
     try:
         await cosign(connection, one, signed)
     except WitnessError as error:
-        problem, disagrees = str(error), isinstance(error, WitnessDisagreesError)
+        failure = error
     return Outcome(
         witness=one.key.name,
         url=one.url,
         origin=checkpoint.origin,
         size=checkpoint.size,
-        cosigned=problem is None,
-        disagrees=disagrees,
-        problem=problem,
+        cosigned=failure is None,
+        disagrees=isinstance(failure, WitnessDisagreesError),
+        reached=not isinstance(failure, WitnessUnreachableError),
+        problem=None if failure is None else str(failure),
     )
 
 

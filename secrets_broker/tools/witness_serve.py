@@ -9,7 +9,7 @@ import click
 
 from secrets_broker import logs
 from secrets_broker.keys import witness_key, witness_logs
-from secrets_broker.ledger.note import COSIGNATURE, is_name
+from secrets_broker.ledger.note import COSIGNATURE
 from secrets_broker.ledger.witness_state import WitnessState
 from secrets_broker.settings import DATA_DIR, Settings, SettingsError
 from secrets_broker.tools.common import (
@@ -19,7 +19,7 @@ from secrets_broker.tools.common import (
     load_settings,
     say,
 )
-from secrets_broker.tools.keygen import env_lines, fresh_name, signing_key
+from secrets_broker.tools.keygen import check_name, env_lines, fresh_name, signing_key
 from secrets_broker.tools.serve import IN_THE_CLEAR, become, server_command
 
 PORT: Final = 3004
@@ -83,8 +83,8 @@ def keygen_command(data_dir: object, name: str | None) -> None:
     NAME is the witness's own, such as witness.example/w1: a URL without a scheme, which need not
     lead anywhere.
     """
-    if name is not None and not is_name(name):
-        raise click.UsageError("a name has no spaces, no plus and is not empty")
+    if name is not None:
+        check_name("NAME", name)
     key = signing_key(name or fresh_name(), COSIGNATURE)
     lines = {"WITNESS_KEY": key.private_text(), "WITNESS_VERIFIER_KEY": str(key.verifier)}
     click.echo(env_lines(lines), nl=False)

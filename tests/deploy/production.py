@@ -189,5 +189,5 @@ class Production:
             check=False,
         )
         said = done.stdout + done.stderr
-        assert done.returncode == (1 if fails else 0), f"{script}\n{said}"
+        assert (done.returncode != 0) == fails, f"{script}\n{said}"
         return said if fails else done.stdout or done.stderr

@@ -56,7 +56,7 @@ def test_something_else_answers(said: bytes, tmp_path: Path) -> None:
         url = f"http://127.0.0.1:{server.getsockname()[1]}"
         done = run("health", "--url", url, cwd=tmp_path)
         thread.join()
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "127.0.0.1" in done.stderr
     assert "Traceback" not in done.stderr
 

@@ -30,7 +30,7 @@ CIPHER = AESGCM(os.urandom(32))
 PLACE = Place("host", "ssh", 7, 3)
 contents = st.builds(
     Content,
-    password=texts,
+    password=st.none() | texts,
     username=st.none() | texts,
     domain=st.none() | texts,
     additional_data=json_objects,

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -11,13 +12,18 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from secrets_broker.tools.postgres.account import Account
+from secrets_broker.tools.postgres.process import wait_until
+from tests import processes
 from tests.ports import free_port
+from tests.tools.postgres.helpers import linux_only
 
 ROOT = Path(__file__).parents[2]
 
@@ -26,33 +32,49 @@ class Dev:
     """A running `secrets-broker dev`."""
 
     def __init__(
-        self, folder: Path, bin_dir: Path | None, *, name: str = "data", port: int | None = None
+        self,
+        folder: Path,
+        bin_dir: Path | None,
+        *,
+        name: str = "data",
+        port: int | None = None,
+        below: Sequence[str] = (),
+        who: Account | None = None,
+        python: str = sys.executable,
+        path: str = str(ROOT),
     ) -> None:
         self.folder = folder
         self.data_dir = folder / name
         self.port = port or free_port()
-        env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
+        env = {"PATH": os.environ["PATH"], "PYTHONPATH": path}
         if bin_dir:
             env["SECRETS_BROKER_POSTGRES_BIN"] = str(bin_dir)
         self.log = (folder / "log").open("a")
         command = ["dev", "--data-dir", str(self.data_dir), "--port", str(self.port)]
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "secrets_broker", *command],
+            [*below, python, "-m", "secrets_broker", *command],
             cwd=folder,
             env=env,
             stdout=subprocess.PIPE,
             stderr=self.log,
             text=True,
+            user=who.uid if who else None,
+            group=who.gid if who else None,
+            extra_groups=[] if who else None,
         )
         assert self.process.stdout
         self.first_line = self.process.stdout.readline().strip()
 
     def kill(self) -> None:
         """Leave nothing behind, whatever became of the test."""
-        if self.process.poll() is None:
-            self.end()
-        self.process.communicate()
-        self.log.close()
+        try:
+            if self.process.poll() is None:
+                self.end()
+        finally:
+            # It is gone, or does not end: then what it started ends with it.
+            self.process.kill()
+            self.process.communicate()
+            self.log.close()
 
     def end(self, number: signal.Signals = signal.SIGTERM) -> float:
         """Signal it, wait for its end, and say how many seconds that took."""
@@ -97,15 +119,14 @@ Start = Callable[..., Dev]
 @pytest.fixture
 def start(folder: Path, bin_dir: Path | None) -> Iterator[Start]:
     """Starts `dev` in that folder, as often as asked; none of them outlives the test."""
-    started: list[Dev] = []
+    with ExitStack() as all_of_them:
 
-    def start_one(**options: Any) -> Dev:
-        started.append(Dev(folder, bin_dir, **options))
-        return started[-1]
+        def start_one(**options: Any) -> Dev:
+            started = Dev(folder, bin_dir, **options)
+            all_of_them.callback(started.kill)
+            return started
 
-    yield start_one
-    for dev in started:
-        dev.kill()
+        yield start_one
 
 
 def listens(port: int) -> bool:
@@ -144,6 +165,43 @@ def test_killed_with_everything_it_started(folder: Path, start: Start) -> None:
     again = start()
     assert again.post("lookup", host="h", purpose="ssh")["password"] == "p"
     again.end()
+
+
+NEVER_COLLECTS = f"""
+import ctypes, subprocess, sys, time
+ctypes.CDLL(None).prctl({processes.PR_SET_CHILD_SUBREAPER}, 1, 0, 0, 0)
+subprocess.Popen(sys.argv[1:])
+time.sleep(600)
+"""
+
+
+@linux_only
+def test_killed_below_a_parent_that_never_collects_it(start: Start) -> None:
+    """As in a container whose PID 1 collects nobody: what is a zombie does not hinder a start."""
+    first = start(below=[sys.executable, "-c", NEVER_COLLECTS])
+    first.post("upsert", host="h", purpose="ssh", password="p")
+    running = processes.below(first.process.pid)
+    assert any("postgres" in process.command for process in running)
+    processes.kill(running)
+    assert wait_until(
+        lambda: all(process.is_over for process in processes.below(first.process.pid)), 10
+    )
+    assert processes.below(first.process.pid)
+    again = start()
+    assert again.first_line == f"ready http://127.0.0.1:{again.port}"
+    assert again.post("lookup", host="h", purpose="ssh")["password"] == "p"
+    again.end()
+
+
+def test_a_common_end_is_no_error(folder: Path, start: Start) -> None:
+    """Ctrl-C, and a service that is told to begin anew: nothing in the log calls that an error."""
+    dev = start()
+    os.kill(int((dev.data_dir / "gunicorn.pid").read_text()), signal.SIGHUP)
+    eventually(lambda: dev.post("upsert", host="h", purpose="ssh", password="p"))
+    dev.end(signal.SIGINT)
+    said = (folder / "log").read_text()
+    assert "Shutting down" in said
+    assert not re.search(r"error|traceback|errno", said, re.IGNORECASE), said
 
 
 def test_postgresql_killed_under_it(folder: Path, start: Start) -> None:
@@ -186,7 +244,7 @@ def test_a_port_that_is_taken_is_told(start: Start) -> None:
     """Another service that answers there is never taken for ours, and that one goes on."""
     first = start()
     second = start(name="another", port=first.port)
-    assert (second.process.wait(20), second.first_line) == (1, "")
+    assert (second.process.wait(20), second.first_line) == (2, "")
     assert "choose another --port" in (second.folder / "log").read_text()
     assert not second.data_dir.exists()
     assert first.post("upsert", host="h", purpose="ssh", password="p")["success"] is True
@@ -199,5 +257,5 @@ def test_a_list_of_erasures_that_is_not_there(start: Start, folder: Path) -> Non
     (data_dir / ".env").write_text("SECRETS_ERASURES=/no/such/list\n")
     dev = start()
     assert dev.first_line == ""
-    assert dev.process.wait(20) == 1
+    assert dev.process.wait(20) == 2
     assert "/no/such/list: there is no such list of erasures" in (folder / "log").read_text()

@@ -97,7 +97,7 @@ def test_a_wrong_option_is_one_clear_line(
 ) -> None:
     """The option and the rule, and exit 1."""
     done = run("due", *arguments, cwd=tmp_path, env=env)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert rule in done.stderr
     assert "Traceback" not in done.stderr
 
@@ -105,6 +105,6 @@ def test_a_wrong_option_is_one_clear_line(
 def test_a_schema_that_is_behind_is_said(empty_database: str, tmp_path: Path) -> None:
     """No traceback, and the command that helps."""
     done = run("due", cwd=tmp_path, env={"DATABASE_URL": empty_database})
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "secrets-broker migrate" in done.stderr
     assert "Traceback" not in done.stderr

@@ -81,7 +81,7 @@ def test_without_a_terminal_it_asks_for_yes(
     """A script that did not say --yes destroys nothing, and is told what to do."""
     record(database, keyring, upsert("a"))
     done = erase(database, tmp_path, "a", "ssh", *REASON)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "--yes" in done.stderr
     assert count(database) == 1
 
@@ -246,7 +246,7 @@ def test_serve_is_refused_while_erased_keys_are_there(
 ) -> None:
     """Without the owner's URL the start says which command to run."""
     done = serve(database, tmp_path, restored, MIGRATION_DATABASE_URL="")
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert f"secrets-broker erase --again {restored}" in done.stderr
     assert count(database) == 2
 
@@ -286,10 +286,10 @@ def test_serve_is_refused_with_a_bad_list(database: Database, tmp_path: Path) ->
     """A list that is not there, or is none, is named; a line of it by its number."""
     path = tmp_path / "erasures"
     done = serve(database, tmp_path, path)
-    assert (done.returncode, "no such list of erasures" in done.stderr) == (1, True)
+    assert (done.returncode, "no such list of erasures" in done.stderr) == (2, True)
     path.write_text('{"data_key": "x"}\n')
     done = serve(database, tmp_path, path)
-    assert (done.returncode, "line 1: " in done.stderr) == (1, True)
+    assert (done.returncode, "line 1: " in done.stderr) == (2, True)
 
 
 def test_serve_is_refused_where_it_cannot_be_known(
@@ -298,7 +298,7 @@ def test_serve_is_refused_where_it_cannot_be_known(
     """A database that does not answer may be one that was restored."""
     url = "postgresql://nobody@127.0.0.1:1/none"
     done = serve(database, tmp_path, restored, DATABASE_URL=url)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "SECRETS_ERASURES" in done.stderr
 
 
@@ -355,7 +355,7 @@ def test_erase_needs_the_list_that_was_asked_for(
     record(database, keyring, upsert("a"))
     missing = str(tmp_path / "missing")
     done = erase(database, tmp_path, "a", "ssh", *REASON, "--yes", SECRETS_ERASURES=missing)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert f"secrets-broker erase --list > {missing}" in done.stderr
     assert count(database) == 1
 
@@ -365,5 +365,5 @@ def test_a_wrong_key_destroys_nothing(database: Database, keyring: Keyring, tmp_
     record(database, keyring, upsert("a"))
     wrong = KMS_KEY + "?"
     done = erase(database, tmp_path, "a", "ssh", *REASON, "--yes", SECRETS_KMS_KEY=wrong)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert count(database) == 1

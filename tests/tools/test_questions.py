@@ -251,7 +251,7 @@ def test_a_wrong_option_is_one_clear_line(
 ) -> None:
     """The option and the rule, and exit 1."""
     done = run(*arguments, cwd=tmp_path, env=env)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert rule in done.stderr
     assert "Traceback" not in done.stderr
 
@@ -279,14 +279,14 @@ def test_more_than_a_page_comes_whole(
         assert reading.stdout.readline()
         reading.stdout.close()
         assert reading.stderr.read() == b""
-        assert reading.wait() == 1
+        assert reading.wait() == 2
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_schema_that_is_behind_is_said(empty_database: str, tmp_path: Path, command: str) -> None:
     """No traceback, and the command that helps."""
     done = run(*command.split(), cwd=tmp_path, env={"DATABASE_URL": empty_database})
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "secrets-broker migrate" in done.stderr
     assert "Traceback" not in done.stderr
 

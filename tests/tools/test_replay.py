@@ -168,7 +168,7 @@ def test_an_auditors_login(history: Database, tmp_path: Path) -> None:
         assert [one["username"] for one in as_list(done)] == [None, None]
         assert "this login may not read what is encrypted" in done.stderr
         done = replay(history, tmp_path, "--at", "3", *REVEAL, "--yes", DATABASE_URL=url)
-        assert (done.returncode, done.stdout) == (1, "")
+        assert (done.returncode, done.stdout) == (2, "")
         assert "--reveal needs the service's, in DATABASE_URL" in done.stderr
     finally:
         history.execute(f"DROP OWNED BY {login}; DROP ROLE {login}")
@@ -178,7 +178,7 @@ def test_an_auditors_login(history: Database, tmp_path: Path) -> None:
 def test_a_wrong_key_is_an_error(history: Database, tmp_path: Path) -> None:
     """Not a state with everything left out."""
     done = replay(history, tmp_path, "--at", "3", SECRETS_KMS_KEY="m4rker")
-    assert (done.returncode, done.stdout) == (1, "")
+    assert (done.returncode, done.stdout) == (2, "")
     assert "SECRETS_KMS_KEY is not the key of this ledger" in done.stderr
     assert "m4rker" not in done.stderr
 
@@ -187,7 +187,7 @@ def test_an_empty_ledger_stays_empty(database: Database, tmp_path: Path) -> None
     """Nothing is there, and asking makes nothing: no event, and no KEK either."""
     assert as_list(replay(database, tmp_path, "--at", "0m", "--json")) == []
     assert as_list(replay(database, tmp_path, "--at", "0m", "--json", *REVEAL, "--yes")) == []
-    assert replay(database, tmp_path, "--at", "0").returncode == 1
+    assert replay(database, tmp_path, "--at", "0").returncode == 2
     assert database.fetch("SELECT count(*) FROM ledger.keks") == [(0,)]
 
 
@@ -248,7 +248,7 @@ def test_died_at_the_commit(history: Database, tmp_path: Path, action: str, reco
     at_commit(history, action)
     for form in ("--json", "--csv"):
         done = replay(history, tmp_path, "--at", "3", *REVEAL, "--yes", form)
-        assert done.returncode == 1
+        assert done.returncode == 2
         for secret in (*PASSWORDS, SECRET):
             assert secret not in done.stdout + done.stderr
     as_usual(history)
@@ -271,7 +271,7 @@ def test_an_output_that_cannot_be_written(history: Database, tmp_path: Path, for
             timeout=60,
             check=False,
         )
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "Error: the output could not be written: No space left on device" in done.stderr
     for word in ("Traceback", *PASSWORDS, SECRET):
         assert word not in done.stderr
@@ -354,14 +354,14 @@ def test_differences(history: Database, tmp_path: Path) -> None:
         ("--at -1", 2, "--at: must be a position"),
         ("--diff 1 m4rker", 2, "--diff B: must be a position"),
         ("--at 1 --host " + "h" * 256, 2, "host: must have at most 255 characters"),
-        ("--at 5", 1, "--at: is past the ledger's end: its last position is 4"),
-        ("--at 9999-12-31T23:59:59Z", 1, "--at: is in the future"),
-        ("--diff 2 1", 1, "A must not be behind B"),
+        ("--at 5", 2, "--at: is past the ledger's end: its last position is 4"),
+        ("--at 9999-12-31T23:59:59Z", 2, "--at: is in the future"),
+        ("--diff 2 1", 2, "A must not be behind B"),
         ("--diff 1 3 --reveal --reason r", 2, "--reveal goes with --at"),
         ("--at 1 --reveal", 2, "give a --reason"),
         ("--at 1 --reveal --no-keys --reason r", 2, "--reveal needs the keys"),
         ("--at 1 --reason r", 2, "--reason and --yes go with --reveal"),
-        ("--at 1 --reveal --reason r", 1, "there is no terminal to ask on: say --yes"),
+        ("--at 1 --reveal --reason r", 2, "there is no terminal to ask on: say --yes"),
         ("--at 1 --reveal --yes --reason " + "r" * 501, 2, "--reason must have at most 500"),
     ],
 )
@@ -380,6 +380,6 @@ def test_a_wrong_option_is_one_clear_line(
 def test_a_schema_that_is_behind_is_said(empty_database: str, tmp_path: Path) -> None:
     """No traceback, and the command that helps."""
     done = run("replay", "--at", "1", cwd=tmp_path, env={"DATABASE_URL": empty_database})
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "secrets-broker migrate" in done.stderr
     assert "Traceback" not in done.stderr

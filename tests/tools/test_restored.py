@@ -129,7 +129,7 @@ def test_it_is_not_done_twice(ledger: Ledger) -> None:
 def test_the_old_name_is_not_taken_again(ledger: Ledger) -> None:
     """Two histories under one name is what a log must never have."""
     code, _, err = ledger.command("restored", "--reason", "r", key=OLD)
-    assert code == 1
+    assert code == 2
     assert "the log that has ended" in err
     assert ledger.database.fetch("SELECT count(*) FROM ledger.events") == [(250,)]
 
@@ -155,7 +155,7 @@ def test_died_before_the_event_was_committed(ledger: Ledger, keyring: Keyring) -
         "CREATE TRIGGER die BEFORE INSERT ON ledger.events EXECUTE FUNCTION die()"
     )
     code, _, err = ledger.command("restored", "--reason", "r")
-    assert code == 1
+    assert code == 2
     assert "Traceback" not in err
     ledger.database.execute("DROP TRIGGER die ON ledger.events")
     with pytest.raises(LedgerMismatchError):
@@ -171,7 +171,7 @@ def test_died_after_the_event_was_committed(ledger: Ledger, keyring: Keyring) ->
         "CREATE TRIGGER die BEFORE UPDATE ON ledger.published EXECUTE FUNCTION die()"
     )
     code, _, err = ledger.command("restored", "--reason", "r")
-    assert code == 1
+    assert code == 2
     assert "Traceback" not in err
     ledger.database.execute("DROP TRIGGER die ON ledger.published")
     continuing(ledger.database, keyring, ledger.file)

@@ -230,7 +230,7 @@ def test_the_beginning_can_be_chosen(database: Database, tmp_path: Path) -> None
     assert len(begun("--from", "1h")) == 3
     assert begun("--from", "1", "--without", "unauthorized") == []
     late = command(*PLAIN, "--once", "--from", "5", cwd=tmp_path, env=env(database))
-    assert (late.returncode, "past the ledger's end" in late.stderr) == (1, True)
+    assert (late.returncode, "past the ledger's end" in late.stderr) == (2, True)
 
 
 def test_cron_goes_on_where_it_ended(database: Database, tmp_path: Path) -> None:
@@ -291,7 +291,7 @@ def test_a_webhook_that_refuses_is_said_loudly_and_not_given_up(
     with hooked(status) as hook:
         settings = env(database, WATCH_WEBHOOK_KEY=SECRET)
         done = command(*PLAIN, *options, hook.url, cwd=tmp_path, env=settings)
-        assert (done.returncode, f"answered {status}" in done.stderr) == (1, True)
+        assert (done.returncode, f"answered {status}" in done.stderr) == (2, True)
         assert [one["id"] for one in hook.all()] == ["unauthorized:1"]
         assert position(tmp_path / "state") == 1
         done = command(*PLAIN, *options, hook.url, cwd=tmp_path, env=settings)
@@ -661,7 +661,7 @@ def test_one_watch_has_a_state(database: Database, tmp_path: Path) -> None:
     with watching(database, tmp_path, "--state", "state"):
         until((tmp_path / "state").exists)
         done = command(*PLAIN, "--once", "--state", "state", cwd=tmp_path, env=env(database))
-    assert (done.returncode, "is another watch's" in done.stderr) == (1, True)
+    assert (done.returncode, "is another watch's" in done.stderr) == (2, True)
 
 
 @pytest.mark.parametrize(
@@ -670,12 +670,12 @@ def test_one_watch_has_a_state(database: Database, tmp_path: Path) -> None:
         (["--webhook", "http://alerts.example/"], 2, "begins with https://"),
         (["--webhook", "http://127.0.0.1:1/", "--syslog", "/dev/log"], 2, "tells one of them"),
         (["--syslog", "ftp://x"], 2, "--syslog must be"),
-        (["--bulk-hosts", "0"], 1, "bulk_hosts"),
-        (["--cool-down", "soon"], 1, "--cool-down: must be a whole number"),
-        (["--from", "yesterday"], 1, "from: must be a position"),
+        (["--bulk-hosts", "0"], 2, "bulk_hosts"),
+        (["--cool-down", "soon"], 2, "--cool-down: must be a whole number"),
+        (["--from", "yesterday"], 2, "from: must be a position"),
         (["--without", "everything"], 2, "everything"),
-        (["--state", "nowhere/state"], 1, "there is no such folder"),
-        (["--state", "rubbish"], 1, "is not the state of a watch"),
+        (["--state", "nowhere/state"], 2, "there is no such folder"),
+        (["--state", "rubbish"], 2, "is not the state of a watch"),
     ],
 )
 def test_what_cannot_be_meant_is_one_clear_line(
@@ -694,7 +694,7 @@ def test_a_webhook_needs_a_key(database: Database, tmp_path: Path) -> None:
     url = "http://127.0.0.1:1/"
     for given, more in ((("--webhook", url), {}), ((), {"WATCH_WEBHOOK": url})):
         done = command("watch", "--once", *given, cwd=tmp_path, env=env(database, **more))
-        assert (done.returncode, "WATCH_WEBHOOK_KEY not set" in done.stderr) == (1, True)
+        assert (done.returncode, "WATCH_WEBHOOK_KEY not set" in done.stderr) == (2, True)
     bad = env(database, WATCH_WEBHOOK=url, WATCH_WEBHOOK_KEY="pa55")
     done = command("watch", "--once", cwd=tmp_path, env=bad)
-    assert (done.returncode, "pa55" in done.stderr + done.stdout) == (1, False)
+    assert (done.returncode, "pa55" in done.stderr + done.stdout) == (2, False)

@@ -217,7 +217,7 @@ def test_a_key_of_ones_own(tmp_path: Path) -> None:
         assert str(running.key) == public
     path.write_text(LOG.private_text())
     done = command("witness", "serve", *log, cwd=tmp_path)
-    assert (done.returncode, "a log's key" in done.stderr) == (1, True)
+    assert (done.returncode, "a log's key" in done.stderr) == (2, True)
 
 
 def test_a_witness_without_its_heads_does_not_start(tmp_path: Path) -> None:
@@ -227,7 +227,7 @@ def test_a_witness_without_its_heads_does_not_start(tmp_path: Path) -> None:
         pass
     (tmp_path / "state/heads.sqlite").unlink()
     done = command("witness", "serve", "--state", "state", *log, cwd=tmp_path)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "what was cosigned is not known any more" in done.stderr
 
 
@@ -239,7 +239,7 @@ def test_the_log_keys_are_checked_at_the_start(tmp_path: Path) -> None:
         (str(KEY.verifier), "is a witness's"),
     ):
         done = command("witness", "serve", cwd=tmp_path, env={"WITNESS_LOGS": value})
-        assert (done.returncode, words in done.stderr) == (1, True), done.stderr
+        assert (done.returncode, words in done.stderr) == (2, True), done.stderr
 
 
 def cosign_at(database: Database, url: str, key: SigningKey = KEY) -> None:
@@ -314,7 +314,7 @@ def test_one_witness_that_is_down_does_not_keep_the_others(
     down = f"http://127.0.0.1:{free_port()}/w {KEY.verifier}"
     env = settings(ledger) | {"LEDGER_WITNESSES": f"{down}\n{witness.url}/ {witness.key}"}
     done = command("witness", "--json", cwd=tmp_path, env=env)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert [one["cosigned"] for one in json.loads(done.stdout)] == [False, True]
     one = command("witness", witness.url, cwd=tmp_path, env=env)  # its key is in the setting
     assert (one.returncode, one.stdout) == (
@@ -339,7 +339,7 @@ def test_the_setting_is_checked(ledger: Database, tmp_path: Path, value: str, wo
     """By the command and at the service's start, without an echo of what may be a secret."""
     for line in ("witness", "serve"):
         done = command(line, cwd=tmp_path, env=settings(ledger) | {"LEDGER_WITNESSES": value})
-        assert (done.returncode, words in done.stderr) == (1, True), done.stderr
+        assert (done.returncode, words in done.stderr) == (2, True), done.stderr
         assert "mArKeR" not in done.stderr
 
 
@@ -358,7 +358,7 @@ def test_without_a_checkpoint_there_is_nothing_to_cosign(ledger: Database, tmp_p
     """It says what makes one."""
     line = ("witness", "http://127.0.0.1:1", "--key", str(KEY.verifier))
     done = command(*line, cwd=tmp_path, env=settings(ledger))
-    assert (done.returncode, "LEDGER_SIGNING_KEY" in done.stderr) == (1, True)
+    assert (done.returncode, "LEDGER_SIGNING_KEY" in done.stderr) == (2, True)
 
 
 def test_the_service_submits_each_checkpoint(
@@ -427,18 +427,24 @@ def _wait_for(condition: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["INT", "TERM"])
+@pytest.mark.parametrize("ignored", [False, True], ids=["", "background"])
 def test_watch_goes_on_until_it_is_interrupted(
-    ledger: Database, witness: Running, tmp_path: Path
+    ledger: Database, witness: Running, tmp_path: Path, number: signal.Signals, ignored: bool
 ) -> None:
-    """Each new checkpoint, as a line; Ctrl-C ends it, with 0 where all was cosigned."""
+    """Each new checkpoint, as a line; then the end, with 0 where all was cosigned.
+
+    Also where a shell put it into the background, which has SIGINT ignored.
+    """
     line = ["witness", "--watch", "--json", witness.url, "--key", str(witness.key)]
     publish_checkpoint(ledger, 2)
-    with started(line, tmp_path, settings(ledger)) as process:
+    with started(line, tmp_path, settings(ledger), sigint_ignored=ignored) as process:
         _until(ledger, (2, witness.key.name))
         publish_checkpoint(ledger, 5)
         _until(ledger, (5, witness.key.name))
-        time.sleep(0.2)  # it may still be writing its line
-        os.kill(process.pid, signal.SIGINT)
-        told, _ = process.communicate(timeout=20)
+        assert process.stdout is not None
+        told = process.stdout.readline() + process.stdout.readline()
+        os.kill(process.pid, number)
+        process.wait(timeout=60)
     assert [json.loads(text)["size"] for text in told.splitlines()] == [2, 5]
     assert process.returncode == 0

@@ -159,11 +159,12 @@ def dripping() -> Iterator[str]:
 
 @contextmanager
 def started(
-    line: Sequence[str], cwd: Path, env: Mapping[str, str]
+    line: Sequence[str], cwd: Path, env: Mapping[str, str], *, sigint_ignored: bool = False
 ) -> "Iterator[subprocess.Popen[str]]":
-    """A command that goes on until it is told to end."""
+    """A command that goes on until it is told to end; in the background SIGINT is ignored."""
+    shell = ["sh", "-c", 'trap "" INT; exec "$@"', "sh"] if sigint_ignored else []
     with subprocess.Popen(
-        [sys.executable, "-m", "secrets_broker", *line],
+        [*shell, sys.executable, "-m", "secrets_broker", *line],
         cwd=cwd,
         env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), **env},
         stdin=subprocess.DEVNULL,

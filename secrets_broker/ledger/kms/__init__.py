@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
+from secrets_broker.extras import how_to_install
 from secrets_broker.ledger.errors import KmsError, KmsUrlError
 from secrets_broker.ledger.kms.provider import Provider
 
@@ -52,7 +53,7 @@ def _needs(extra: str) -> Iterator[None]:
     except ModuleNotFoundError as error:
         name = (error.name or "").partition(".")[0]
         raise KmsError(
-            f"this KMS needs the Python module {name}: pip install 'secrets-broker[{extra}]'"
+            f"this KMS needs the Python module {name}: {how_to_install(extra)}"
         ) from None
 
 

@@ -14,6 +14,7 @@ from secrets_broker.ledger.access import ChangeGrant, Grant, GrantCommand, Revok
 from secrets_broker.ledger.access_key import digest, new_access_key, new_grant_id
 from secrets_broker.ledger.commands import parse
 from secrets_broker.ledger.encoding import label_problem, rfc3339
+from secrets_broker.ledger.errors import InvalidCommandError
 from secrets_broker.ledger.events import MAX_REASON
 from secrets_broker.projections import granting
 from secrets_broker.settings import Settings
@@ -21,6 +22,7 @@ from secrets_broker.tools.access.options import RightsOptions, later, rights_opt
 from secrets_broker.tools.common import (
     clear_errors,
     data_dir_option,
+    group_data_dir_option,
     json_option,
     load_settings,
     operator,
@@ -29,6 +31,7 @@ from secrets_broker.tools.common import (
 )
 from secrets_broker.tools.output import Form, Output, form_options
 from secrets_broker.tools.questions.asking import Connection, ask
+from secrets_broker.tools.status import Group, NotSo
 
 _TABLE = (
     *("name", "id", "state", "proof", "rules", "expires_at", "requests", "hosts"),
@@ -37,7 +40,8 @@ _TABLE = (
 _reason = click.option("--reason", help="Why, for the record; at most 500 characters.")
 
 
-@click.group()
+@click.group(cls=Group)
+@group_data_dir_option
 def access() -> None:
     """Say who may do what: keys for services, with rights, that can be taken back.
 
@@ -176,7 +180,13 @@ def _record(settings: Settings, command: GrantCommand, reason: str | None) -> in
         keys = await keyring_to_append(settings, url)
         return await granting.change(url, keys, command, operator(reason))
 
-    return asyncio.run(record())
+    try:
+        return asyncio.run(record())
+    except InvalidCommandError as error:
+        if any(found.field != "name" for found in error.errors):
+            raise
+        # Nothing is wrong with what was given: the ledger says that nobody has it, or somebody has.
+        raise NotSo(str(error)) from None
 
 
 def _report(as_json: bool, text: str, **fields: Any) -> None:

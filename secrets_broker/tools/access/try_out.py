@@ -21,6 +21,7 @@ from secrets_broker.tools.common import clear_errors, data_dir_option, json_opti
 from secrets_broker.tools.output import Form, Output, form_options
 from secrets_broker.tools.progress import progress_bar
 from secrets_broker.tools.questions.asking import Connection, ask
+from secrets_broker.tools.status import NotSo
 
 _TABLE: Final = (
     *("actor", "operation", "host", "purpose", "ip", "rule"),
@@ -75,7 +76,7 @@ def explain(
 def _explained(grants: Grants, name: str, asked: Request) -> dict[str, Any]:
     granted = grants.named(name) or _last_revoked(grants, name)
     if granted is None:
-        raise InvalidCommandError(FieldError("name", "was never granted anything"))
+        raise NotSo("name: was never granted anything")
     refusal = judge(grants, _as_presented(granted), asked)
     decided = fit(granted.rights.rules, asked) if granted.rights else None
     rule = decided.rule if decided and (refusal is None or refusal.authn) else None

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 import msgspec
 
+from secrets_broker.extras import how_to_install
 from secrets_broker.keys import verifier_keys
 from secrets_broker.settings import Settings
 from secrets_broker.tools import erasures
@@ -55,7 +56,7 @@ def _require_pyarrow() -> None:
         import pyarrow  # noqa: F401, PLC0415 - an extra, and slow to load
     except ImportError:
         raise ExportError(
-            "Parquet needs pyarrow: pip install 'secrets-broker[parquet]', "
+            f"Parquet needs pyarrow: {how_to_install('parquet')}, "
             "or leave the tables out with --no-parquet"
         ) from None
 

@@ -9,9 +9,8 @@ import msgspec
 from secrets_broker import logs
 from secrets_broker.keys import keyring_to_append
 from secrets_broker.ledger.errors import LedgerError
-from secrets_broker.migrations.errors import MigrationError
-from secrets_broker.settings import SettingsError
 from secrets_broker.tools.common import (
+    clear_errors,
     data_dir_option,
     json_option,
     load_settings,
@@ -21,10 +20,7 @@ from secrets_broker.tools.common import (
 from secrets_broker.tools.import_legacy.run import Report, import_legacy
 from secrets_broker.tools.import_legacy.tables import ImportRefusedError
 from secrets_broker.tools.progress import progress_bar
-
-
-class _Refused(click.ClickException):
-    exit_code = 2
+from secrets_broker.tools.status import NotAsked
 
 
 @click.command("import-legacy")
@@ -34,7 +30,7 @@ def import_legacy_command(data_dir: Path | None, as_json: bool) -> None:
     """Take over the credentials and the access log of an earlier installation.
 
     Reads the tables that `migrate` set aside and appends what they hold as events. Safe to run
-    again. Exits with 1 where a row could not be imported, and with 2 where it cannot begin.
+    again. Exits with 1 where a row could not be imported.
     """
     logs.configure(readable=True)
     report = _run(data_dir)
@@ -44,20 +40,18 @@ def import_legacy_command(data_dir: Path | None, as_json: bool) -> None:
 
 
 def _run(data_dir: Path | None) -> Report:
-    try:
+    with clear_errors():
         settings = load_settings(data_dir)
         urls = settings.migration_database_url, settings.database_url
         require_schema(urls[0])
         keys = asyncio.run(keyring_to_append(settings, urls[0]))
-    except (SettingsError, MigrationError, LedgerError) as error:
-        raise _Refused(str(error)) from None
     try:
         with progress_bar() as progress:
             return asyncio.run(import_legacy(*urls, keys, say=say, progress=progress))
     except ImportRefusedError as error:
-        raise _Refused(str(error)) from None
+        raise NotAsked(str(error)) from None
     except LedgerError as error:
-        raise click.ClickException(f"{error}. Run this again, it goes on from there") from None
+        raise NotAsked(f"{error}. Run this again, it goes on from there") from None
 
 
 def _text(report: Report) -> str:

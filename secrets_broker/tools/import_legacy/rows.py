@@ -115,12 +115,12 @@ def _time(column: str, text: str | None) -> datetime | None:
         raise RowError(f"{column}: must be a time of the years 1 to 9999") from None
 
 
-def _password(sealed: str | None, keks: Iterable[Kek]) -> str:
-    if sealed is None:
-        raise RowError("password: there is none")
+def _password(sealed: str | None, keks: Iterable[Kek]) -> str | None:
+    text = "".join((sealed or "").split())  # some encoders break lines
+    if not text:
+        return None  # not even a nonce: that row never had one
     try:
-        # Some encoders break lines.
-        ciphertext = b64decode("".join(sealed.split()), validate=True)
+        ciphertext = b64decode(text, validate=True)
     except ValueError:
         raise RowError("password: is not base64") from None
     for kek in keks:

@@ -42,12 +42,24 @@ class _Run:
     process: Popen[bytes]
 
     def url(self, role: str, database: str) -> str:
-        # With the port, or the environment's PGPORT would be taken.
-        place = f"host={quote(str(self.socket_dir), safe='')}&port=5432"
-        return f"postgresql://{quote(role, safe='')}@/{quote(database, safe='')}?{place}"
+        return socket_url(self.socket_dir, role, database)
 
     def connect(self) -> "psycopg.Connection[tuple[Any, ...]]":
         return connect_sync(self.url(SUPERUSER, "postgres"), {}, of_ledger=False)
+
+
+def socket_url(socket_dir: Path, role: str, database: str) -> str:
+    """A URL that means the same without quotes in a shell, an env file, and wherever else.
+
+    The folder is the host, percent-encoded (libpq, "Connection URIs"): as a parameter it would
+    need an "&" before the port, and without the port the environment's PGPORT would be taken.
+    """
+    host, user, name = map(_encoded, (str(socket_dir), role, database))
+    return f"postgresql://{user}@{host}:5432/{name}"
+
+
+def _encoded(text: str) -> str:
+    return quote(text, safe="").replace("~", "%7E")  # which a shell may take for a home
 
 
 def _silent(_message: str) -> None:
@@ -163,10 +175,10 @@ class Cluster:
         if not layout.pgdata.exists():
             server.initialise(layout, installation, account)
         server.check_version(layout, installation)
-        server.clear_leftovers(layout)
+        folder = socket_folder(layout.home, account)
+        server.clear_leftovers(layout, folder)
         access.write_hba(layout, account)
         _write_ident(layout, installation, account, [])
-        folder = socket_folder(layout.home, account)
         settings = {**server.DEFAULTS, **self._settings, **_fixed(layout, folder)}
         process = server.start(layout, installation, account, settings, folder)
         undo.callback(server.stop, process)

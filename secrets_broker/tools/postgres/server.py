@@ -1,9 +1,10 @@
 """One run of PostgreSQL: what is there before it, how it starts, when it is ready.
 
 Before: a postmaster that still lives in the data folder is an orphan, for its supervisor's lock
-was free. It is ended, because neither its settings nor its end with us can be relied on. A
-``postmaster.pid`` whose PID now belongs to another process, or to a zombie, is removed: PostgreSQL
-would take it for a living server. Every other one is left for PostgreSQL to judge.
+was free. It is ended, because neither its settings nor its end with us can be relied on. What names
+its PID after that, ``postmaster.pid`` and the socket's lock, is removed where that PID belongs to
+another process by now, or to a zombie, which nobody may ever reap (a container's PID 1): PostgreSQL
+would take both for a living server. Every other ``postmaster.pid`` is left for PostgreSQL to judge.
 
 Right after a kill -9 of the postmaster its last backends may still hold the shared memory, and
 PostgreSQL refuses to start beside them. They leave by themselves, so that is tried again.
@@ -42,6 +43,7 @@ DEFAULTS = {
     "synchronous_commit": "on",
 }
 _STAGING = "postgres.incomplete-"
+_SOCKET_LOCK = f"{SOCKET_NAME}.lock"
 _READY_SECONDS = 60  # crash recovery may have much to read
 _ORPHANS_SECONDS = 10
 _ORPHANS_MESSAGE = "pre-existing shared memory block"
@@ -83,17 +85,35 @@ def check_version(layout: Layout, installation: Installation) -> None:
         )
 
 
-def clear_leftovers(layout: Layout) -> None:
-    """Deal with an earlier run's postmaster and postmaster.pid; the caller holds the lock."""
-    pid_file = layout.pgdata / "postmaster.pid"
-    if not pid_file.exists():
-        return
+def clear_leftovers(layout: Layout, socket_dir: Path) -> None:
+    """Deal with an earlier run's postmaster and what names it; the caller holds the lock."""
+    pid_file, socket_lock = layout.pgdata / "postmaster.pid", socket_dir / _SOCKET_LOCK
+    for named in (pid_file, socket_lock):
+        pid = _first_number(named)
+        if pid is not None:
+            _end_orphan(pid, layout.pgdata)
     pid = _first_number(pid_file)
-    if pid is not None and is_postmaster(pid, layout.pgdata):
-        end(pid, lambda: not is_postmaster(pid, layout.pgdata))
-    elif pid is None or exists(pid):
+    if pid is None or exists(pid):
         # Without a number it was cut off by a crash, and PostgreSQL would stop at it.
         pid_file.unlink(missing_ok=True)
+    # Nobody else's: the folder is private to this cluster, whose lock we hold. Its memory's state
+    # is in the other file.
+    _unlink_within(socket_dir, _SOCKET_LOCK)
+
+
+def _end_orphan(pid: int, pgdata: Path) -> None:
+    if is_postmaster(pid, pgdata):
+        end(pid, lambda: not is_postmaster(pid, pgdata))
+
+
+def _unlink_within(folder: Path, name: str) -> None:
+    # PostgreSQL's account could put a link where its folder was, and we may be root.
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def start(
@@ -181,7 +201,10 @@ def _sync_folder(path: Path) -> None:
 
 
 def _first_number(path: Path) -> int | None:
-    words = path.read_text(errors="replace").split()
+    try:
+        words = path.read_text(errors="replace").split()
+    except FileNotFoundError:
+        return None
     return int(words[0]) if words and words[0].isdecimal() and int(words[0]) else None
 
 

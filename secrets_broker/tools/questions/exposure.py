@@ -7,13 +7,13 @@ from pathlib import Path
 import click
 import msgspec
 
-from secrets_broker.ledger.errors import FieldError, InvalidCommandError
 from secrets_broker.projections.questions import exposure as question
 from secrets_broker.projections.questions.named import Named
 from secrets_broker.tools.common import data_dir_option, say
 from secrets_broker.tools.output import Form, Output, form_options
 from secrets_broker.tools.questions.asking import Connection, ask, write_all
 from secrets_broker.tools.questions.history import NEVER
+from secrets_broker.tools.status import NotSo
 
 TABLE = ("position", "received_at", "version", "actor", "authn", "ip", "reason", "request_id")
 SUMMARY = ("actor", "authn", "version", "first_at", "last_at", "count")
@@ -87,7 +87,7 @@ async def _exposure(
     exposed = await question.find(connection, name, which)
     if exposed is None:
         never = f"{NEVER}, or no such version of it" if which != question.LATEST else NEVER
-        raise InvalidCommandError(FieldError("", never))
+        raise NotSo(never)
     say(_told(exposed))
 
     async def page(

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import click
 
-from secrets_broker.ledger.errors import FieldError, InvalidCommandError
 from secrets_broker.projections.questions import history as question
 from secrets_broker.projections.questions.named import Named
 from secrets_broker.tools.common import data_dir_option
 from secrets_broker.tools.output import Form, Output, form_options
 from secrets_broker.tools.questions.asking import Connection, ask, write_all
+from secrets_broker.tools.status import NotSo
 
 TABLE = (
     *("credential_id", "version", "type", "position", "at", "actor", "authn", "ip", "reason"),
@@ -43,7 +43,7 @@ async def _history(connection: Connection, host: str, purpose: str, form: Form) 
     name = Named.parse(host, purpose)
     first, _ = await question.page(connection, name, 1)
     if not first:
-        raise InvalidCommandError(FieldError("", NEVER))
+        raise NotSo(NEVER)
 
     async def page(
         connection: Connection, limit: int, after: question.Cursor | None

@@ -1,7 +1,6 @@
 """`secrets-broker watch`: the command."""
 
 import asyncio
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,9 @@ from secrets_broker.tools.common import (
     load_settings,
     require_schema,
 )
+from secrets_broker.tools.interruption import until_told_to_end
 from secrets_broker.tools.reading import reading
+from secrets_broker.tools.status import ANOTHER_LEDGER, NotAsked
 from secrets_broker.tools.watch.delivery import Delivery
 from secrets_broker.tools.watch.options import (
     period,
@@ -100,7 +101,7 @@ def watch(data_dir: Path | None, **given: Any) -> None:
       secrets-broker watch --once --from 7d | jq .summary
 
     SIGTERM and Ctrl-C end it, with exit status 0. It is 3 where the ledger is shorter than what was
-    read before, or another one: it was restored or rewritten; and 1 where it could not work.
+    read before, or another one: it was restored or rewritten; and 2 where it could not work.
     """
     logs.configure(readable=True)
     with clear_errors():
@@ -125,25 +126,17 @@ def watch(data_dir: Path | None, **given: Any) -> None:
         require_schema(plan.database_url)
         state = StateFile(given["state"]) if given["state"] else None
         try:
-            asyncio.run(_until_told_to_end(plan, receiver, state, given["begin"]))
+            asyncio.run(_watch(plan, receiver, state, given["begin"]))
         except LedgerMismatchError as error:
             click.echo(f"Error: {error}. Find out who did that; see docs/watch.md", err=True)
-            raise SystemExit(3) from None
+            raise SystemExit(ANOTHER_LEDGER) from None
         except psycopg.Error as error:
-            raise click.ClickException(f"the database: {type(error).__name__}") from None
+            raise NotAsked(f"the database: {type(error).__name__}") from None
 
 
-async def _until_told_to_end(
-    plan: Plan, receiver: Sink, state: StateFile | None, begin: str
-) -> None:
-    work = asyncio.ensure_future(_work(plan, receiver, state, begin))
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, work.cancel)
+async def _watch(plan: Plan, receiver: Sink, state: StateFile | None, begin: str) -> None:
     try:
-        await work
-    except asyncio.CancelledError:
-        return
+        await until_told_to_end(_work(plan, receiver, state, begin))
     finally:
         receiver.close()
 

@@ -69,7 +69,7 @@ def test_without_a_checkpoint_it_says_how_to_get_one(
     """Nothing is written; and the command signs nothing itself, whatever key it is given."""
     grow(database, keyring, 3, published=False)
     done = export(database, tmp_path / "out", LEDGER_SIGNING_KEY=KEY.private_text())
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "LEDGER_SIGNING_KEY" in done.stderr
     assert "run the service" in done.stderr
     assert not (tmp_path / "out").exists()
@@ -235,13 +235,13 @@ def test_an_auditors_login_is_enough(
     exported(database, tmp_path / "same")
     assert files(tmp_path / "out") == files(tmp_path / "same")
     refused = export(database, tmp_path / "new", "--with-bodies", DATABASE_URL=auditor)
-    assert refused.returncode == 1
+    assert refused.returncode == 2
     assert "may not read ledger.bodies" in refused.stderr
     assert not (tmp_path / "new").exists()
     exported(database, tmp_path / "out", "--with-bodies")
     there = files(tmp_path / "out")
     refused = export(database, tmp_path / "out", DATABASE_URL=auditor)
-    assert refused.returncode == 1
+    assert refused.returncode == 2
     assert "has bodies, which this login may not read" in refused.stderr
     assert files(tmp_path / "out") == there
 
@@ -270,7 +270,7 @@ def test_a_changed_event_stops_it(
     grow(database, keyring, 400)
     tamper(database, change)
     done = export(database, tmp_path / "out")
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert words in done.stderr
     assert whole(tmp_path / "out", 290)
 
@@ -288,7 +288,7 @@ def test_a_history_that_was_written_anew_stops_it(
         "UPDATE ledger.events SET position = 0 WHERE position = -1",
     )
     done = export(database, tmp_path / "out")
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "do not have the root hash of the checkpoint of size 5" in done.stderr
     assert not (tmp_path / "out/checkpoint").exists()
 
@@ -322,7 +322,7 @@ def test_two_logs_are_never_mixed(
             publish_checkpoint(other, key=key)
             keys = str(key.verifier)
             done = export(other, tmp_path / "out", LEDGER_VERIFIER_KEY=keys)
-        assert done.returncode == 1
+        assert done.returncode == 2
         assert words in done.stderr
         assert files(tmp_path / "out", parquet=True) == before
 
@@ -334,7 +334,7 @@ def test_a_checkpoint_of_another_key_is_not_exported(
     grow(database, keyring, 3)
     other = SigningKey(KEY.name, bytes(32)).verifier
     done = export(database, tmp_path / "out", LEDGER_VERIFIER_KEY=str(other))
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "no key that was given signed" in done.stderr
     assert not (tmp_path / "out").exists()
 
@@ -349,7 +349,7 @@ def test_another_folder_is_not_written_to(
     (tmp_path / "others").mkdir()
     (tmp_path / "others/letter").write_text("dear")
     done = export(database, tmp_path / "others")
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "is neither empty nor an export" in done.stderr
     assert files(tmp_path / "others") == {"letter": b"dear"}
 
@@ -368,7 +368,7 @@ def test_two_exports_do_not_run_at_once(
         done = export(database, tmp_path / "out")
     finally:
         os.close(held)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "another export to" in done.stderr
     assert files(tmp_path / "out", parquet=True) == before
     exported(database, tmp_path / "out")
@@ -384,7 +384,7 @@ def test_a_covered_file_that_was_changed_is_told(
     tile.write_bytes(tile.read_bytes().replace(b"tester", b"nobody"))
     changed = tile.read_bytes()
     done = export(database, tmp_path / "out")
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "tile/entries/001.p/44 is not what the ledger has there" in done.stderr
     assert tile.read_bytes() == changed
 
@@ -404,8 +404,8 @@ def test_without_pyarrow_it_says_how(database: Database, keyring: Keyring, tmp_p
     )
     path = os.pathsep.join([str(hide), str(Path(__file__).parents[3])])
     done = export(database, tmp_path / "out", PYTHONPATH=path)
-    assert done.returncode == 1
-    assert "pip install 'secrets-broker[parquet]'" in done.stderr
+    assert done.returncode == 2
+    assert "-m pip install 'pyarrow>=" in done.stderr
     assert "--no-parquet" in done.stderr
     assert not (tmp_path / "out").exists()
     done = export(database, tmp_path / "out", "--no-parquet", PYTHONPATH=path)
@@ -422,7 +422,7 @@ def test_what_cannot_be_written_is_a_clear_error(
     grow(database, keyring, 600)
     (tmp_path / "out/tile/entries/001").mkdir()  # nothing can be renamed over it
     done = export(database, tmp_path / "out")
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert "tile/entries/001" in done.stderr
     assert whole(tmp_path / "out", 300)

@@ -40,7 +40,7 @@ def database(cluster: Cluster, keys: Keyring) -> Iterator[Database]:
         runner.apply(made.owner_url, lambda _: None)
         report = imported(made, keys)
         assert report.failures == ()
-        assert (report.credentials.imported, report.access_lines.imported) == (8, 7)
+        assert (report.credentials.imported, report.access_lines.imported) == (10, 7)
         yield made
 
 
@@ -60,6 +60,8 @@ def _fill(earlier: Earlier) -> None:
     earlier.credential("lines", password_encrypted=lines, updated_at=None, created_at=CREATED)
     earlier.credential("older key", password_encrypted=sealed("older", PREVIOUS_KEY))
     earlier.credential("empty", "", created_by="carol", created_at=None, updated_at=None)
+    earlier.credential("none", username="root")
+    earlier.credential("spaces", password_encrypted=" \n")
     earlier.credential("json null", "1", additional_data=None)
     earlier.credential("list", "2", additional_data=[1, "two", 3.5])
     earlier.credential("word", "3", additional_data="only a word")
@@ -96,6 +98,18 @@ def _events(database: Database, host: str) -> list[dict[str, Any]]:
 def test_passwords(database: Database, keys: Keyring, host: str, expected: str) -> None:
     """A lookup discloses the very password, whatever base64 and key the old row had."""
     assert password(database, keys, host) == expected
+
+
+@pytest.mark.parametrize("host", ["none", "spaces"])
+def test_what_never_had_a_password_has_none(database: Database, keys: Keyring, host: str) -> None:
+    """It is imported as it was; a lookup succeeds, and says null, not an empty password."""
+    (outcome,) = submit(database, keys, Lookup(host=host, purpose="ssh"))
+    assert outcome.error is None
+    assert outcome.content is not None
+    assert outcome.content.password is None
+    assert database.fetch(
+        "SELECT count(*) FROM secrets.host_credentials WHERE host = %s", host
+    ) == [(1,)]
 
 
 @pytest.mark.parametrize(
@@ -229,7 +243,7 @@ def test_again(database: Database, keys: Keyring) -> None:
     """A second import finds everything there, and appends nothing."""
     before = database.fetch("SELECT count(*) FROM ledger.events")
     report: Report = imported(database, keys)
-    assert (report.credentials.imported, report.credentials.already_imported) == (0, 8)
+    assert (report.credentials.imported, report.credentials.already_imported) == (0, 10)
     assert (report.access_lines.imported, report.access_lines.already_imported) == (0, 7)
     assert report.failures == ()
     assert database.fetch("SELECT count(*) FROM ledger.events") == before

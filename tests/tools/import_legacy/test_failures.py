@@ -18,7 +18,6 @@ BAD_ROWS: dict[str, tuple[dict[str, Any], str]] = {
     "wrong key": ({"password_encrypted": sealed(SECRET, LOST_KEY)}, "password: does not open"),
     "no base64": ({"password_encrypted": SECRET + "é"}, "password: is not base64"),
     "cut off": ({"password_encrypted": sealed(SECRET)[:24]}, "password: does not open"),
-    "no password": ({}, "password: there is none"),
     "not UTF-8": ({"password_encrypted": sealed(b"\xff" + SECRET.encode())}, "is not UTF-8"),
     "NUL": ({"password": SECRET + "\x00"}, "password: must not contain U+0000"),
     "too long": ({"password": SECRET * 400}, "password: must be at most 8 KiB"),
@@ -112,7 +111,7 @@ def test_what_the_database_refuses(earlier: Earlier, keyring: Keyring) -> None:
 def test_repaired_row(earlier: Earlier, keyring: Keyring) -> None:
     """What failed is tried again by the next import, and only that."""
     earlier.credential("good", "1")
-    earlier.credential("bad")
+    earlier.credential("bad", password_encrypted="no ciphertext")
     assert len(imported(earlier.database, keyring).failures) == 1
     earlier.database.execute(
         "UPDATE secrets.legacy_host_credentials SET password_encrypted = %s WHERE host = 'bad'",

@@ -54,14 +54,18 @@ def _crash(cluster: Cluster) -> str:
     return word
 
 
-def _forge_pid(cluster: Cluster, pid: int) -> None:
-    path = _pid_file(cluster)
-    _, *rest = path.read_text().splitlines()
-    path.write_text("\n".join([str(pid), *rest, ""]))
+def _named(cluster: Cluster) -> list[Path]:
+    """The two files by which PostgreSQL knows that a postmaster runs."""
+    return [
+        cluster.data_dir / "postgres" / "postmaster.pid",
+        cluster.socket_dir / ".s.PGSQL.5432.lock",
+    ]
 
 
-def _pid_file(cluster: Cluster) -> Path:
-    return cluster.data_dir / "postgres" / "postmaster.pid"
+def _forge_first_line(paths: list[Path], line: str) -> None:
+    for path in paths:
+        _, *rest = path.read_text().splitlines()
+        path.write_text("\n".join([line, *rest, ""]))
 
 
 def test_stop_and_start_keep_the_rows(cluster: Cluster) -> None:
@@ -181,12 +185,21 @@ def test_orphaned_postmaster_is_replaced(cluster: Cluster, bin_dir: Path) -> Non
     assert has_row(cluster, word)
 
 
-def test_reused_pid_does_not_block_the_start(cluster: Cluster) -> None:
-    """A postmaster.pid whose PID is now another process's is stale, and that process is spared."""
-    word = _crash(cluster)
+WHICH = pytest.mark.parametrize("which", [[0], [1], [0, 1]], ids=["pid", "socket", "both"])
+
+
+def _crashed(cluster: Cluster, which: list[int]) -> tuple[str, list[Path]]:
+    named = [_named(cluster)[number] for number in which]
+    return _crash(cluster), named
+
+
+@WHICH
+def test_reused_pid_does_not_block_the_start(cluster: Cluster, which: list[int]) -> None:
+    """A file whose PID is now another process's is stale, and that process is spared."""
+    word, named = _crashed(cluster, which)
     with start_neighbour(["sleep", "600"]) as bystander:
         try:
-            _forge_pid(cluster, bystander.pid)
+            _forge_first_line(named, str(bystander.pid))
             cluster.start()
             assert bystander.poll() is None
         finally:
@@ -194,21 +207,29 @@ def test_reused_pid_does_not_block_the_start(cluster: Cluster) -> None:
     assert has_row(cluster, word)
 
 
-def test_zombie_pid_does_not_block_the_start(cluster: Cluster) -> None:
-    """A postmaster.pid whose PID is a zombie is stale, though kill(pid, 0) succeeds."""
-    word = _crash(cluster)
+@WHICH
+def test_zombie_pid_does_not_block_the_start(cluster: Cluster, which: list[int]) -> None:
+    """A file whose PID is a zombie is stale, though kill(pid, 0) succeeds."""
+    word, named = _crashed(cluster, which)
     with start_neighbour(["true"]) as zombie:
         os.waitid(os.P_PID, zombie.pid, os.WEXITED | os.WNOWAIT)  # ended, and not collected
         os.kill(zombie.pid, 0)
-        _forge_pid(cluster, zombie.pid)
+        _forge_first_line(named, str(zombie.pid))
         cluster.start()
     assert has_row(cluster, word)
 
 
-def test_cut_off_pid_file_does_not_block_the_start(cluster: Cluster) -> None:
-    """A postmaster.pid that a power failure left empty is stale: the lock says nobody starts."""
-    word = _crash(cluster)
-    _pid_file(cluster).write_text("")
+@WHICH
+@pytest.mark.parametrize(
+    "content", ["", "\n", "\0\0\0\0", "0\n", "-1\n", "words\n", "9" * 30 + "\n"]
+)
+def test_cut_off_files_do_not_block_the_start(
+    cluster: Cluster, which: list[int], content: str
+) -> None:
+    """What a power failure left empty or torn is stale: the lock says that nobody starts."""
+    word, named = _crashed(cluster, which)
+    for path in named:
+        path.write_text(content)
     cluster.start()
     assert has_row(cluster, word)
 
