@@ -5,6 +5,8 @@ import shutil
 import tempfile
 from typing import Any
 
+import structlog
+
 from secrets_broker import tls
 from secrets_broker.settings import Settings
 
@@ -34,15 +36,22 @@ keyfile = str(_tls.key_file) if _tls else None
 
 
 def on_starting(server: Any) -> None:
-    """Read the files of TLS once for all workers."""
+    """Read the files of TLS once for all workers, and warn of what the keys are like."""
+    _warn_of_keys()
     if server.cfg.is_ssl:
         tls.SERVED.load()
 
 
 def on_reload(server: Any) -> None:
-    """Read them again, for the workers to come."""
+    """The same again, for the workers to come."""
+    _warn_of_keys()
     if server.cfg.is_ssl or tls.SERVED.context:
         tls.SERVED.reload()
+
+
+def _warn_of_keys() -> None:
+    for why in Settings.load().key_warnings:
+        structlog.get_logger(__name__).warning("guessable_key", why=why)
 
 
 def child_exit(_server: Any, worker: Any) -> None:

@@ -42,7 +42,7 @@ def test_another_broker_is_verified_over_http(database: Database, tmp_path: Path
         assert report.checked["nodes"] == 1
         assert report.checked["signatures"] == report.checked["checkpoints"] >= 1
         assert "over HTTP" in report.not_checked[0]
-        assert "does not take this AUDITOR_KEY" in verified(url, "another-key").details()
+        assert "does not take this AUDITOR_KEY" in verified(url, "another-key-of-nobody").details()
         database.execute("ALTER TABLE ledger.events DISABLE TRIGGER ALL")
         database.execute("UPDATE ledger.events SET reason = 'x' WHERE position = 77")
         bad(verified(url), 77, "leaf")

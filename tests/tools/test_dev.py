@@ -168,7 +168,10 @@ def eventually(ask: Any) -> Any:
             time.sleep(0.1)
 
 
-OLDER = "# mine = yes\nSECRETS_KMS_KEY=kept\n\nINTERNAL_KEY='kept too'\nMY_OWN=1\n"
+OLDER = (
+    "# mine = yes\nSECRETS_KMS_KEY=kept-as-it-was-before\n\n"
+    "INTERNAL_KEY='kept too, as it was'\nMY_OWN=1\n"
+)
 
 
 def test_settings_that_an_older_version_did_not_know_are_added(folder: Path, start: Start) -> None:
