@@ -47,6 +47,7 @@ SECRETS = frozenset(
         "MIGRATION_DATABASE_URL",
         "LEDGER_SIGNING_KEY",
         "WATCH_WEBHOOK_KEY",
+        "SECRETS_BROKER_KEY",
     }
 )
 """What a file may hold. Not every name: LEDGER_CHECKPOINT_FILE, say, is a setting itself."""

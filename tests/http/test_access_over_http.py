@@ -23,7 +23,11 @@ def admin(service: Service) -> str:
     """A key that may change grants, and give what these tests give."""
     number = next(_sources)
     service.source = f"127.0.3.{number}"
-    own = {"allow": ["admin", "read"], "hosts": ["web-*", "db-*"], "purposes": ["ssh"]}
+    own: dict[str, object] = {
+        "allow": ["admin", "read"],
+        "hosts": ["web-*", "db-*"],
+        "purposes": ["ssh"],
+    }
     return Keys(service).grant(f"admin-{number}", own)
 
 
@@ -157,7 +161,7 @@ def test_what_ends_or_is_limited_gives_nothing_that_is_not(service: Service) -> 
     """The end of a grant, and its limits, hold for all that it gives."""
     service.source = f"127.0.5.{next(_sources)}"
     ends = "2100-01-01T00:00:00Z"
-    rules = {**RULE, "allow": ["admin", "read"]}
+    rules: dict[str, object] = {**RULE, "allow": ["admin", "read"]}
     key = Keys(service).grant("limited", rules, expires_at=ends, requests=[900, 60], hosts=[9, 60])
     limits = {"expires_at": ends, "requests": [900, 60], "hosts": [9, 60]}
     for number, field in enumerate(limits):

@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 from itertools import product
+from typing import Any
 
 import pytest
 from hypothesis import example, given
@@ -158,14 +159,14 @@ ADMIN = Rights(
 
 def narrowed(**changed: object) -> Rights:
     """The same with a rule, or itself, changed."""
-    fields = {"allow": ("read",), "hosts": ("web-1",), "purposes": ("ssh",)}
+    fields: dict[str, Any] = {"allow": ("read",), "hosts": ("web-1",), "purposes": ("ssh",)}
     fields |= {"networks": ("10.1.0.0/16",), "reason": False}
-    whole = {"expires_at": NOW + timedelta(days=1)}
+    whole: dict[str, Any] = {"expires_at": NOW + timedelta(days=1)}
     whole |= {"requests": Limit(10, 60), "hosts": Limit(1, 60)}
     for name, value in changed.items():
         place = whole if name in ("expires_at", "requests", "most_hosts") else fields
         place[name.removeprefix("most_")] = value
-    return Rights(rules=(Rule(**fields),), **whole)  # type: ignore[arg-type]
+    return Rights(rules=(Rule(**fields),), **whole)
 
 
 WIDER = [

@@ -92,7 +92,7 @@ def test_a_checkpoint_of_another_key_is_refused(env: dict[str, str], tmp_path: P
         (["--url", "broker.example"], "--url is an address such as"),
         (["--url", "ftp://broker.example"], "--url is an address such as"),
         (["--url", "https://me:secret@broker.example"], "the key is AUDITOR_KEY"),
-        (["--url", "http://127.0.0.1:99999"], "no such port"),
+        (["--url", "http://127.0.0.1:99999"], "--url is an address such as"),
         (["--url", "http://h", "--receipt", "x"], "one of --export, --url and --receipt"),
         (["--partial"], "--partial goes with --export"),
     ],

@@ -15,6 +15,7 @@ from secrets_broker.tools.common import (
     load_settings,
     say,
 )
+from secrets_broker.tools.remote import ClientTls, Remote, url_options
 from secrets_broker.tools.verify.inputs import kept_checkpoint, known_keys
 from secrets_broker.tools.verify.job import Job, Place
 from secrets_broker.tools.verify.receipts import verify_receipt
@@ -34,7 +35,7 @@ from secrets_broker.tools.verify.run import Wanted
 @click.option(
     "--partial", is_flag=True, help="With --export: what is not there is merely not checked."
 )
-@click.option("--url", help="Check another broker over HTTP, with AUDITOR_KEY.")
+@url_options
 @click.option("--receipt", metavar="FILE", help="Check one event's receipt, and no ledger.")
 @click.option(
     "--verifier-key",
@@ -56,6 +57,7 @@ def verify(
     folder: Path | None,
     partial: bool,
     url: str | None,
+    tls: ClientTls,
     receipt: str | None,
     verifier_keys: tuple[str, ...],
     erasures: Path | None,
@@ -76,7 +78,7 @@ def verify(
         keys = known_keys(verifier_keys, settings)
         if receipt is not None:
             raise SystemExit(0 if verify_receipt(receipt, keys, as_json=as_json) else 1)
-        place = Place(folder, url, partial)
+        place = Place(folder, Remote.of(settings, url, tls) if url else None, partial)
         if place.is_database:  # the settings' own ledger, so what they keep of it counts too
             erasures = erasures or settings.erasures
         kept = _kept(since, keys, settings.checkpoint_file if place.is_database else None)
