@@ -7,7 +7,7 @@ import click
 import msgspec
 
 from secrets_broker.tools.common import data_dir_option
-from secrets_broker.tools.remote import ClientTls, Remote, tls_options, why
+from secrets_broker.tools.remote import ClientTls, Remote, RemoteError, tls_options, why
 
 _SECONDS: Final = 5.0
 """More than a probe of the ledger takes, less than a container's own limit for a check."""
@@ -40,10 +40,11 @@ def health(data_dir: object, url: str, tls: ClientTls, live: bool) -> None:
         with remote.open() as connections:
             code, said = connections.once(path, _LARGEST)
         if code != 200:
-            raise click.ClickException(
-                f"{path} is {code}: {said.decode(errors='backslashreplace')!r}"
-            )
+            text = said.decode(errors="backslashreplace")
+            raise click.ClickException(f"{path} is {code}: {text!r}")
         status = msgspec.json.decode(said, type=_Health).status
+    except RemoteError as error:
+        raise click.ClickException(f"{url} is no secrets-broker: {error}") from None
     except (OSError, ValueError, HTTPException) as error:
         raise click.ClickException(f"{url} does not answer: {why(error)}") from None
     if status != wanted:

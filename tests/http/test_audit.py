@@ -97,9 +97,8 @@ def test_exposure_within_a_time(service: Service) -> None:
 
     def positions(**span: Any) -> list[int]:
         sent = {field: at.isoformat() for field, at in span.items()}
-        return [
-            i["position"] - first for i in flat(every(service, "exposure", **name, **sent, limit=1))
-        ]
+        found = flat(every(service, "exposure", **name, **sent, limit=1))
+        return [item["position"] - first for item in found]
 
     assert positions() == [1, 2]
     assert positions(since=times[1]) == [2]

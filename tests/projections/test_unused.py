@@ -143,7 +143,8 @@ def test_what_was_made_since_is_left_out(
     cluster: Cluster, database: Database, keyring: Keyring
 ) -> None:
     """It could not be used before; what was only changed since then could."""
-    record(database, keyring, upsert("old"), upsert("changed"))
+    record(database, keyring, upsert("old"))
+    record(database, keyring, upsert("changed"))
     since = time_of(database, 1) + timedelta(microseconds=1)
     record(database, keyring, upsert("changed"), upsert("young"))
     url = auditor(cluster, database)
