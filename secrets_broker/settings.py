@@ -196,7 +196,12 @@ class Settings:
     @property
     def internal_key_if_on(self) -> str | None:
         """The same; None where it is switched off (INTERNAL_KEY_OFF), and only grants count."""
-        return None if self._switch("INTERNAL_KEY_OFF") else self.internal_key
+        return None if self.internal_key_is_off else self.internal_key
+
+    @property
+    def internal_key_is_off(self) -> bool:
+        """Whether it is switched off, whatever it is."""
+        return self._switch("INTERNAL_KEY_OFF")
 
     @property
     def auditor_key(self) -> str | None:
@@ -215,7 +220,7 @@ class Settings:
     @property
     def key_warnings(self) -> tuple[str, ...]:
         """What speaks against keys that are fit, a sentence each, in which no key is."""
-        off = {"INTERNAL_KEY"} if self._switch("INTERNAL_KEY_OFF") else set()
+        off = {"INTERNAL_KEY"} if self.internal_key_is_off else set()
         given = ((name, self.get(name)) for name in SHARED_KEYS if name not in off)
         found = ((name, key_warning(key)) for name, key in given if key is not None)
         return tuple(

@@ -39,11 +39,14 @@ def authority() -> Iterator[Authority]:
 @pytest.fixture(scope="module")
 def plain(cluster: Cluster) -> Iterator[Service]:
     """A service in the clear, with something to ask about."""
-    with fresh_database(cluster, TEMPLATE) as database, folder() as place:
-        with serving(database.service_url, place / "log") as running:
-            running.database = database
-            fill(running)
-            yield running
+    with (
+        fresh_database(cluster, TEMPLATE) as database,
+        folder() as place,
+        serving(database.service_url, place / "log") as running,
+    ):
+        running.database = database
+        fill(running)
+        yield running
 
 
 @pytest.fixture(scope="module")

@@ -58,6 +58,7 @@ class Found(Generic[L]):
     lines: list[L]
     following: Any = None
     exposed: Exposed | None = None
+    internal_key: bool | None = None
 
 
 Page = Callable[[int, Any], Awaitable[Found[L]]]
@@ -144,6 +145,7 @@ class _OfService(Generic[L]):
                 ("next", str | None),
                 ("as_of", AsOf | None, None),
                 ("exposed", Exposed | None, None),
+                ("internal_key", bool | None, None),
             ],
         )
 
@@ -156,7 +158,7 @@ class _OfService(Generic[L]):
         except msgspec.DecodeError:
             raise RemoteError("this is no answer to the question: is it a broker?") from None
         self.as_of = self.as_of or page.as_of
-        return Found(page.items, page.next, page.exposed)
+        return Found(page.items, page.next, page.exposed, page.internal_key)
 
 
 async def _ask(database_url: str, question: Callable[[Connection], Coroutine[Any, Any, T]]) -> T:
