@@ -10,7 +10,7 @@ import structlog
 from secrets_broker import logs
 from secrets_broker.http import errors, metrics
 from secrets_broker.http.access import KeyChange, KeyGrant, KeyRevoke, KeyRotate, Keys
-from secrets_broker.http.audit import Due, Events, Exposure, History, Unused
+from secrets_broker.http.audit import Due, Events, Exposure, History, Unused, Who
 from secrets_broker.http.batch import LookupBatch, UpsertBatch
 from secrets_broker.http.credentials import CredentialDelete, CredentialLookup, CredentialUpsert
 from secrets_broker.http.desk import Desk
@@ -124,6 +124,7 @@ def create_app(
     app.add_route("/internal/audit/exposure", Exposure(reader))
     app.add_route("/internal/audit/events", Events(reader))
     app.add_route("/internal/audit/unused", Unused(reader))
+    app.add_route("/internal/audit/who", Who(reader, internal_key_is_on=doors.internal_key_is_on))
     app.add_route("/health/live", Live())
     app.add_route("/health/ready", Ready(writer))
     app.add_route("/metrics", Metrics())

@@ -7,6 +7,7 @@ Every question takes its parameters from the query, each once and no other, and 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, ClassVar
 
 import falcon
@@ -18,7 +19,7 @@ from secrets_broker.http.errors import InvalidRequestError
 from secrets_broker.http.query import known_fields, page_limit
 from secrets_broker.ledger.errors import FieldError
 from secrets_broker.projections import cursor as cursors
-from secrets_broker.projections import due
+from secrets_broker.projections import due, who
 from secrets_broker.projections.as_of import AsOf, as_of
 from secrets_broker.projections.moment import parse_moment
 from secrets_broker.projections.questions import events, exposure, history, unused
@@ -144,6 +145,27 @@ class Events(_Audit):
 
         async def ask(connection: Connection) -> _Page:
             return _Page(*await events.page(connection, wanted, limit, after))
+
+        return ask
+
+
+class Who(_Audit):
+    """GET /internal/audit/who."""
+
+    parameters = ("host", "purpose")
+
+    def __init__(self, reader: Reader, *, internal_key_is_on: bool) -> None:
+        super().__init__(reader)
+        self._internal_key = internal_key_is_on
+
+    def question(self, fields: Fields, limit: int, cursor: str | None) -> Question[_Page]:
+        """Who could do what to a credential now; whoever has the shared key could, too."""
+        name = Named.parse(fields.get("host"), fields.get("purpose"))
+        after = None if cursor is None else who.Cursor.decode(cursor)
+
+        async def ask(connection: Connection) -> _Page:
+            found = await who.page(connection, name, datetime.now(UTC), limit, after)
+            return _Page(*found, ("internal_key", self._internal_key))
 
         return ask
 

@@ -156,6 +156,7 @@ OPERATIONS: Final = {
     "/internal/audit/exposure": "exposure",
     "/internal/audit/events": "events",
     "/internal/audit/unused": "unused",
+    "/internal/audit/who": "who",
 }
 
 

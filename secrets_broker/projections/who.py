@@ -102,11 +102,11 @@ class _Decided:
 
 def _deciding(rights: Rights, name: Named) -> Iterator[_Decided]:
     """The rules that may decide a request for that name, each with what it may decide."""
-    open_to_others = list(ON_CREDENTIALS)
+    open_to_others: list[str] = list(ON_CREDENTIALS)
     for number, rule in enumerate(rights.rules, 1):
         hosts = [pattern for pattern in rule.hosts if matches(pattern, name.host)]
         purposes = [pattern for pattern in rule.purposes if matches(pattern, name.purpose)]
-        operations = [one for one in open_to_others if one in rule.allow]
+        operations: list[str] = [one for one in open_to_others if one in rule.allow]
         if not (hosts and purposes and operations):
             continue
         yield _Decided(number, rule, operations, hosts, purposes)

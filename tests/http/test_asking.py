@@ -236,3 +236,39 @@ def test_a_service_over_tls_is_asked_with_a_key(
             done = run(*options, cwd=tmp_path, env=env)
             assert done.returncode != 0
             assert "does not answer (TLS: " in done.stderr
+
+
+def test_who_could_read_this_is_asked_of_a_service(plain: Service, tmp_path: Path) -> None:
+    """Page by page over HTTP, with an auditor's key or the right to audit, and by nobody else."""
+    keys = Keys(plain)
+    for number in range(3):
+        keys.grant(f"who-{number}", rule("read"), rule("delete", networks=["10.0.0.0/8"]))
+    path = "/internal/audit/who?host=web-1&purpose=ssh"
+    whole = plain.audit(path).json
+    assert whole["internal_key"] is True
+    mine = [line for line in whole["items"] if line["name"].startswith("who-")]
+    assert [(line["name"], line["rule"], line["allow"]) for line in mine] == [
+        (f"who-{number}", *rest) for number in range(3) for rest in ((1, ["read"]), (2, ["delete"]))
+    ]
+    found: list[object] = []
+    cursor: str | None = ""
+    while cursor is not None:
+        after = f"&cursor={cursor}" if cursor else ""
+        page = plain.audit(f"{path}&limit=1{after}").json
+        assert page["internal_key"] is True
+        found += page["items"]
+        cursor = page["next"]
+    assert found == whole["items"]
+    plain.source = "127.0.6.1"
+    assert plain.send("GET", path).status == 403
+    assert plain.send("GET", path, key=keys.grant("who-reads", rule("read"))).status == 403
+    auditing = keys.grant("who-audits", {"allow": ["audit"]})
+    assert plain.send("GET", path, key=auditing).status == 200
+    assert plain.audit("/internal/audit/who?host=web-1").status == 400
+    env = {"AUDITOR_KEY": AUDITOR_KEY}
+    ask = ("access", "who", "web-1", "ssh", "--url", plain.url)
+    told = run(*ask, "--json", cwd=tmp_path, env=env)
+    assert [line["name"] for line in json.loads(told.stdout)["items"]][:2] == ["who-0", "who-0"]
+    table = run(*ask, cwd=tmp_path, env=env)
+    assert "INTERNAL_KEY is on" in table.stdout
+    assert "as of position" in table.stderr
