@@ -37,7 +37,10 @@ class AsOf(msgspec.Struct, frozen=True, kw_only=True):
             event = f"as of position {self.position} of {self.at}"
         if not self.standby:
             return event
-        return f"{event}, a standby, which last replayed what was committed at {self.replayed_at}"
+        known = "which has replayed nothing since it started"
+        if self.replayed_at is not None:
+            known = f"which last replayed what was committed at {self.replayed_at}"
+        return f"{event}, a standby, {known}"
 
 
 async def as_of(connection: "AsyncConnection[Any]") -> AsOf:
