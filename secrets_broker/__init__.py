@@ -12,6 +12,7 @@ from secrets_broker.ledger.errors import (
     LedgerError,
     LedgerUnavailableError,
     OutcomeUnknownError,
+    UnfitKeyError,
     WrongKeyError,
 )
 from secrets_broker.manager import SecretsManager
@@ -23,5 +24,6 @@ __all__ = [
     "LedgerUnavailableError",
     "OutcomeUnknownError",
     "SecretsManager",
+    "UnfitKeyError",
     "WrongKeyError",
 ]

@@ -24,10 +24,12 @@ from secrets_broker.settings import Settings, SettingsError
 def keyring(settings: Settings) -> Keyring:
     """The KEKs that follow from the environment's keys; the current one first.
 
-    Raises MissingSettingError where there is neither SECRETS_KMS_KEY nor SECRETS_KMS.
+    Raises MissingSettingError where there is neither SECRETS_KMS_KEY nor SECRETS_KMS, and
+    UnfitKeyError where SECRETS_KMS_KEY is no key to go on with.
     """
-    current = settings.get("SECRETS_KMS_KEY") if settings.kms_url else settings.kms_key
-    return Keyring.from_kms_keys(*([current] if current else []), *settings.previous_kms_keys)
+    wanted = settings.kms_url is None or settings.get("SECRETS_KMS_KEY") is not None
+    current = [settings.kms_key] if wanted else []
+    return Keyring.from_kms_keys(*current, *settings.previous_kms_keys)
 
 
 def providers(settings: Settings) -> list[Provider]:

@@ -6,6 +6,7 @@ any number of threads can call, and their commands are committed together.
 """
 
 import asyncio
+import logging
 import threading
 from collections.abc import Callable, Coroutine, Sequence
 from datetime import UTC, datetime
@@ -23,18 +24,23 @@ from secrets_broker.ledger.errors import (
 from secrets_broker.ledger.events import MAX_NAME, MAX_REASON, Context
 from secrets_broker.ledger.fold import Outcome
 from secrets_broker.ledger.keyring import Keyring
+from secrets_broker.ledger.shared_key import key_warning, require_fit
 from secrets_broker.ledger.writer import Writer
 from secrets_broker.projections.host_credentials import HostCredentials
 
 T = TypeVar("T")
+
+_log = logging.getLogger(__name__)  # the standard library's: it is the caller's to configure
 
 
 class SecretsManager:
     """Stores, discloses and deletes credentials; safe to share between threads.
 
     Make it after a fork, not before. Raises LedgerUnavailableError where the database does not
-    answer, and WrongKeyError where the key is not this ledger's. While a rotation goes on it needs
-    both keys: the other ones are `previous_kms_keys`.
+    answer, WrongKeyError where the key is not this ledger's, and UnfitKeyError, a ValueError, where
+    it is no key to go on with: too short, with white space around it, or not of printable ASCII.
+    While a rotation goes on it needs both keys: the other ones are `previous_kms_keys`, and may be
+    any text. Of a key that looks guessable it warns on the log.
     """
 
     def __init__(
@@ -48,6 +54,9 @@ class SecretsManager:
             raise ValueError("SECRETS_KMS_KEY not set")
         if not database_url:
             raise ValueError("DATABASE_URL not set")
+        require_fit("SECRETS_KMS_KEY", kms_key)
+        if warning := key_warning(kms_key):
+            _log.warning("SECRETS_KMS_KEY %s, and may be found by trying", warning)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(
             target=self._loop.run_forever, name="secrets-manager", daemon=True

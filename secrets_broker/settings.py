@@ -11,6 +11,9 @@ In each of them NAME_FILE may stand for NAME, where that is a secret (SECRETS): 
 what the file holds, less one line's end. That is how containers and service managers hand over
 secrets, and keeps them out of the environment.
 
+A key is the same whichever of these ways it comes: what one of them would cut off and another one
+keep (ledger/shared_key.py) is refused where the key is asked for, in each of them.
+
 Nothing is required until it is asked for, so that a command only needs what it uses.
 """
 
@@ -21,7 +24,9 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 
-from dotenv import dotenv_values
+from dotenv.parser import parse_stream
+
+from secrets_broker.ledger.shared_key import fresh, key_warning, require_fit
 
 DATA_DIR = "SECRETS_BROKER_DATA_DIR"
 ENVIRONMENT_KMS = "environment:"
@@ -45,11 +50,18 @@ SECRETS = frozenset(
         "MIGRATION_DATABASE_URL",
         "LEDGER_SIGNING_KEY",
         "WATCH_WEBHOOK_KEY",
+        "SECRETS_BROKER_KEY",
     }
 )
 """What a file may hold. Not every name: LEDGER_CHECKPOINT_FILE, say, is a setting itself."""
 
+PREVIOUS = "SECRETS_KMS_KEY_PREVIOUS"
+SHARED_KEYS = ("SECRETS_KMS_KEY", "INTERNAL_KEY", "AUDITOR_KEY")
+"""What ledger/shared_key.py has rules for."""
+
 _FILE = "_FILE"
+# As python-dotenv takes a comment away from a value without quotes.
+_COMMENT = re.compile(r"\s+#.*")
 TLS_CERT_FILE = "TLS_CERT_FILE"
 TLS_KEY_FILE = "TLS_KEY_FILE"
 TLS_CLIENT_CA_FILE = "TLS_CLIENT_CA_FILE"
@@ -142,14 +154,22 @@ class Settings:
 
     @property
     def kms_key(self) -> str:
-        """What the environment's KEK is derived from."""
-        return self.require("SECRETS_KMS_KEY")
+        """What the environment's KEK is derived from; raises UnfitKeyError where it is unfit."""
+        return require_fit("SECRETS_KMS_KEY", self.require("SECRETS_KMS_KEY"))
 
     @property
     def previous_kms_keys(self) -> tuple[str, ...]:
-        """Keys that may still wrap data keys while a rotation goes on."""
-        raw = self.get("SECRETS_KMS_KEY_PREVIOUS") or ""
-        return tuple(key for key in (part.strip() for part in raw.split(",")) if key)
+        """Keys that may still wrap data keys while a rotation goes on; each may be any text.
+
+        One key, byte for byte, or several between commas or on lines. Which of these is meant no
+        text can tell from the other: so each reading is a key, and one that is nobody's opens
+        nothing.
+        """
+        whole = self.get(PREVIOUS) or ""
+        lines = whole.split("\n")
+        parts = [part for line in lines for part in line.split(",")]
+        readings = (whole, *lines, *parts, *(part.strip() for part in parts))
+        return tuple(dict.fromkeys(key for key in readings if key))
 
     @property
     def kms_url(self) -> str | None:
@@ -178,24 +198,44 @@ class Settings:
 
     @property
     def internal_key(self) -> str:
-        """What callers prove themselves with."""
-        return self.require("INTERNAL_KEY")
+        """What callers prove themselves with; raises UnfitKeyError where it is unfit."""
+        return require_fit("INTERNAL_KEY", self.require("INTERNAL_KEY"))
 
     @property
     def internal_key_if_on(self) -> str | None:
         """The same; None where it is switched off (INTERNAL_KEY_OFF), and only grants count."""
-        return None if self._switch("INTERNAL_KEY_OFF") else self.internal_key
+        return None if self.internal_key_is_off else self.internal_key
+
+    @property
+    def internal_key_is_off(self) -> bool:
+        """Whether it is switched off, whatever it is."""
+        return self._switch("INTERNAL_KEY_OFF")
 
     @property
     def auditor_key(self) -> str | None:
-        """What auditors prove themselves with; without it their paths are shut."""
+        """What auditors prove themselves with; without it their paths are shut.
+
+        Raises SettingsError, or UnfitKeyError.
+        """
         key = self.get("AUDITOR_KEY")
         if key is not None and key == self.get("INTERNAL_KEY"):
             raise SettingsError(
                 "AUDITOR_KEY is the same as INTERNAL_KEY, so it would open secrets: "
                 "print another one with: secrets-broker keygen"
             )
-        return key
+        return None if key is None else require_fit("AUDITOR_KEY", key)
+
+    @property
+    def key_warnings(self) -> tuple[str, ...]:
+        """What speaks against keys that are fit, a sentence each, in which no key is."""
+        off = {"INTERNAL_KEY"} if self.internal_key_is_off else set()
+        given = ((name, self.get(name)) for name in SHARED_KEYS if name not in off)
+        found = ((name, key_warning(key)) for name, key in given if key is not None)
+        return tuple(
+            f"{name} {warning}, and may be found by trying: {fresh(name)}"
+            for name, warning in found
+            if warning
+        )
 
     @property
     def database_url(self) -> str:
@@ -350,11 +390,22 @@ class _Stated:
         if not self.in_file:
             return self.text
         try:
-            # One line's end and no more: editors and `echo` add it, and spaces may be meant.
-            return Path(self.text).read_text("utf-8").removesuffix("\n")
+            content = Path(self.text).read_bytes()
+            if name == PREVIOUS:  # readings without a carriage return are among its own
+                return content.decode("utf-8").removesuffix("\n")
+            return text_of_file(content)
         except (OSError, UnicodeDecodeError) as error:
             # Without the path: somebody may have put the secret itself there.
             raise UnreadableSettingsError(f"the file of {name}{_FILE}", error) from None
+
+
+def text_of_file(content: bytes) -> str:
+    """What a file says, less one line's end, which editors and `echo` add; all else may be meant.
+
+    Raises UnicodeDecodeError.
+    """
+    text = content.decode("utf-8")
+    return text.removesuffix("\r\n") if text.endswith("\r\n") else text.removesuffix("\n")
 
 
 def _stated(source: Mapping[str, str | None]) -> dict[str, _Stated]:
@@ -392,7 +443,26 @@ def _weakest_first(data_dir: Path | None) -> Iterator[Mapping[str, str | None]]:
 
 def _env_file(path: Path) -> Mapping[str, str | None]:
     try:
-        # No interpolation: a key may hold a "$", and means it.
-        return dotenv_values(path, interpolate=False) if path.is_file() else {}
+        if not path.is_file():
+            return {}
+        with path.open(encoding="utf-8") as lines:
+            # No interpolation: a key may hold a "$", and means it.
+            return {
+                b.key: _value(b.key, b.value, b.original.string)
+                for b in parse_stream(lines)
+                if b.key
+            }
     except (OSError, UnicodeDecodeError) as error:
         raise UnreadableSettingsError(path.absolute(), error) from None
+
+
+def _value(name: str, value: str | None, line: str) -> str | None:
+    """A value of a .env: white space around a key is kept, for the rule of keys to see it.
+
+    Without quotes python-dotenv takes it away, and `docker --env-file` does not.
+    """
+    written = line.strip("\r\n").partition("=")[2]
+    if name not in SHARED_KEYS or value is None or written.strip()[:1] in ("'", '"'):
+        return value
+    kept = _COMMENT.sub("", written)
+    return kept if kept.strip() == value else value

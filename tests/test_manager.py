@@ -14,13 +14,18 @@ from secrets_broker.ledger.errors import (
     CredentialUndisclosableError,
     InvalidCommandError,
     LedgerUnavailableError,
+    UnfitKeyError,
     WrongKeyError,
 )
 from secrets_broker.ledger.keyring import Keyring
+from secrets_broker.ledger.writer import Writer
 from secrets_broker.manager import SecretsManager
+from secrets_broker.projections.host_credentials import HostCredentials
 from tests.conftest import KMS_KEY, Database
 from tests.ledger.helpers import record, upsert
 from tests.ledger.rotating import rotated
+
+FRESH = "Zx1/wq0Bq8ZrJ5mUkT3vYp9sL2dHfG7cNeA4iOoK6tE="
 
 
 @pytest.fixture
@@ -169,11 +174,11 @@ def test_threads_share_it(manager: SecretsManager, database: Database) -> None:
 
 def test_through_a_rotation(database: Database) -> None:
     """A manager with both keys serves before and after a rotation from one to the other."""
-    new, old = Keyring.from_kms_keys("another-key"), Keyring.from_kms_keys(KMS_KEY)
+    new, old = Keyring.from_kms_keys("another-key-of-the-tests"), Keyring.from_kms_keys(KMS_KEY)
     with SecretsManager(KMS_KEY, database.service_url) as earlier:
         earlier.upsert_credential("h", "ssh", password="p")
     both = {"previous_kms_keys": [KMS_KEY]}
-    with SecretsManager("another-key", database.service_url, **both) as manager:
+    with SecretsManager("another-key-of-the-tests", database.service_url, **both) as manager:
         before = manager.lookup_credential("h", "ssh")
         asyncio.run(rotated(database, old, new.first))
         assert before == manager.lookup_credential("h", "ssh")
@@ -199,7 +204,7 @@ def test_a_wrong_key(database: Database) -> None:
     with SecretsManager(KMS_KEY, database.service_url):
         pass
     with pytest.raises(WrongKeyError):
-        SecretsManager("another key", database.service_url)
+        SecretsManager("another key of the tests", database.service_url)
     assert "secrets-manager" not in {thread.name for thread in threading.enumerate()}
 
 
@@ -215,4 +220,43 @@ def test_settings_that_are_missing(missing: str | None) -> None:
     with pytest.raises(ValueError, match="SECRETS_KMS_KEY"):
         SecretsManager(missing, "postgresql://x/y")
     with pytest.raises(ValueError, match="DATABASE_URL"):
-        SecretsManager("key", missing)
+        SecretsManager(KMS_KEY, missing)
+
+
+@pytest.mark.parametrize("unfit", ["winter2026", f"{KMS_KEY} ", f"{KMS_KEY}\n", f"\ufeff{KMS_KEY}"])
+def test_a_key_that_is_unfit_is_refused_as_the_service_refuses_it(
+    database: Database, unfit: str
+) -> None:
+    """Before anything is connected to, and without repeating it; nothing begins under it."""
+    with pytest.raises(UnfitKeyError, match=r"^SECRETS_KMS_KEY has .*: print") as found:
+        SecretsManager(unfit, database.service_url)
+    assert isinstance(found.value, ValueError)
+    assert unfit not in str(found.value)
+    assert database.fetch("SELECT count(*) FROM ledger.keks") == [(0,)]
+
+
+def test_a_ledger_under_an_unfit_key_is_opened_by_it_as_a_previous_one(database: Database) -> None:
+    """So that nobody is locked out: the other key is for what comes."""
+    old = " a,b\n"
+    keyring = Keyring.from_kms_keys(old)
+    asyncio.run(begin(database, keyring))
+    with SecretsManager(KMS_KEY, database.service_url, previous_kms_keys=[old]) as manager:
+        assert manager.lookup_credential("a", "ssh") is None
+
+
+async def begin(database: Database, keyring: Keyring) -> None:
+    """Begin a ledger, as an earlier version did under whatever key it was given."""
+    writer = Writer(database.service_url, keyring, HostCredentials())
+    await writer.start()
+    await writer.close()
+
+
+@pytest.mark.parametrize(("key", "warned"), [(KMS_KEY, True), (FRESH, False)])
+def test_a_key_that_looks_guessable_is_warned_of(
+    database: Database, caplog: pytest.LogCaptureFixture, key: str, warned: bool
+) -> None:
+    """Once, on the log, without the key."""
+    SecretsManager(key, database.service_url).close()
+    found = [text for text in caplog.messages if "SECRETS_KMS_KEY" in text]
+    assert len(found) == warned
+    assert key not in str(found)

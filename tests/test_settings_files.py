@@ -59,11 +59,14 @@ def test_both_is_an_error(environment: Environment, tmp_path: Path) -> None:
 
 def test_the_stronger_source_wins_in_either_form(environment: Environment, tmp_path: Path) -> None:
     """The environment is stronger than ./.env, whichever of them names a file."""
-    (tmp_path / "secret").write_text("of the file")
+    (tmp_path / "secret").write_text("of the file, as it is")
     (tmp_path / ".env").write_text("INTERNAL_KEY=of .env\nAUDITOR_KEY_FILE=/nonexistent\n")
     environment(INTERNAL_KEY_FILE=tmp_path / "secret", AUDITOR_KEY="of the environment")
     found = Settings.load()
-    assert (found.internal_key, found.auditor_key) == ("of the file", "of the environment")
+    assert (found.internal_key, found.auditor_key) == (
+        "of the file, as it is",
+        "of the environment",
+    )
 
 
 def test_an_unreadable_file_is_an_error(environment: Environment, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import structlog
 from secrets_broker import logs
 from secrets_broker.http import errors, metrics
 from secrets_broker.http.access import KeyChange, KeyGrant, KeyRevoke, KeyRotate, Keys
-from secrets_broker.http.audit import Due, Events, Exposure, History, Unused
+from secrets_broker.http.audit import Due, Events, Exposure, History, Unused, Who
 from secrets_broker.http.batch import LookupBatch, UpsertBatch
 from secrets_broker.http.credentials import CredentialDelete, CredentialLookup, CredentialUpsert
 from secrets_broker.http.desk import Desk
@@ -109,14 +109,14 @@ def create_app(
 ) -> App:
     """Put the application together; what runs beside the requests starts and ends with it."""
     desk = Desk(writer)
-    app: App = table_app(SERVICE, _behind(writer, reader, desk))
+    app: App = table_app(SERVICE, _behind(writer, reader, desk, doors))
     app.add_middleware(Gate(SERVICE, doors, desk, peers or Peers()))
     app.add_middleware(_Lifespan(writer, desk, reader, beside))
     errors.install(app)
     return app
 
 
-def _behind(writer: Writer, reader: Reader, desk: Desk) -> dict[str, object]:
+def _behind(writer: Writer, reader: Reader, desk: Desk, doors: Doors) -> dict[str, object]:
     """What answers for each operation of the table of routes."""
     return {
         "upsert": CredentialUpsert(desk),
@@ -140,6 +140,7 @@ def _behind(writer: Writer, reader: Reader, desk: Desk) -> dict[str, object]:
         "exposure": Exposure(reader),
         "events": Events(reader),
         "unused": Unused(reader),
+        "who": Who(reader, internal_key_is_on=doors.internal_key_is_on),
         "log_checkpoint": LogCheckpoint(reader),
         "log_tile": LogTile(reader),
         "live": Live(),

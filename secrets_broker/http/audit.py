@@ -1,12 +1,13 @@
 """What auditors and schedulers ask: it reads, beside the writer, and is no event.
 
 Every question takes its parameters from the query, each once and no other, and is answered with
-`{"items": [...], "next": cursor or null}`.
+`{"items": [...], "next": cursor or null, "as_of": {...}}`.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, ClassVar
 
 import falcon
@@ -18,7 +19,8 @@ from secrets_broker.http.errors import InvalidRequestError
 from secrets_broker.http.query import known_fields, page_limit
 from secrets_broker.ledger.errors import FieldError
 from secrets_broker.projections import cursor as cursors
-from secrets_broker.projections import due
+from secrets_broker.projections import due, who
+from secrets_broker.projections.as_of import AsOf, as_of
 from secrets_broker.projections.moment import parse_moment
 from secrets_broker.projections.questions import events, exposure, history, unused
 from secrets_broker.projections.questions.named import Named
@@ -32,13 +34,14 @@ Connection = AsyncConnection[Any]
 class _Page:
     items: Sequence[msgspec.Struct]
     following: cursors.Cursor | None
-    about: tuple[str, msgspec.Struct | None] | None = None
+    about: tuple[str, Any] | None = None
     """One more member of the answer: its name, and what it says of all items."""
 
-    def encode(self) -> bytes:
+    def encode(self, known: AsOf) -> bytes:
         members: dict[str, Any] = dict([self.about] if self.about else [])
         members["items"] = self.items
         members["next"] = self.following.encode() if self.following else None
+        members["as_of"] = known
         return msgspec.json.encode(members)
 
 
@@ -58,9 +61,14 @@ class _Audit(ABC):
         """Give a page; no secret is in it."""
         fields = known_fields(req.query_string, (*self.parameters, "limit", "cursor"))
         limit, cursor = page_limit(fields.pop("limit", None)), fields.pop("cursor", None)
-        page = await self._reader.ask(self.question(fields, limit, cursor))
+        question = self.question(fields, limit, cursor)
+
+        async def ask(connection: Connection) -> bytes:
+            known = await as_of(connection)
+            return (await question(connection)).encode(known)
+
+        resp.data = await self._reader.ask(ask)
         resp.content_type = falcon.MEDIA_JSON
-        resp.data = page.encode()
 
 
 class Due(_Audit):
@@ -98,12 +106,13 @@ class History(_Audit):
 class Exposure(_Audit):
     """GET /internal/audit/exposure."""
 
-    parameters = ("host", "purpose", "credential_id", "version")
+    parameters = ("host", "purpose", "credential_id", "version", "since", "until")
 
     def question(self, fields: Fields, limit: int, cursor: str | None) -> Question[_Page]:
         """Who received a version."""
         name = Named.parse(fields.get("host"), fields.get("purpose"))
         wanted = exposure.Which.parse(fields.get("credential_id"), fields.get("version"))
+        span = exposure.Span.parse(fields.get("since"), fields.get("until"))
         after = None if cursor is None else exposure.Cursor.decode(cursor)
         if after is not None:
             wanted = wanted.continued(after)
@@ -114,7 +123,7 @@ class Exposure(_Audit):
                 raise cursors.refused()
             if exposed is None:
                 return _Page([], None, ("exposed", None))
-            found = await exposure.page(connection, exposed, limit, after)
+            found = await exposure.page(connection, exposed, limit, after, span=span)
             return _Page(*found, ("exposed", exposed))
 
         return ask
@@ -136,6 +145,27 @@ class Events(_Audit):
 
         async def ask(connection: Connection) -> _Page:
             return _Page(*await events.page(connection, wanted, limit, after))
+
+        return ask
+
+
+class Who(_Audit):
+    """GET /internal/audit/who."""
+
+    parameters = ("host", "purpose")
+
+    def __init__(self, reader: Reader, *, internal_key_is_on: bool) -> None:
+        super().__init__(reader)
+        self._internal_key = internal_key_is_on
+
+    def question(self, fields: Fields, limit: int, cursor: str | None) -> Question[_Page]:
+        """Who could do what to a credential now; whoever has the shared key could, too."""
+        name = Named.parse(fields.get("host"), fields.get("purpose"))
+        after = None if cursor is None else who.Cursor.decode(cursor)
+
+        async def ask(connection: Connection) -> _Page:
+            found = await who.page(connection, name, datetime.now(UTC), limit, after)
+            return _Page(*found, ("internal_key", self._internal_key))
 
         return ask
 

@@ -29,6 +29,11 @@ class Doors:
         self._internal = KeyCheck(internal_key) if internal_key else None
         self._auditor = KeyCheck(auditor_key) if auditor_key else None
 
+    @property
+    def internal_key_is_on(self) -> bool:
+        """Whether the shared key opens anything."""
+        return self._internal is not None
+
     def identify(self, req: falcon.asgi.Request, route: Route) -> tuple[str, Subject | None]:
         """How the caller is known, and what is still to be judged; None where nothing is."""
         keys, certificate = _keys(req), req.scope.get("state", {}).get(STATE)

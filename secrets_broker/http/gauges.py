@@ -4,15 +4,19 @@ Each keeps its last value while the database is away: `secrets_ledger_up` says t
 the two times say of when the values are. They go with the worker that set them.
 """
 
+from collections import Counter
+from itertools import product
 from typing import Final, Literal
 
 from prometheus_client import Gauge
 
 from secrets_broker.ledger.keks import StoredKek
-from secrets_broker.ledger.keyring import PREPARED, Keyring
+from secrets_broker.ledger.keyring import ACTIVE, PREPARED, RETIRING, Keyring
 from secrets_broker.projections.vitals import Vitals
 
 PROVIDERS: Final = ("environment", "aws-kms", "pkcs11", "transit")
+OTHER: Final = "other"
+STATES: Final = (PREPARED, ACTIVE, RETIRING)
 _MODE: Final[Literal["livemostrecent"]] = "livemostrecent"
 
 
@@ -42,11 +46,9 @@ EXPIRING = _gauge(
 KEKS_MISSING = _gauge(
     "keks_missing", "KEKs that wrap data keys and that the service does not have."
 )
-KEK_STATE = _gauge(
-    "kek_state",
-    "1 for each KEK in the state that it is in; 0 for states that it was in.",
-    *("kek", "provider", "state"),
-)
+# Counts, and no KEK's id: an id follows from its key, and a key that somebody thought of could be
+# found by it, by anybody who may read this page.
+KEKS = _gauge("keks", "KEKs, by what keeps them and by their state.", "provider", "state")
 DIFFERENCES = _gauge(
     "projection_differences",
     "Names whose row in secrets.host_credentials is not of the last change that the ledger has.",
@@ -54,8 +56,6 @@ DIFFERENCES = _gauge(
 COMPARED = _gauge(
     "projection_compared_timestamp_seconds", "When the last comparison of all names was over."
 )
-
-_known_keks: set[tuple[str, str, str]] = set()
 
 
 def down() -> None:
@@ -87,15 +87,12 @@ def compared(differing: int) -> None:
 
 def _take_keks(keks: tuple[StoredKek, ...], keyring: Keyring) -> None:
     KEKS_MISSING.set(sum(kek.state != PREPARED and keyring.get(kek.id) is None for kek in keks))
-    current = {(kek.id, kind(kek.provider), kek.state) for kek in keks}
-    for labels in _known_keks - current:
-        KEK_STATE.labels(*labels).set(0)
-    for labels in current:
-        KEK_STATE.labels(*labels).set(1)
-    _known_keks.update(current)
+    counted = Counter((kind(kek.provider), kek.state) for kek in keks)
+    for labels in product((*PROVIDERS, OTHER), STATES):
+        KEKS.labels(*labels).set(counted[labels])
 
 
 def kind(provider: str) -> str:
     """Of a provider's id only its kind: the rest names machines, accounts and keys."""
     found = provider.partition(":")[0].partition("+")[0]
-    return found if found in PROVIDERS else "other"
+    return found if found in PROVIDERS else OTHER

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import structlog
+
 from secrets_broker import tls
 from secrets_broker.http import counters
 from secrets_broker.http.descriptors import Caps, raised
@@ -29,7 +31,8 @@ keyfile = str(_tls.key_file) if _tls else None
 
 
 def on_starting(server: Any) -> None:
-    """Read the files of TLS once for all workers, and say where there is no room for all."""
+    """Read the files of TLS once for all workers, and say what is not as it should be."""
+    _warn_of_keys()
     if warning := Caps.of(Settings.load(), raised()).warning:
         server.log.warning(warning)
     if server.cfg.is_ssl:
@@ -42,7 +45,8 @@ def pre_fork(_server: Any, worker: Any) -> None:
 
 
 def on_reload(server: Any) -> None:
-    """Read them again, for the workers to come."""
+    """The same again, for the workers to come."""
+    _warn_of_keys()
     if server.cfg.is_ssl or tls.SERVED.context:
         tls.SERVED.reload()
 
@@ -50,6 +54,11 @@ def on_reload(server: Any) -> None:
 def post_fork(_server: Any, worker: Any) -> None:
     """Take the room for what a worker counts, before it begins to."""
     counters.reserve(worker.pid)
+
+
+def _warn_of_keys() -> None:
+    for why in Settings.load().key_warnings:
+        structlog.get_logger(__name__).warning("guessable_key", why=why)
 
 
 def child_exit(_server: Any, worker: Any) -> None:

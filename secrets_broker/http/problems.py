@@ -16,7 +16,7 @@ from secrets_broker.ledger.errors import (
     LedgerUnavailableError,
     OutcomeUnknownError,
 )
-from secrets_broker.ledger.rights import RATE_LIMITED, REASON_REQUIRED, Refusal
+from secrets_broker.ledger.rights import RATE_LIMITED, REASON_REQUIRED, WIDER, Refusal
 
 RETRY_AFTER_SECONDS: Final = 1
 
@@ -50,6 +50,7 @@ NO_SUCH_PATH: Final = Problem(
 EXPIRED: Final = Problem(404, "expired")
 FORBIDDEN: Final = Problem(403, "forbidden", "Invalid or missing X-Internal-Key header")
 _NOT_ALLOWED: Final = "The key does not allow this request; its event says which rule."
+_WIDER: Final = "The key may grant nothing wider than what it has itself; see docs/access.md."
 _REASON_REQUIRED: Final = "This request needs a reason: send it in the header X-Access-Reason."
 _RATE_LIMITED: Final = "The key allows no more requests for now; try again later."
 _UNDISCLOSABLE: Final = Problem(
@@ -114,7 +115,7 @@ def of_refusal(refusal: Refusal) -> Problem:
         return Problem(403, REASON_REQUIRED, _REASON_REQUIRED)
     if refusal.error == RATE_LIMITED:
         return Problem(429, RATE_LIMITED, _RATE_LIMITED, retry_after=refusal.retry_after)
-    return Problem(403, "forbidden", _NOT_ALLOWED)
+    return Problem(403, "forbidden", _WIDER if refusal.rule == WIDER else _NOT_ALLOWED)
 
 
 def of_ledger(error: LedgerUnavailableError) -> Problem:

@@ -180,6 +180,7 @@ SERVICE: Final = Routes(
         Route("/internal/audit/history", "GET", "history", AUDIT, _AUDITORS, leaves=True),
         Route("/internal/audit/exposure", "GET", "exposure", AUDIT, _AUDITORS, leaves=True),
         Route("/internal/audit/events", "GET", "events", AUDIT, _AUDITORS, leaves=True),
+        Route("/internal/audit/who", "GET", "who", AUDIT, _AUDITORS, leaves=True),
         Route("/internal/audit/unused", "GET", "unused", AUDIT, _AUDITORS, leaves=True),
         Route("/log/checkpoint", "GET", "log_checkpoint", AUDIT, _AUDITORS, leaves=True),
         Route(

@@ -17,6 +17,7 @@ from secrets_broker.ledger.rights import (
     READ,
     REASON,
     TESTS,
+    WIDER,
     WRITE,
     Refusal,
     Request,
@@ -29,7 +30,7 @@ UNKNOWN: Final = "none"
 
 NO_VALID_KEY: Final = (NO_KEY, TWO_KEYS, CERTIFICATE, UNKNOWN_KEY, REVOKED, EXPIRED)
 """The rules of a refusal of one who proves nothing."""
-RULES: Final = (*NO_VALID_KEY, *TESTS, REASON, REQUESTS, HOSTS)
+RULES: Final = (*NO_VALID_KEY, *TESTS, REASON, REQUESTS, HOSTS, WIDER)
 """Every rule that a refusal may name."""
 
 

@@ -30,6 +30,10 @@ class Endpoint:
     host: str
     port: int
     ca_file: Path | None = None
+    cert_file: Path | None = None
+    """What we prove ourselves with where the server asks for it."""
+    key_file: Path | None = None
+    """Its private key, where it is not in the same file."""
     timeout: float = _TIMEOUT
 
     @property
@@ -42,8 +46,15 @@ class Endpoint:
         """A connection that opens with its first request; raises UnreachableError, OSError."""
         if not self.tls:
             return HTTPConnection(self.host, self.port, timeout=self.timeout)
-        trust = ssl.create_default_context(cafile=str(self.ca_file) if self.ca_file else None)
-        return HTTPSConnection(self.host, self.port, timeout=self.timeout, context=trust)
+        return HTTPSConnection(self.host, self.port, timeout=self.timeout, context=self.context())
+
+    def context(self) -> ssl.SSLContext:
+        """How TLS is spoken; raises OSError, of which ssl.SSLError is one, for its files."""
+        made = ssl.create_default_context(cafile=str(self.ca_file) if self.ca_file else None)
+        if self.cert_file is not None:
+            # A key with a password is an error, rather than a question on the terminal.
+            made.load_cert_chain(self.cert_file, self.key_file, password=lambda: b"")
+        return made
 
 
 def parse_url(whose: str, url: str) -> tuple[Endpoint, SplitResult]:

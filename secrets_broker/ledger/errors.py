@@ -26,6 +26,10 @@ class InvalidCommandError(LedgerError):
         self.errors = errors
 
 
+class UnfitKeyError(LedgerError, ValueError):
+    """A key that is too short, or would not come in the same whichever way; it is not repeated."""
+
+
 class DecryptionError(LedgerError):
     """A ciphertext that does not open: another key, another place, or it was changed."""
 

@@ -185,7 +185,10 @@ class Fold:
         if context.subject is None:
             return None
         request = asked(command, context, self._at)
-        return judge(self._grants, self._meters, context.subject, request)
+        refusal = judge(self._grants, self._meters, context.subject, request)
+        if refusal is None and isinstance(command, GrantCommand):
+            return granting.too_wide(self._grants, command, context.subject)
+        return refusal
 
     def _meter(self, command: Command, context: Context, position: int) -> None:
         granted = self._grants.of(context.subject) if context.subject else None

@@ -22,11 +22,13 @@ from secrets_broker.ledger.rights import (
     FORBIDDEN,
     REASON,
     REASON_REQUIRED,
+    WIDER,
     Refusal,
     Request,
     Rights,
     fit,
 )
+from secrets_broker.ledger.within import is_within
 
 EXPIRED: Final = "expired"
 REVOKED: Final = "revoked"
@@ -110,6 +112,24 @@ def _problem(granted: Granted, subject: Subject, at: datetime) -> str | None:
     # has looked at that once; a connection may live on for long.
     over = over or (subject.not_after is not None and at > subject.not_after)
     return EXPIRED if over else None
+
+
+def too_wide(grants: Grants, command: GrantCommand, subject: Subject | None) -> Refusal | None:
+    """Say why a caller who may change grants may not give that; None where he may.
+
+    Nothing wider than what he has himself: of a grant, of other rights, and of a key to rights that
+    are there. Taking something away gives nothing. Who is proven by no grant (the command line) is
+    not bounded.
+    """
+    own = grants.of(subject) if subject is not None else None
+    if own is None or subject is None or isinstance(command, Revoke):
+        return None
+    given = grants.named(command.grantee) if isinstance(command, RotateKey) else command
+    if given is None:  # there is nothing that another key would open
+        return None
+    if given.rights and own.rights and is_within(given.rights, own.rights):
+        return None
+    return Refusal(WIDER, key=own.id, name=own.name, authn=authn(own, subject))
 
 
 def decide(grants: Grants, command: GrantCommand, at: datetime) -> Decision:

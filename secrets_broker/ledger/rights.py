@@ -39,6 +39,8 @@ _ON_CREDENTIALS: Final = frozenset({READ, WRITE, DELETE})
 TESTS: Final = ("operation", "host", "purpose", "network")
 """What a rule tests, in this order: the rule of a refusal where no rule of the grant fits."""
 REASON: Final = "reason"
+WIDER: Final = "wider_than_own"
+"""The rule of a refusal of who would give more than he has."""
 
 Pattern = Annotated[str, Meta(min_length=1, max_length=MAX_PATTERN)]
 

@@ -25,7 +25,12 @@ from secrets_broker.tools.erase_again import check_erasures
 from secrets_broker.tools.keygen import env_lines, fresh_settings
 from secrets_broker.tools.postgres import Cluster, own_folder
 from secrets_broker.tools.postgres.process import end_with_parent
-from secrets_broker.tools.serve import IN_THE_CLEAR, default_workers, server_command
+from secrets_broker.tools.serve import (
+    IN_THE_CLEAR,
+    check_shared_keys,
+    default_workers,
+    server_command,
+)
 from secrets_broker.tools.status import NotAsked
 
 DATABASE: Final = "secrets_broker"
@@ -58,7 +63,8 @@ def dev(data_dir: Path | None, host: str, port: int) -> None:
         try:
             with cluster:
                 _prepare(cluster, folder)
-                check_erasures(Settings.load(folder))
+                check_shared_keys(made := Settings.load(folder))
+                check_erasures(made)
                 _serve(cluster, folder, host, port)
         except KeyboardInterrupt:
             say("stopped; the data stays in " + str(folder))

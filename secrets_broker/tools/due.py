@@ -9,9 +9,16 @@ import click
 import msgspec
 
 from secrets_broker import logs
+from secrets_broker.projections.as_of import as_of
 from secrets_broker.projections.due import BEGINNING, Cursor, Line, Wanted, page
 from secrets_broker.projections.reader import READ_SESSION
-from secrets_broker.tools.common import clear_errors, data_dir_option, json_option, load_settings
+from secrets_broker.tools.common import (
+    clear_errors,
+    data_dir_option,
+    json_option,
+    load_settings,
+    say,
+)
 from secrets_broker.tools.output import table_console
 from secrets_broker.tools.reading import reading
 
@@ -61,9 +68,11 @@ async def _all(database_url: str, wanted: Wanted) -> list[Line]:
     lines: list[Line] = []
     following: Cursor | None = BEGINNING
     async with reading(database_url, _SESSION) as connection:
+        known = await as_of(connection)
         while following:
             more, following = await page(connection, wanted, PAGE_LINES, following)
             lines += more
+    say(known.sentence)
     return lines
 
 

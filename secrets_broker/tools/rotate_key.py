@@ -3,7 +3,7 @@
 import asyncio
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO
 
 import click
 import msgspec
@@ -17,10 +17,11 @@ from secrets_broker.ledger.keks import KekUse, NewKek
 from secrets_broker.ledger.keyring import ACTIVE, RETIRING, Kek, Keyring, derive_key
 from secrets_broker.ledger.kms import Provider
 from secrets_broker.ledger.rotation import Progress, Report, rotate
+from secrets_broker.ledger.shared_key import require_fit
 from secrets_broker.ledger.store import Store
 from secrets_broker.projections.host_credentials import HostCredentials
 from secrets_broker.session import words
-from secrets_broker.settings import Settings
+from secrets_broker.settings import Settings, text_of_file
 from secrets_broker.tools.common import (
     clear_errors,
     data_dir_option,
@@ -59,7 +60,7 @@ def _key_options(command: Any) -> Any:
         )(command)
         command = click.option(
             f"--{which}-key-file",
-            type=click.File(),
+            type=click.File("rb"),
             help=f"A file with the {which} key; - is standard input.",
         )(command)
         command = click.option(
@@ -151,14 +152,21 @@ def _choose(settings: Settings, given: dict[str, Any]) -> Choice:
     return Choice(held, asked, _new(settings, new_key, given["new_kms"]), named)
 
 
-def _key(text: str | None, file: TextIO | None, option: str) -> str | None:
+def _key(text: str | None, file: BinaryIO | None, option: str) -> str | None:
     if text is not None and file is not None:
         raise click.UsageError(f"{option} and {option}-file are one too many")
     if file is not None:
-        text = file.read().strip("\r\n")
+        text = _text_of(file, option)
     if text == "":
         raise click.UsageError(f"{option} is empty")
     return text
+
+
+def _text_of(file: BinaryIO, option: str) -> str:
+    try:
+        return text_of_file(file.read())
+    except UnicodeDecodeError:
+        raise click.UsageError(f"{option}-file: it is not UTF-8") from None
 
 
 def _new(settings: Settings, key: str | None, url: str | None) -> NewKek | Provider:
@@ -166,7 +174,8 @@ def _new(settings: Settings, key: str | None, url: str | None) -> NewKek | Provi
         raise click.UsageError("--new-key and --new-kms are one too many")
     if key is None and (url or settings.kms_url):
         return keys.open_kms(settings, url or settings.kms_url or "")
-    return NewKek(Kek.from_bytes(derive_key(key if key is not None else settings.kms_key)))
+    fit = settings.kms_key if key is None else require_fit("SECRETS_KMS_KEY", key)
+    return NewKek(Kek.from_bytes(derive_key(fit)))
 
 
 def _rotate(settings: Settings, choice: Choice, settle: float) -> Report:

@@ -91,9 +91,8 @@ def become(command: list[str]) -> NoReturn:
 
 def _check(settings: Settings) -> None:
     """Name what is missing now, rather than request by request."""
-    keys, asked = keyring(settings), providers(settings)
-    _ = settings.internal_key_if_on, settings.auditor_key, settings.checkpoint_seconds
-    _ = settings.metrics_seconds
+    keys, asked = check_shared_keys(settings), providers(settings)
+    _ = settings.checkpoint_seconds, settings.metrics_seconds
     _ = settings.max_connections, settings.max_connections_per_source
     _ = signing_key(settings), witnesses(settings), settings.trusted_proxies
     _check_tls(settings.tls)
@@ -105,6 +104,13 @@ def _check(settings: Settings) -> None:
         say(f"warning: {error}")
         return
     asyncio.run(_check_keys(settings.database_url, keys, asked))
+
+
+def check_shared_keys(settings: Settings) -> Keyring:
+    """The keyring; raises SettingsError or UnfitKeyError for a key that is missing, or unfit."""
+    keys = keyring(settings)
+    _ = settings.internal_key_if_on, settings.auditor_key
+    return keys
 
 
 def _check_tls(tls: Tls | None) -> None:

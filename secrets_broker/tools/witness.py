@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ from secrets_broker.tools.common import (
     say,
 )
 from secrets_broker.tools.interruption import until_told_to_end
+from secrets_broker.tools.remote import ClientTls, tls_options
 from secrets_broker.tools.status import ANOTHER_LEDGER, NOT_ASKED, NOT_SO, SO, Group
 from secrets_broker.tools.witness_serve import keygen_command, serve_command
 
@@ -95,8 +96,9 @@ def witness() -> None:
 @witness.command(_SUBMIT, hidden=True)
 @data_dir_option
 @json_option
+@tls_options
 @click.option(
-    "--key",
+    "--verifier-key",
     "keys",
     multiple=True,
     help="A witness's verifier key, one for each URL, in the same order [LEDGER_WITNESSES].",
@@ -104,13 +106,21 @@ def witness() -> None:
 @click.option("--watch", is_flag=True, help="Go on with each new checkpoint, until Ctrl-C.")
 @click.argument("urls", nargs=-1, metavar="[URL]...")
 def submit(
-    data_dir: Path | None, as_json: bool, keys: Sequence[str], watch: bool, urls: Sequence[str]
+    data_dir: Path | None,
+    as_json: bool,
+    tls: ClientTls,
+    keys: Sequence[str],
+    watch: bool,
+    urls: Sequence[str],
 ) -> None:
     """Submit the published checkpoint now."""
     logs.configure(readable=True)
     with clear_errors():
         settings = load_settings(data_dir)
-        asked = _asked(settings, urls, keys)
+        asked = [
+            replace(one, endpoint=tls.trusted_by(one.endpoint))
+            for one in _asked(settings, urls, keys)
+        ]
         require_schema(settings.database_url)
         work = (_watch if watch else _once)(settings.database_url, asked, as_json=as_json)
         try:
@@ -133,7 +143,7 @@ def _status(outcomes: Sequence[Outcome]) -> int:
 
 def _asked(settings: Settings, urls: Sequence[str], keys: Sequence[str]) -> list[Witness]:
     if keys and len(keys) != len(urls):
-        raise click.UsageError("give one --key for each URL, in the same order, or none")
+        raise click.UsageError("give one --verifier-key for each URL, in the same order, or none")
     try:
         if keys:
             return [Witness.parse(url, key) for url, key in zip(urls, keys, strict=True)]
@@ -149,7 +159,7 @@ def _named(known: Sequence[Witness], url: str) -> Witness:
     found = [one for one in known if Witness.parse(url, str(one.key)) == one]
     if not found:
         raise SettingsError(
-            "LEDGER_WITNESSES has no such URL: give the witness's verifier key with --key"
+            "LEDGER_WITNESSES has no such URL: give the witness's verifier key with --verifier-key"
         )
     return found[0]
 

@@ -20,10 +20,15 @@ _sources = count(2)
 
 @pytest.fixture
 def admin(service: Service) -> str:
-    """A key that may change grants, and nothing else."""
+    """A key that may change grants, and give what these tests give."""
     number = next(_sources)
     service.source = f"127.0.3.{number}"
-    return Keys(service).grant(f"admin-{number}", {"allow": ["admin"]})
+    own: dict[str, object] = {
+        "allow": ["admin", "read"],
+        "hosts": ["web-*", "db-*"],
+        "purposes": ["ssh"],
+    }
+    return Keys(service).grant(f"admin-{number}", own)
 
 
 def post(service: Service, key: str, command: str, **body: object) -> Answer:
@@ -99,8 +104,71 @@ def test_only_the_right_to_it_opens_grants(service: Service, admin: str) -> None
         "details", "type = 'access.denied' AND details ->> 'rule' = 'operation'"
     )
     assert {"operation": "admin", "rule": "operation"}.items() <= denied[-1][0].items()
-    refused_read = service.send("POST", LOOKUP, NAME, key=admin)
-    assert refused_read.status == 403
+    alone = keys.grant("admin-alone", {"allow": ["admin"]})
+    assert service.send("POST", LOOKUP, NAME, key=alone).status == 403
+
+
+@pytest.mark.parametrize(
+    "wider",
+    [
+        {"allow": ["read", "write"]},
+        {"allow": ["audit"]},
+        {"hosts": ["*"]},
+        {"purposes": ["*"]},
+        {"networks": []},
+        {"networks": ["0.0.0.0/0"]},
+        {"reason": False},
+    ],
+    ids=str,
+)
+def test_nobody_gives_more_than_he_has(service: Service, wider: dict[str, object]) -> None:
+    """Neither to a new grant, nor to one that is there, nor a key to one that has more."""
+    number = next(_sources)
+    service.source = f"127.0.5.{number}"
+    keys, because = Keys(service), {"X-Access-Reason": "CHG-8"}
+    own = {"networks": ["127.0.0.0/8"], "reason": True}
+    key = keys.grant(f"bounded-{number}", {**RULE, "allow": ["admin", "read"], **own})
+    keys.grant(f"wide-{number}", {**RULE, **own, **wider})
+    keys.grant(f"narrow-{number}", {**RULE, **own})
+
+    def ask(command: str, name: str, **body: object) -> Answer:
+        sent = {"name": f"{name}-{number}", **body}
+        return service.send("POST", f"{ACCESS}/{command}", sent, because, key=key)
+
+    more = [{**RULE, **own, **wider}]
+    until = "2100-01-01T00:00:00Z"
+    refused = [
+        ask("key-grant", "new", rules=more),
+        ask("key-change", "narrow", rules=more),
+        ask("key-change", "bounded", rules=more),
+        ask("key-rotate", "wide", previous_until=until),
+    ]
+    for answer in refused:
+        assert (answer.status, answer.json["reason"]) == (403, "forbidden")
+        assert "nothing wider" in answer.json["detail"]
+        position = int(answer.headers["X-Ledger-Position"])
+        ((kind, actor, details),) = service.events("type, actor, details", f"position = {position}")
+        assert (kind, actor) == ("access.denied", f"bounded-{number}")
+        assert (details["rule"], details["operation"]) == ("wider_than_own", "admin")
+    assert ask("key-grant", "new", rules=[{**RULE, **own}]).status == 200
+    assert ask("key-rotate", "narrow", previous_until=until).status == 200
+    assert ask("key-change", "wide", rules=[{**RULE, **own}]).status == 200
+    assert ask("key-revoke", "wide").status == 200
+    assert service.metrics()['secrets_refusals_total{record="event",rule="wider_than_own"}'] >= 4
+
+
+def test_what_ends_or_is_limited_gives_nothing_that_is_not(service: Service) -> None:
+    """The end of a grant, and its limits, hold for all that it gives."""
+    service.source = f"127.0.5.{next(_sources)}"
+    ends = "2100-01-01T00:00:00Z"
+    rules: dict[str, object] = {**RULE, "allow": ["admin", "read"]}
+    key = Keys(service).grant("limited", rules, expires_at=ends, requests=[900, 60], hosts=[9, 60])
+    limits = {"expires_at": ends, "requests": [900, 60], "hosts": [9, 60]}
+    for number, field in enumerate(limits):
+        fewer = {name: value for name, value in limits.items() if name != field}
+        answer = post(service, key, "key-grant", name=f"free-{number}", rules=[RULE], **fewer)
+        assert answer.status == 403
+    assert post(service, key, "key-grant", name="kept", rules=[RULE], **limits).status == 200
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """The questions of auditors over HTTP: pages, what is refused, and who may ask."""
 
+from datetime import datetime
 from typing import Any
 from urllib.parse import urlencode
 
@@ -83,11 +84,50 @@ def test_exposure_tells_who_received_a_version(service: Service) -> None:
     old = ask(service, "exposure", **name, credential_id=first + 1).json
     assert (old["exposed"]["version"], old["exposed"]["ended_by"]) == (2, "credential.deleted")
     for which in {"version": 2}, {"credential_id": first}:
-        assert ask(service, "exposure", **name, **which).json == {
-            "exposed": None,
-            "items": [],
-            "next": None,
-        }
+        found = ask(service, "exposure", **name, **which).json
+        assert found.pop("as_of")["position"] >= first
+        assert found == {"exposed": None, "items": [], "next": None}
+
+
+def test_exposure_within_a_time(service: Service) -> None:
+    """From one time on, and before another; through pages."""
+    first = lived(service, "when.example")
+    name = {"host": "when.example", **NAME, "credential_id": first + 1, "version": 1}
+    times = [at for (at,) in service.events("at", f"position IN ({first + 1}, {first + 2})")]
+
+    def positions(**span: Any) -> list[int]:
+        sent = {field: at.isoformat() for field, at in span.items()}
+        found = flat(every(service, "exposure", **name, **sent, limit=1))
+        return [item["position"] - first for item in found]
+
+    assert positions() == [1, 2]
+    assert positions(since=times[1]) == [2]
+    assert positions(until=times[1]) == [1]
+    assert positions(since=times[0], until=times[0]) == []
+    answer = ask(service, "exposure", **name, since="1d", until="0m").json
+    assert len(answer["items"]) == 2
+    assert answer["exposed"]["version"] == 1
+
+
+@pytest.mark.parametrize(
+    ("question", "fields"),
+    [
+        ("due", {}),
+        ("history", {"host": "a", "purpose": "b"}),
+        ("exposure", {"host": "a", "purpose": "b"}),
+        ("events", {}),
+        ("unused", {"since": "1d"}),
+    ],
+)
+def test_every_answer_says_of_when_it_is(
+    service: Service, question: str, fields: dict[str, Any]
+) -> None:
+    """The last event that was there, and that the database is no standby."""
+    service.lookup(host="as-of", purpose="ssh")
+    ((position, at),) = service.events("position, at")[-1:]
+    found = ask(service, question, **fields).json["as_of"]
+    assert (found["position"], found["standby"], found["replayed_at"]) == (position, False, None)
+    assert datetime.fromisoformat(found["at"]) == at
 
 
 def test_a_cursor_stays_with_its_version(service: Service) -> None:
@@ -135,7 +175,8 @@ def test_unused_tells_what_nobody_reads(service: Service) -> None:
     """Until somebody does; asking is no event."""
     lived(service, "unused.example")
     size = len(service.events("position"))
-    items = flat(every(service, "unused", since="1d", limit=2))
+    assert flat(every(service, "unused", since="1d", limit=2)) == []
+    items = flat(every(service, "unused", since="2120-01-01T00:00:00Z", limit=2))
     (item,) = [item for item in items if item["host"] == "unused.example"]
     assert (item["last_read_at"], item["version"]) == (None, 1)
     assert len(service.events("position")) == size

@@ -62,10 +62,12 @@ def test_without_an_auditors_key_the_auditors_paths_are_shut(key: str) -> None:
 
 def test_one_key_for_both_is_refused() -> None:
     """It would open secrets to auditors; the error names the setting and not the key."""
-    settings = Settings({"INTERNAL_KEY": "the-same", "AUDITOR_KEY": "the-same"})
+    settings = Settings(
+        {"INTERNAL_KEY": "the-same-key-of-both", "AUDITOR_KEY": "the-same-key-of-both"}
+    )
     with pytest.raises(SettingsError, match="AUDITOR_KEY is the same as INTERNAL_KEY") as caught:
         _ = settings.auditor_key
-    assert "the-same" not in str(caught.value)
+    assert "the-same-key-of-both" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,18 @@
 """Every secret has a marker of its own, and is looked for wherever it must not be."""
 
 import subprocess
+import time
 from collections.abc import Iterator
+from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
+from secrets_broker.ledger.keyring import Kek, derive_key
 from secrets_broker.tools.postgres import Cluster
 from secrets_broker.tools.postgres.binaries import find_binaries
-from tests.conftest import TEMPLATE, fresh_database
+from tests.conftest import AUDITOR_KEY, TEMPLATE, fresh_database
 from tests.http.client import DELETE, LOOKUP, UPSERT, Answer, Service, log_lines
 from tests.http.conftest import folder, serving
 
@@ -18,6 +22,14 @@ PASSWORD = "MarkerOfThePassword-2d90"
 SECRET_DATA = "MarkerOfTheSecretData-7be4"
 MARKERS = (KMS, INTERNAL, PASSWORD, SECRET_DATA)
 NAME = {"host": "leak.example", "purpose": "ssh"}
+PATHS = (
+    UPSERT,
+    LOOKUP,
+    "/log/checkpoint",
+    "/internal/audit/events",
+    "/internal/access/keys",
+    "/no",
+)
 FIELDS = {**NAME, "password": PASSWORD, "secret_data": {SECRET_DATA: [SECRET_DATA]}}
 
 
@@ -70,6 +82,38 @@ def test_no_error_holds_a_secret(answers: list[Answer]) -> None:
     """No answer but a lookup's 200 holds anything secret."""
     for answer in answers:
         assert not [marker for marker in MARKERS if marker in answer.text]
+
+
+def derived(*keys: str) -> set[str]:
+    """What a key could be guessed by, whoever sees it: its KEK's id, and its hashes."""
+    keks = {Kek.from_bytes(derive_key(key)).id for key in keys}
+    return keks | {sha256(key.encode()).hexdigest()[:16] for key in keys} | {k[:16] for k in keks}
+
+
+def test_who_has_no_key_sees_nothing_that_follows_from_one(
+    service: Service, answers: list[Answer]
+) -> None:
+    """On any page, in any answer, whatever the state of the service; labels of metrics too."""
+    words = derived(KMS, INTERNAL, AUDITOR_KEY, "another-key-than-it-was")
+    with folder() as place:
+        wrong = {"kms_key": "another-key-than-it-was", "until": 503}
+        settings = {"METRICS_SECONDS": "0.1"}
+        url = service.database.service_url
+        with serving(url, place / "log", **wrong, settings=settings) as other:  # type: ignore[arg-type]
+            give_up = time.monotonic() + 20
+            while "secrets_keks_missing" not in other.get("/metrics").body.decode():
+                assert time.monotonic() < give_up, "nothing was gathered"
+                time.sleep(0.1)
+            pages = [
+                replace(asked, source="127.0.0.9").send(method, path, key=None)
+                for asked in (service, other)
+                for path in ("/metrics", "/health/ready", "/health/live", "/openapi.yaml", *PATHS)
+                for method in ("GET", "POST", "DELETE")
+            ]
+            pages.append(other.lookup(**NAME))
+    assert {page.status for page in pages} >= {200, 403, 405, 503}
+    for page in (*pages, *answers):
+        assert not [word for word in words if word in page.text]
 
 
 def test_no_log_holds_a_secret(service: Service, answers: list[Answer]) -> None:

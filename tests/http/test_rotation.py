@@ -19,7 +19,7 @@ from tests.ledger.kms.softhsm import MISSING, MODULE, PIN, SoftHsm
 from tests.tools.test_commands import run
 
 HOSTS = [f"host-{number}" for number in range(20)]
-SECOND, THIRD = "the-second-key", "the-third-key"
+SECOND, THIRD = "the-second-key-of-three", "the-third-key-of-three"
 Settings = Mapping[str, str]
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from secrets_broker.ledger.note import SigningKey
 from secrets_broker.settings import Settings
+from secrets_broker.tools.remote import NO_TLS, Remote
 from secrets_broker.tools.verify.job import Job, Place
 from secrets_broker.tools.verify.run import Wanted
 from secrets_broker.tools.verify.sources import SourceError
@@ -24,7 +25,8 @@ VERIFIER = SigningKey.parse(SIGNING_KEY).verifier
 def verified(url: str, key: str = AUDITOR_KEY) -> Report:
     """Verify a broker, with an auditor's key and no other setting."""
     settings = Settings({"AUDITOR_KEY": key})
-    return of_job(Job(settings, Wanted((VERIFIER,)), None, Place(url=url)))
+    place = Place(remote=Remote.of(settings, url, NO_TLS))
+    return of_job(Job(settings, Wanted((VERIFIER,)), None, place))
 
 
 def test_another_broker_is_verified_over_http(database: Database, tmp_path: Path) -> None:
@@ -44,7 +46,7 @@ def test_another_broker_is_verified_over_http(database: Database, tmp_path: Path
         assert report.checked["signatures"] == report.checked["checkpoints"] >= 1
         assert "over HTTP" in report.not_checked[0]
         with pytest.raises(SourceError, match="does not take this AUDITOR_KEY"):
-            verified(url, "another-key")
+            verified(url, "another-key-of-nobody")
         database.execute("ALTER TABLE ledger.events DISABLE TRIGGER ALL")
         database.execute("UPDATE ledger.events SET reason = 'x' WHERE position = 77")
         bad(verified(url), 77, "leaf")

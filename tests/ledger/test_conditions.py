@@ -148,6 +148,9 @@ class Model:
             yield "unauthorized", f"flood {now.detail('source')}", 300
         if now.type.startswith("access_key.") and now.ok:
             yield "grant_changed", None, 0
+            rules = now.detail("rules") or []
+            if now.type.endswith(("granted", "changed")) and "admin" in str(rules):
+                yield "admin_granted", None, 0
 
     def _fails(self, now: Happened, before: list[Happened]) -> bool:
         def is_lookup(row: Happened) -> bool:
@@ -320,6 +323,28 @@ def test_every_change_of_grants_is_told(word: str) -> None:
         "root",
     )
     assert "f" * 64 not in str(msgspec.to_builtins(told))
+
+
+RULES_WITH_ADMIN = [{"allow": ["read"]}, {"allow": ["audit", "admin"]}]
+
+
+@pytest.mark.parametrize("word", ["granted", "changed"])
+def test_who_may_grant_from_now_on_is_told_each_time(word: str) -> None:
+    """Beside the change itself, and louder."""
+    details = {"id": "0" * 16, "name": "ops", "rules": RULES_WITH_ADMIN}
+    change = Step(0, f"access_key.{word}", "root", None, None, None, details)
+    failed = Step(0, f"access_key.{word}", "root", None, None, "already_there", details)
+    told = [one for one in fold(events([change, change, failed])) if one.severity == "warning"]
+    assert [one.id for one in told] == ["admin_granted:0", "admin_granted:1"]
+    assert (told[0].name, told[0].grant, told[0].actor) == ("ops", "0" * 16, "root")
+    assert "'ops' may grant" in told[0].summary
+
+
+@pytest.mark.parametrize("rules", [None, 7, "admin", ["admin"], [None], [{}], [{"allow": None}]])
+def test_rules_that_are_none_give_nobody_the_right_to_grant(rules: Any) -> None:
+    """A row that anybody wrote may hold anything; the fold goes on."""
+    change = Step(0, "access_key.granted", "root", None, None, None, {"name": "x", "rules": rules})
+    assert [one.condition for one in fold(events([change]))] == ["grant_changed"]
 
 
 def test_a_checkpoint_that_is_late_is_told_of() -> None:

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from secrets_broker.ledger.commands import Content, ImportAccess, ImportCredential
+from secrets_broker.ledger.encoding import rfc3339
 from secrets_broker.ledger.errors import InvalidCommandError
 from secrets_broker.ledger.keyring import Keyring
 from secrets_broker.projections.moment import parse_moment
@@ -89,7 +90,8 @@ def test_just_what_nobody_read(
             for position in one.receipts
         ]
         last = max(reads, default=None)
-        if last is None or time_of(shared, last) < since:
+        is_older = time_of(shared, life.live.credential_id - 1) < since
+        if is_older and (last is None or time_of(shared, last) < since):
             expected.append((life.host, life.live.credential_id, life.live.version, last))
     lines = unused(auditor(cluster, shared), since, *sizes, pace, recent)
     hosts = [life.host for life in lives]
@@ -133,8 +135,41 @@ def test_a_failed_lookup_is_no_read(cluster: Cluster, database: Database, keyrin
     """Who got nothing did not use it."""
     record(database, keyring, upsert("a", expires_at=NOW), lookup("a"), upsert("gone"))
     record(database, keyring, delete("gone"))
-    (line,) = unused(auditor(cluster, database), THEN)
+    (line,) = unused(auditor(cluster, database), NOW + timedelta(days=1))
     assert (line.host, line.last_read_position) == ("a", None)
+
+
+def test_what_was_made_since_is_left_out(
+    cluster: Cluster, database: Database, keyring: Keyring
+) -> None:
+    """It could not be used before; what was only changed since then could."""
+    record(database, keyring, upsert("old"))
+    record(database, keyring, upsert("changed"))
+    since = time_of(database, 1) + timedelta(microseconds=1)
+    record(database, keyring, upsert("changed"), upsert("young"))
+    url = auditor(cluster, database)
+    assert [line.host for line in unused(url, since)] == ["changed", "old"]
+    assert [line.host for line in unused(url, time_of(database, 1))] == ["old"]
+    assert unused(url, time_of(database, 0)) == []
+
+
+@pytest.mark.parametrize("names", [1, 2, None])
+def test_what_is_imported_is_as_old_as_it_was_there(
+    cluster: Cluster, database: Database, keyring: Keyring, names: int | None
+) -> None:
+    """By the time that the earlier installation had for it, whenever it was imported."""
+    made = {"created_at": rfc3339(THEN)}
+    for host, details in (("a-old", made), ("b-unknown", {}), ("c-old", made)):
+        command = ImportCredential(
+            host=host,
+            purpose="ssh",
+            content=Content(password="p"),
+            occurred_at=None,
+            details={"legacy_id": 1, **details},
+        )
+        record(database, keyring, command)
+    lines = unused(auditor(cluster, database), THEN + timedelta(days=1), names=names)
+    assert [line.host for line in lines] == ["a-old", "c-old"]
 
 
 def imported(credential_id: int, occurred_at: datetime | None, **more: Any) -> ImportAccess:
@@ -208,7 +243,7 @@ def test_a_read_without_a_time_is_one_but_not_since(
         purpose="ssh",
         content=Content(password="p"),
         occurred_at=None,
-        details={"legacy_id": 1},
+        details={"legacy_id": 1, "created_at": rfc3339(THEN - timedelta(days=1))},
     )
     record(database, keyring, credential, imported(2, None))
     (line,) = unused(auditor(cluster, database), THEN)

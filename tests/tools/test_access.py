@@ -14,10 +14,12 @@ from secrets_broker.ledger.grants import Grants, judge
 from secrets_broker.ledger.keyring import Keyring
 from secrets_broker.ledger.rights import Request, Rights, Rule
 from secrets_broker.projections.whatif import refused_by
+from secrets_broker.tools.postgres import Cluster
 from tests.conftest import KMS_KEY, Database
 from tests.ledger.helpers import lookup, record, upsert
 from tests.ledger.test_grants import apply, at
 from tests.ledger.test_rights import addresses, hosts, purposes, rules
+from tests.projections.asking import auditor
 from tests.tools.test_commands import run, settings
 
 GRANT = ("access", "grant", "deploy", "--allow", "read", "--host", "web-*", "--purpose", "ssh")
@@ -202,3 +204,48 @@ def test_replay_judges_as_the_service_does(
         request = Request("read", at(1), host, purpose, ip, reason)
         refusal = judge(grants, Subject(sha256="0" * 64), request)
         assert refused_by(rights, request) == (refusal.rule if refusal else None)
+
+
+def test_who_could_read_this_now(database: Database, tmp_path: Path) -> None:
+    """Every grant whose rules fit, and whether the shared key is on; table and JSON."""
+    env = settings(database)
+    many = ("--allow", "read,write", "--host", "*", "--purpose", "*", "--network", "10.0.0.0/8")
+    run(*GRANT, cwd=tmp_path, env=env)
+    run(
+        "access", "grant", "ops", *many, "--expires", "9d", "--rate", "600/m", cwd=tmp_path, env=env
+    )
+    run("access", "grant", "gone", *many, cwd=tmp_path, env=env)
+    run("access", "revoke", "gone", cwd=tmp_path, env=env)
+    ask = ("access", "who", "web-1", "ssh")
+    found = json.loads(run(*ask, "--json", cwd=tmp_path, env=env).stdout)
+    assert (found["host"], found["purpose"], found["internal_key"]) == ("web-1", "ssh", True)
+    assert [(line["name"], line["allow"], line["rule"]) for line in found["items"]] == [
+        ("deploy", ["read"], 1),
+        ("ops", ["read", "write"], 1),
+    ]
+    assert found["items"][1]["networks"] == ["10.0.0.0/8"]
+    assert found["items"][1]["requests"] == [600, 60]
+    done = run(*ask, cwd=tmp_path, env={**env, "INTERNAL_KEY_OFF": "true"})
+    assert done.returncode == 0
+    assert "deploy" in done.stdout
+    assert "INTERNAL_KEY is off" in done.stdout
+    assert "as of position 3 of 2" in done.stderr
+    nobody = run("access", "who", "db-1", "x", cwd=tmp_path, env={**env, "INTERNAL_KEY": ""})
+    assert "ops" in nobody.stdout
+    assert "these settings do not say" in nobody.stdout
+    other = json.loads(run("access", "who", "db-1", "ssh", "--json", cwd=tmp_path, env=env).stdout)
+    assert [line["name"] for line in other["items"]] == ["ops"]
+
+
+def test_who_needs_an_auditors_login_alone(
+    cluster: Cluster, database: Database, tmp_path: Path
+) -> None:
+    """And records nothing; a name that there cannot be is refused."""
+    run(*GRANT, cwd=tmp_path, env=settings(database))
+    env = {"DATABASE_URL": auditor(cluster, database)}
+    found = json.loads(run("access", "who", "web-1", "ssh", "--json", cwd=tmp_path, env=env).stdout)
+    assert (found["internal_key"], len(found["items"])) == (None, 1)
+    assert database.fetch("SELECT count(*) FROM ledger.events") == [(1,)]
+    refused = run("access", "who", "", "ssh", cwd=tmp_path, env=env)
+    assert refused.returncode != 0
+    assert "host: " in refused.stderr

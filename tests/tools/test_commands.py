@@ -272,3 +272,29 @@ def test_an_operator_without_a_name_is_recorded_by_number() -> None:
     code = "from secrets_broker.tools.common import operator; print(operator().actor)"
     done = run_as(who, [python, "-c", code], PYTHONPATH=path)
     assert (done.stdout, done.stderr) == ("uid 54321\n", "")
+
+
+@pytest.mark.parametrize("name", ["SECRETS_KMS_KEY", "INTERNAL_KEY", "AUDITOR_KEY"])
+@pytest.mark.parametrize("unfit", ["winter2026", f"{INTERNAL_KEY} ", f"{KMS_KEY}\n", "a"])
+def test_serve_refuses_a_key_that_is_unfit(
+    database: Database, tmp_path: Path, name: str, unfit: str
+) -> None:
+    """Short, or with what some ways of giving it cut off: one sentence, and what to run."""
+    done = run("serve", cwd=tmp_path, env={**settings(database), name: unfit})
+    assert done.returncode != 0
+    assert f"{name} has " in done.stderr
+    assert f"secrets-broker keygen | grep '^{name}='" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert database.fetch("SELECT count(*) FROM ledger.keks") == [(0,)]
+
+
+@pytest.mark.parametrize(
+    "command", ["rebuild --check", "access grant a --allow audit", "rotate-key --data-keys"]
+)
+def test_tools_refuse_it_too(database: Database, tmp_path: Path, command: str) -> None:
+    """Whatever opens the ledger begins none under it, either."""
+    env = {**settings(database), "SECRETS_KMS_KEY": "winter2026"}
+    done = run(*command.split(), cwd=tmp_path, env=env)
+    assert done.returncode != 0
+    assert "SECRETS_KMS_KEY has 10 bytes" in done.stderr
+    assert database.fetch("SELECT count(*) FROM ledger.keks") == [(0,)]

@@ -226,7 +226,10 @@ def eventually(ask: Any) -> Any:
             time.sleep(0.1)
 
 
-OLDER = "# mine = yes\nSECRETS_KMS_KEY=kept\n\nINTERNAL_KEY='kept too'\nMY_OWN=1\n"
+OLDER = (
+    "# mine = yes\nSECRETS_KMS_KEY=kept-as-it-was-before\n\n"
+    "INTERNAL_KEY='kept too, as it was'\nMY_OWN=1\n"
+)
 
 
 def test_settings_that_an_older_version_did_not_know_are_added(folder: Path, start: Start) -> None:
@@ -259,3 +262,19 @@ def test_a_list_of_erasures_that_is_not_there(start: Start, folder: Path) -> Non
     assert dev.first_line == ""
     assert dev.process.wait(20) == 2
     assert "/no/such/list: there is no such list of erasures" in (folder / "log").read_text()
+
+
+@pytest.mark.parametrize("name", ["SECRETS_KMS_KEY", "INTERNAL_KEY", "AUDITOR_KEY"])
+def test_a_key_that_is_unfit(start: Start, folder: Path, name: str) -> None:
+    """One that somebody put there by hand: dev ends, and says what to run; nothing is replaced."""
+    data_dir = folder / "data"
+    data_dir.mkdir(mode=0o711)
+    (data_dir / ".env").write_text(f"{name}=winter2026\n")
+    dev = start()
+    assert dev.first_line == ""
+    assert dev.process.wait(20) != 0
+    log = (folder / "log").read_text()
+    assert f"{name} has 10 bytes, and 16 is the least" in log
+    assert f"secrets-broker keygen | grep '^{name}='" in log
+    assert "Traceback" not in log
+    assert dev.settings[name] == "winter2026"

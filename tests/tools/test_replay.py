@@ -177,7 +177,7 @@ def test_an_auditors_login(history: Database, tmp_path: Path) -> None:
 
 def test_a_wrong_key_is_an_error(history: Database, tmp_path: Path) -> None:
     """Not a state with everything left out."""
-    done = replay(history, tmp_path, "--at", "3", SECRETS_KMS_KEY="m4rker")
+    done = replay(history, tmp_path, "--at", "3", SECRETS_KMS_KEY="m4rker-of-another-key")
     assert (done.returncode, done.stdout) == (2, "")
     assert "SECRETS_KMS_KEY is not the key of this ledger" in done.stderr
     assert "m4rker" not in done.stderr

@@ -1,5 +1,6 @@
 """`secrets-broker rotate-key`, as an operator types it."""
 
+import asyncio
 import json
 import os
 import signal
@@ -11,7 +12,11 @@ from pathlib import Path
 import pytest
 
 from secrets_broker import SecretsManager
-from secrets_broker.ledger.keyring import Kek, derive_key
+from secrets_broker.ledger.commands import Upsert
+from secrets_broker.ledger.events import Context
+from secrets_broker.ledger.keyring import Kek, Keyring, derive_key
+from secrets_broker.ledger.writer import Writer
+from secrets_broker.projections.host_credentials import HostCredentials
 from tests.conftest import KMS_KEY, Database
 from tests.tools.test_commands import ROOT, run, settings
 
@@ -166,3 +171,53 @@ def test_a_tampered_wrap_is_named(database: Database, tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "not re-wrapped: 'h1' 'ssh'" in done.stdout
     assert "2 data keys re-wrapped" in done.stdout
+
+
+def under(database: Database, key: str) -> None:
+    """Make the ledger as an earlier version did, under whatever key it was given."""
+    keyring = Keyring.from_kms_keys(key)
+
+    async def store() -> None:
+        writer = Writer(database.service_url, keyring, HostCredentials())
+        await writer.start()
+        await writer.submit(
+            Upsert(host="h0", purpose="ssh", password="p0"), Context(actor="t", authn="library")
+        )
+        await writer.close()
+
+    asyncio.run(store())
+
+
+@pytest.mark.parametrize("old", ["winter2026", " a key with spaces ", "a,b", "kl\u00fc\n", "a\r"])
+@pytest.mark.parametrize("way", ["previous", "option"])
+def test_a_ledger_under_an_unfit_key_gets_another(
+    database: Database, tmp_path: Path, old: str, way: str
+) -> None:
+    """Byte for byte, from SECRETS_KMS_KEY_PREVIOUS or --old-key; nothing is locked out."""
+    under(database, old)
+    env = {**settings(database), "SECRETS_KMS_KEY": old}
+    refused = run("rotate-key", "--new-key", NEW_KEY, cwd=tmp_path, env=env)
+    assert "SECRETS_KMS_KEY_PREVIOUS, byte for byte" in refused.stderr
+    if way == "option":
+        done = run("rotate-key", "--old-key", old, "--new-key", NEW_KEY, cwd=tmp_path, env=env)
+    else:
+        env |= {"SECRETS_KMS_KEY": NEW_KEY, "SECRETS_KMS_KEY_PREVIOUS": old}
+        done = run("rotate-key", cwd=tmp_path, env=env)
+    assert done.returncode == 0, done.stderr
+    with SecretsManager(NEW_KEY, database.service_url) as manager:
+        found = manager.lookup_credential("h0", "ssh")
+    assert found is not None
+    assert found["password"] == "p0"
+
+
+@pytest.mark.parametrize("unfit", ["winter2026", f"{NEW_KEY} ", f"{NEW_KEY}\u00e9"])
+def test_no_rotation_to_a_key_that_is_unfit(database: Database, tmp_path: Path, unfit: str) -> None:
+    """Since nothing would start with it; nothing was touched."""
+    stored(database)
+    (tmp_path / "new").write_text(unfit)
+    for options in (("--new-key", unfit), ("--new-key-file", "new")):
+        given = ("rotate-key", "--old-key", KMS_KEY, *options)
+        done = run(*given, cwd=tmp_path, env=settings(database))
+        assert done.returncode != 0
+        assert "SECRETS_KMS_KEY has " in done.stderr
+    assert database.fetch("SELECT id, state FROM ledger.keks") == [(OLD_KEK, "active")]

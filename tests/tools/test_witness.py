@@ -68,7 +68,7 @@ def submit(
     database: Database, running: Running, cwd: Path, *options: str
 ) -> tuple[int, dict[str, object]]:
     """`secrets-broker witness URL`: its exit status, and what it reports of that witness."""
-    line = ("witness", running.url, "--key", str(running.key), "--json", *options)
+    line = ("witness", running.url, "--verifier-key", str(running.key), "--json", *options)
     done = command(*line, cwd=cwd, env=settings(database))
     assert done.stdout, done.stderr
     (outcome,) = json.loads(done.stdout)
@@ -346,7 +346,10 @@ def test_the_setting_is_checked(ledger: Database, tmp_path: Path, value: str, wo
 def test_a_key_for_each_url(ledger: Database, tmp_path: Path) -> None:
     """A URL that nobody gave a key for is an error; so is no witness at all."""
     for line, words in (
-        (("http://w", "http://v", "--key", str(KEY.verifier)), "one --key for each URL"),
+        (
+            ("http://w", "http://v", "--verifier-key", str(KEY.verifier)),
+            "one --verifier-key for each URL",
+        ),
         (("http://w",), "LEDGER_WITNESSES has no such URL"),
         ((), "LEDGER_WITNESSES not set"),
     ):
@@ -356,7 +359,7 @@ def test_a_key_for_each_url(ledger: Database, tmp_path: Path) -> None:
 
 def test_without_a_checkpoint_there_is_nothing_to_cosign(ledger: Database, tmp_path: Path) -> None:
     """It says what makes one."""
-    line = ("witness", "http://127.0.0.1:1", "--key", str(KEY.verifier))
+    line = ("witness", "http://127.0.0.1:1", "--verifier-key", str(KEY.verifier))
     done = command(*line, cwd=tmp_path, env=settings(ledger))
     assert (done.returncode, "LEDGER_SIGNING_KEY" in done.stderr) == (2, True)
 
@@ -436,7 +439,7 @@ def test_watch_goes_on_until_it_is_interrupted(
 
     Also where a shell put it into the background, which has SIGINT ignored.
     """
-    line = ["witness", "--watch", "--json", witness.url, "--key", str(witness.key)]
+    line = ["witness", "--watch", "--json", witness.url, "--verifier-key", str(witness.key)]
     publish_checkpoint(ledger, 2)
     with started(line, tmp_path, settings(ledger), sigint_ignored=ignored) as process:
         _until(ledger, (2, witness.key.name))

@@ -18,6 +18,7 @@ NEW_SOURCE: Final = "new_source"
 CHECKPOINT_AGE: Final = "checkpoint_age"
 PROJECTION_DIFFERENCE: Final = "projection_difference"
 GRANT_CHANGED: Final = "grant_changed"
+ADMIN_GRANTED: Final = "admin_granted"
 
 Severity = Literal["critical", "warning", "notice"]
 
@@ -32,6 +33,7 @@ SEVERITIES: Final[dict[str, Severity]] = {
     CHECKPOINT_AGE: "critical",
     PROJECTION_DIFFERENCE: "critical",
     GRANT_CHANGED: "notice",
+    ADMIN_GRANTED: "warning",
 }
 WORDS: Final = tuple(SEVERITIES)
 """Every word that `Condition.condition` can be."""

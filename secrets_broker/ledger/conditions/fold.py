@@ -13,7 +13,12 @@ from secrets_broker.ledger.conditions.condition import (
 )
 from secrets_broker.ledger.conditions.rates import Failures, Reads
 from secrets_broker.ledger.conditions.readers import BulkReads, Sources
-from secrets_broker.ledger.conditions.single import encryption_error, grant_changed, refusal
+from secrets_broker.ledger.conditions.single import (
+    admin_granted,
+    encryption_error,
+    grant_changed,
+    refusal,
+)
 from secrets_broker.ledger.conditions.thresholds import Thresholds
 from secrets_broker.ledger.conditions.windows import Told
 
@@ -90,6 +95,7 @@ class Conditions:
             encryption_error(event),
             refusal(event),
             grant_changed(event),
+            admin_granted(event),
         )
         return [finding for finding in found if finding is not None]
 

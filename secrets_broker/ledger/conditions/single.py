@@ -3,6 +3,7 @@
 from typing import Any
 
 from secrets_broker.ledger.conditions.condition import (
+    ADMIN_GRANTED,
     DENIED,
     ENCRYPTION_ERROR,
     GRANT_CHANGED,
@@ -20,6 +21,7 @@ from secrets_broker.ledger.events import (
     ACCESS_KEY_REVOKED,
     ACCESS_KEY_ROTATED,
 )
+from secrets_broker.ledger.rights import ADMIN
 from secrets_broker.ledger.source import source_of
 
 DECRYPT_FAILED = "decrypt_failed"
@@ -70,6 +72,32 @@ def grant_changed(event: Happened) -> Finding | None:
             "name": name,
         },
     )
+
+
+def admin_granted(event: Happened) -> Finding | None:
+    """Somebody may change grants from here on: told always, beside the change itself."""
+    rules = event.detail("rules")
+    if event.type not in (ACCESS_KEY_GRANTED, ACCESS_KEY_CHANGED) or not event.ok:
+        return None
+    if not isinstance(rules, list) or not any(ADMIN in _allowed(rule) for rule in rules):
+        return None
+    name = event.detail("name")
+    return Finding(
+        ADMIN_GRANTED,
+        f"{shown(name)} may grant what it may do itself, by {shown(event.actor)}",
+        facts={
+            "actor": event.actor,
+            "source": source_of(event.ip),
+            "operation": ADMIN,
+            "grant": event.detail("id"),
+            "name": name,
+        },
+    )
+
+
+def _allowed(rule: Any) -> Any:
+    # Of a row that anybody may have written, so it may be anything.
+    return rule.get("allow") or () if isinstance(rule, dict) else ()
 
 
 def _facts(event: Happened) -> dict[str, Any]:

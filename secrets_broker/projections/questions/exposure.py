@@ -7,6 +7,7 @@ and whether it was this one nobody can tell.
 """
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, ClassVar, Final
 
 import msgspec
@@ -15,6 +16,7 @@ from psycopg import AsyncConnection
 from secrets_broker.ledger.encoding import rfc3339, rfc3339_or_none
 from secrets_broker.ledger.events import IMPORTED, IS_DISOWNED
 from secrets_broker.projections import cursor as cursors
+from secrets_broker.projections.moment import parse_moment
 from secrets_broker.projections.questions.happening import COLUMNS, happening
 from secrets_broker.projections.questions.named import Named, number
 from secrets_broker.projections.questions.versions import ENDED, MAKES, OF_NAME
@@ -120,7 +122,35 @@ class Which:
         return Which(after.credential_id, after.version)
 
 
+@dataclass(frozen=True, slots=True)
+class Span:
+    """When it was received, as far as is known: from one time on, and before another."""
+
+    since: datetime | None = None
+    until: datetime | None = None
+
+    @classmethod
+    def parse(cls, since: str | None, until: str | None) -> "Span":
+        """Read what a user wrote; raises InvalidCommandError, which names the field."""
+        return cls(
+            None if since is None else parse_moment("since", since),
+            None if until is None else parse_moment("until", until),
+        )
+
+    @property
+    def condition(self) -> str:
+        """The same for SQL, with its names for the two times."""
+        # Nothing happens after it was recorded: a later `occurred_at` is of another clock.
+        limits = (("since", self.since, ">="), ("until", self.until, "<"))
+        return "".join(
+            f" AND least(occurred_at, at) {comparison} %({name})s"
+            for name, moment, comparison in limits
+            if moment is not None
+        )
+
+
 LATEST: Final = Which()
+ALWAYS: Final = Span()
 
 
 async def find(
@@ -144,14 +174,16 @@ async def page(
     limit: int,
     after: Cursor | None = None,
     pace: Pace = PACE,
+    span: Span = ALWAYS,
 ) -> tuple[list[Receipt], Cursor | None]:
     """At most `limit` lines in the order of the record; short or empty ones may have a next."""
     # To the end, also where the version ended long ago: it can be read out of the history, and
     # lines of an earlier installation are imported at any time after their credential.
     stop = await size(connection) - 1
     start = after.position if after else exposed.made_position
-    condition = _DISCLOSES_OR_DID if exposed.imported else _DISCLOSES
-    values = {"credential_id": exposed.credential_id, "version": exposed.version}
+    condition = (_DISCLOSES_OR_DID if exposed.imported else _DISCLOSES) + span.condition
+    values: dict[str, Any] = {"credential_id": exposed.credential_id, "version": exposed.version}
+    values |= {"since": span.since, "until": span.until}
     wanted = Filter(_COLUMNS, condition, values, narrow=_OF_CREDENTIAL)
     records, following = await walk(connection, wanted, Stretch(start, stop), limit, pace)
     lines = [_receipt(exposed, record) for record in records]

@@ -1,4 +1,4 @@
-"""Live credentials that nobody has looked up since a time, or ever.
+"""Live credentials that nobody has looked up since a time, or ever, and that are older than it.
 
 What is live follows from each name's last change, and a read is one of the credential's id, of
 whatever version. Lines of an earlier installation's access log count from when they happened; one
@@ -144,8 +144,8 @@ async def page(
         answer = await connection.execute(_UNUSED.encode(), values)
         looked_at = await answer.fetchall()
         for host, purpose, *fields in looked_at:
-            if fields[0] is None:
-                continue
+            if fields[0] is None or (fields[2] is not None and fields[2] >= since):
+                continue  # it is in use, or was made since then: it could not be used before
             if len(lines) == limit:
                 return lines, following
             following = Cursor(host, purpose)

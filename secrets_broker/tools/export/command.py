@@ -20,8 +20,10 @@ from secrets_broker.tools.common import (
 )
 from secrets_broker.tools.export import run
 from secrets_broker.tools.export.folder import ExportError
+from secrets_broker.tools.export.mirror import mirror
 from secrets_broker.tools.export.run import Exported, Wanted
 from secrets_broker.tools.progress import progress_bar
+from secrets_broker.tools.remote import ClientTls, Remote, url_options
 
 
 @click.command()
@@ -33,9 +35,17 @@ from secrets_broker.tools.progress import progress_bar
     is_flag=True,
     help="Also the ciphertexts; the folder is then readable by its owner alone.",
 )
+@url_options
 @click.option("--no-parquet", is_flag=True, help="No tables, only the log; needs no pyarrow.")
 def export(
-    data_dir: Path | None, as_json: bool, directory: Path, with_bodies: bool, no_parquet: bool
+    *,
+    data_dir: Path | None,
+    as_json: bool,
+    directory: Path,
+    with_bodies: bool,
+    url: str | None,
+    tls: ClientTls,
+    no_parquet: bool,
 ) -> None:
     """Export the ledger to DIRECTORY, up to the published checkpoint.
 
@@ -43,11 +53,16 @@ def export(
     access log as Parquet. It holds no secret, and no ciphertext unless asked. A folder that is an
     export of this ledger already gets what is new; one that was left unfinished is finished. The
     login of an auditor is enough.
+
+    With --url the same is made of what a service publishes, with AUDITOR_KEY: everything but the
+    ciphertexts. All entries are fetched each time, and compared with what the folder has.
     """
     with clear_errors():
         if not no_parquet:
             _require_pyarrow()
-        done = _run(load_settings(data_dir), directory, with_bodies, not no_parquet)
+        settings = load_settings(data_dir)
+        remote = Remote.of(settings, url, tls) if url else None
+        done = _run(settings, directory, with_bodies, not no_parquet, remote)
     click.echo(msgspec.json.encode(asdict(done)) if as_json else _text(done))
 
 
@@ -61,7 +76,9 @@ def _require_pyarrow() -> None:
         ) from None
 
 
-def _run(settings: Settings, directory: Path, bodies: bool, parquet: bool) -> Exported:
+def _run(
+    settings: Settings, directory: Path, bodies: bool, parquet: bool, remote: Remote | None
+) -> Exported:
     keys = verifier_keys(settings)
     if not keys:
         say(
@@ -77,13 +94,13 @@ def _run(settings: Settings, directory: Path, bodies: bool, parquet: bool) -> Ex
         erasures=erasures.lines(erasures.read(listed)) if listed else None,
     )
     with progress_bar() as tell:
-        return asyncio.run(
-            run.export(
-                settings.database_url,
-                wanted,
-                lambda done, total: tell("events exported", done, total),
-            )
-        )
+
+        def progress(done: int, total: int) -> None:
+            tell("events exported", done, total)
+
+        if remote is not None:
+            return mirror(remote, wanted, progress)
+        return asyncio.run(run.export(settings.database_url, wanted, progress))
 
 
 def _text(done: Exported) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from psycopg import AsyncConnection
 
-from secrets_broker.ledger.merkle import TILE_WIDTH, leaf_hash
+from secrets_broker.ledger.merkle import TILE_WIDTH, Frontier, leaf_hash
 from secrets_broker.tools.export import bodies as body_files
 from secrets_broker.tools.export.folder import ExportError, Folder
 from secrets_broker.tools.export.site import File, Site
@@ -61,6 +61,17 @@ class Copy:
         if parquet_from is not None:
             made.parts = files.Parts(folder, parquet_from)
         return made
+
+    def take_tables_from(self, start: int) -> None:
+        """Write tables as well, from a position on."""
+        from secrets_broker.tools.export import parquet as files  # noqa: PLC0415 - an extra
+
+        self.parts = files.Parts(self._folder, start)
+
+    @property
+    def frontier(self) -> Frontier:
+        """The tree as far as it has come."""
+        return self._site.frontier
 
     @property
     def size(self) -> int:

@@ -7,6 +7,7 @@ checkpoint is not added.
 
 import mmap
 import os
+from collections.abc import Iterable
 from io import BufferedRandom
 from typing import Any, Final
 
@@ -48,6 +49,14 @@ async def append(
         file.write(_line(Kept(origin, size, str(new))))
         file.flush()
         os.fsync(file.fileno())
+
+
+def put_all(folder: Folder, earlier: Iterable[Kept], new: SignedCheckpoint) -> None:
+    """Write the file as a whole: those before a checkpoint, and that one as its last line."""
+    with folder.temporary(NAME).open("wb") as file:
+        file.writelines(map(_line, earlier))
+        file.write(_line(Kept(new.checkpoint.origin, new.checkpoint.size, str(new))))
+    folder.keep(NAME)
 
 
 async def check_kept(connection: AsyncConnection[Any], old: Checkpoint) -> None:

@@ -108,10 +108,10 @@ async def _fill(
         await _copy(connection, copy, new.size, progress)
     finally:
         copy.close()
-    _check_root(copy, new)
+    check_root(copy, new)
     await kept.append(connection, folder, old, signed)
-    _put_beside(folder, wanted)
-    _finish(folder, signed)
+    put_beside(folder, wanted)
+    finish(folder, signed)
     return Exported(
         directory=str(folder.path),
         origin=new.origin,
@@ -133,7 +133,8 @@ async def _copy(
     await asyncio.to_thread(copy.finish)
 
 
-def _check_root(copy: Copy, new: Checkpoint) -> None:
+def check_root(copy: Copy, new: Checkpoint) -> None:
+    """Raise ExportError where what was copied is not what the checkpoint covers."""
     if copy.root != new.root:
         raise ExportError(
             f"the events up to position {new.size - 1} do not have the root hash of the "
@@ -142,14 +143,16 @@ def _check_root(copy: Copy, new: Checkpoint) -> None:
         )
 
 
-def _put_beside(folder: Folder, wanted: Wanted) -> None:
+def put_beside(folder: Folder, wanted: Wanted) -> None:
+    """Write what is told beside the log."""
     if wanted.keys:
         folder.put("verifier.key", "".join(f"{key}\n" for key in wanted.keys).encode())
     if wanted.erasures is not None:
         folder.put("erasures.jsonl", wanted.erasures)
 
 
-def _finish(folder: Folder, signed: SignedCheckpoint) -> None:
+def finish(folder: Folder, signed: SignedCheckpoint) -> None:
+    """Have it all on disk, and then the checkpoint that it is under."""
     # All that the new checkpoint covers is on disk, names included, before it is there itself.
     folder.sync()
     # Died before this line: the folder has its old checkpoint, or none, and all that is under

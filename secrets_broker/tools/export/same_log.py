@@ -16,19 +16,10 @@ async def same_log(
     connection: AsyncConnection[Any], folder: Folder, new: Checkpoint
 ) -> Checkpoint | None:
     """The folder's own checkpoint, if it has one; raises ExportError where it is another log's."""
-    old = _old_checkpoint(folder)
+    old = old_checkpoint(folder)
     if old is None:
         return None
-    if old.origin != new.origin:
-        raise ExportError(
-            f"{folder.path} is the export of {old.origin}, and this ledger is {new.origin}: "
-            "two logs are never mixed. Export to a new folder"
-        )
-    if old.size > new.size:
-        raise ExportError(
-            f"{folder.path} has {old.size} events, and the ledger's checkpoint only {new.size}: "
-            "it was restored from an older backup, or this is a standby that is behind"
-        )
+    check_names(folder, old, new)
     try:
         same = await root_at(connection, old.size) == old.root
     except ProofError:
@@ -42,7 +33,22 @@ async def same_log(
     return old
 
 
-def _old_checkpoint(folder: Folder) -> Checkpoint | None:
+def check_names(folder: Folder, old: Checkpoint, new: Checkpoint) -> None:
+    """Raise ExportError where a checkpoint is of another log than the folder's, or of less."""
+    if old.origin != new.origin:
+        raise ExportError(
+            f"{folder.path} is the export of {old.origin}, and this ledger is {new.origin}: "
+            "two logs are never mixed. Export to a new folder"
+        )
+    if old.size > new.size:
+        raise ExportError(
+            f"{folder.path} has {old.size} events, and the ledger's checkpoint only {new.size}: "
+            "it was restored from an older backup, or this is a standby that is behind"
+        )
+
+
+def old_checkpoint(folder: Folder) -> Checkpoint | None:
+    """The folder's own checkpoint, if it has one; raises ExportError."""
     path = folder.path / CHECKPOINT
     try:
         return SignedCheckpoint.parse(path.read_text(encoding="utf-8")).checkpoint

@@ -1,22 +1,34 @@
 """`secrets-broker events`: the record itself, filtered."""
 
-from pathlib import Path
+from typing import Any
 
 import click
 
+from secrets_broker.ledger.encoding import rfc3339
+from secrets_broker.projections.moment import parse_moment
 from secrets_broker.projections.questions import events as question
-from secrets_broker.tools.common import data_dir_option
+from secrets_broker.tools.common import clear_errors
 from secrets_broker.tools.output import Form, Output, form_options
-from secrets_broker.tools.questions.asking import Connection, ask, write_all
+from secrets_broker.tools.questions.asking import (
+    Asked,
+    Connection,
+    Found,
+    Page,
+    Place,
+    place_options,
+    put,
+    write_all,
+)
 
 TABLE = (
     *("position", "at", "occurred_at", "type", "error", "host", "purpose", "version"),
     *("actor", "ip", "reason"),
 )
+_TIMES = {"since", "until"}
 
 
 @click.command()
-@data_dir_option
+@place_options
 @click.option("--host", help="Only hosts of that pattern; * is any run of characters.")
 @click.option("--purpose", help="Only purposes of that pattern.")
 @click.option("--actor", help="Only actors of that pattern.")
@@ -31,7 +43,7 @@ TABLE = (
 @click.option("--limit", type=click.IntRange(1), help="So many at most.")
 @form_options
 def events(
-    data_dir: Path | None,
+    place: Place,
     types: tuple[str, ...],
     ok: bool | None,
     newest_first: bool,
@@ -45,8 +57,8 @@ def events(
     `at`. A table leaves out details, body and leaf hash; --json and --csv have every column of an
     event. The content of a body is never shown.
 
-    No secret is read, and nothing is recorded. An auditor's login is enough. Exit status 0 also
-    where there is none.
+    No secret is read, and nothing is recorded. An auditor's login is enough, or with --url
+    AUDITOR_KEY. Exit status 0 also where there is none.
 
     \b
     Example:
@@ -56,22 +68,18 @@ def events(
     if ok is not None:
         given["outcome"] = "ok" if ok else "failed"
     given["order"] = question.NEWEST if newest_first else question.OLDEST
-    ask(data_dir, lambda connection: _events(connection, given, types, limit, form))
+    with clear_errors():
+        # How long ago is meant from now on, and not from when each page is asked for.
+        given |= {name: rfc3339(parse_moment(name, given[name])) for name in _TIMES & given.keys()}
+        wanted = question.Wanted.parse(given, types)
+
+    async def page(connection: Connection, count: int, after: Any) -> Found[question.Line]:
+        return Found(*await question.page(connection, wanted, count, after))
+
+    asked = Asked("events", {**given, "type": ",".join(types) or None}, question.Line, page)
+    put(place, asked, lambda pages: _write(pages, form, limit))
 
 
-async def _events(
-    connection: Connection,
-    texts: dict[str, str],
-    types: tuple[str, ...],
-    limit: int | None,
-    form: Form,
-) -> None:
-    wanted = question.Wanted.parse(texts, types)
-
-    async def page(
-        connection: Connection, count: int, after: question.Cursor | None
-    ) -> tuple[list[question.Line], question.Cursor | None]:
-        return await question.page(connection, wanted, count, after)
-
+async def _write(pages: Page[question.Line], form: Form, limit: int | None) -> None:
     with Output(form, question.Line, TABLE, "there are no such events") as output:
-        await write_all(connection, page, output.write, limit)
+        await write_all(pages, output.write, limit)

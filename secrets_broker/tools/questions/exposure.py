@@ -2,16 +2,26 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import Any
 
 import click
 import msgspec
 
+from secrets_broker.ledger.encoding import rfc3339_or_none
 from secrets_broker.projections.questions import exposure as question
 from secrets_broker.projections.questions.named import Named
-from secrets_broker.tools.common import data_dir_option, say
+from secrets_broker.tools.common import clear_errors, say
 from secrets_broker.tools.output import Form, Output, form_options
-from secrets_broker.tools.questions.asking import Connection, ask, write_all
+from secrets_broker.tools.questions.asking import (
+    Asked,
+    Connection,
+    Found,
+    Page,
+    Place,
+    place_options,
+    put,
+    write_all,
+)
 from secrets_broker.tools.questions.history import NEVER
 from secrets_broker.tools.status import NotSo
 
@@ -36,17 +46,22 @@ class Receiver(msgspec.Struct, frozen=True, kw_only=True):
 @click.command()
 @click.argument("host")
 @click.argument("purpose")
-@data_dir_option
+@place_options
 @click.option("--credential-id", help="Which credential of that name [the newest].")
 @click.option("--version", help="Which version of it [the live one, or else the last].")
+@click.option("--since", help="Only who received it then or later: RFC 3339, or as 30d ago.")
+@click.option("--until", help="Only who received it before then.")
 @click.option("--summary", is_flag=True, help="One line for each actor: first, last, how often.")
 @form_options
 def exposure(
+    *,
     host: str,
     purpose: str,
-    data_dir: Path | None,
+    place: Place,
     credential_id: str | None,
     version: str | None,
+    since: str | None,
+    until: str | None,
     summary: bool,
     form: Form,
 ) -> None:
@@ -60,53 +75,52 @@ def exposure(
     A line without a version is from an earlier installation's access log, which counted none: it
     read this credential, and whether it was given this content is not known.
 
-    No secret is read, and nothing is recorded. An auditor's login is enough. Exit status 1 where
-    there never was such a version.
+    No secret is read, and nothing is recorded. An auditor's login is enough, or with --url
+    AUDITOR_KEY. Exit status 1 where there never was such a version.
 
     \b
     Example:
       secrets-broker exposure db1.example ssh --version 3 --summary
     """
-    ask(
-        data_dir,
-        lambda connection: _exposure(
-            connection, Named.parse(host, purpose), credential_id, version, summary, form
-        ),
-    )
+    with clear_errors():
+        name = Named.parse(host, purpose)
+        which = question.Which.parse(credential_id, version)
+        span = question.Span.parse(since, until)
+
+    async def page(connection: Connection, limit: int, after: Any) -> Found[question.Receipt]:
+        exposed = await question.find(connection, name, which.continued(after) if after else which)
+        if exposed is None:
+            return Found([])
+        found = await question.page(connection, exposed, limit, after, span=span)
+        return Found(*found, exposed)
+
+    times = {"since": span.since, "until": span.until}
+    fields = {
+        **{"host": host, "purpose": purpose, "credential_id": credential_id, "version": version},
+        **{limit: rfc3339_or_none(moment) for limit, moment in times.items()},
+    }
+    never = f"{NEVER}, or no such version of it" if which != question.LATEST else NEVER
+    asked = Asked("exposure", fields, question.Receipt, page)
+    put(place, asked, lambda pages: _write(pages, never, summary, form))
 
 
-async def _exposure(
-    connection: Connection,
-    name: Named,
-    credential_id: str | None,
-    version: str | None,
-    summary: bool,
-    form: Form,
-) -> None:
-    which = question.Which.parse(credential_id, version)
-    exposed = await question.find(connection, name, which)
+async def _write(pages: Page[question.Receipt], never: str, summary: bool, form: Form) -> None:
+    exposed = (await pages(1, None)).exposed
     if exposed is None:
-        never = f"{NEVER}, or no such version of it" if which != question.LATEST else NEVER
         raise NotSo(never)
     say(_told(exposed))
-
-    async def page(
-        connection: Connection, limit: int, after: question.Cursor | None
-    ) -> tuple[list[question.Receipt], question.Cursor | None]:
-        return await question.page(connection, exposed, limit, after)
-
     tally = _Tally()
     if not summary:
         with Output(form, question.Receipt, TABLE, NOBODY) as output:
 
-            def put(lines: list[question.Receipt]) -> None:
+            def write(lines: list[question.Receipt]) -> None:
                 output.write(lines)
                 if form is Form.TABLE:
                     tally.add(lines)
 
-            await write_all(connection, page, put)
+            await write_all(pages, write)
     else:
-        await write_all(connection, page, tally.add)
+        await write_all(pages, tally.add)
     if summary or tally.receivers:
         with Output(form, Receiver, SUMMARY, NOBODY) as output_of_all:
             output_of_all.write(tally.lines(exposed))

@@ -1,15 +1,24 @@
 """`secrets-broker unused`: live credentials that nobody looks up."""
 
-from datetime import datetime
-from pathlib import Path
+from typing import Any
 
 import click
 
+from secrets_broker.ledger.encoding import rfc3339
 from secrets_broker.projections.moment import parse_moment
 from secrets_broker.projections.questions import unused as question
-from secrets_broker.tools.common import data_dir_option
+from secrets_broker.tools.common import clear_errors
 from secrets_broker.tools.output import Form, Output, form_options
-from secrets_broker.tools.questions.asking import Connection, ask, write_all
+from secrets_broker.tools.questions.asking import (
+    Asked,
+    Connection,
+    Found,
+    Page,
+    Place,
+    place_options,
+    put,
+    write_all,
+)
 
 TABLE = (
     *("host", "purpose", "last_read_at", "last_read_by", "last_read_position"),
@@ -18,36 +27,37 @@ TABLE = (
 
 
 @click.command()
-@data_dir_option
+@place_options
 @click.option("--since", required=True, help="RFC 3339, or how long ago, as 90d.")
 @form_options
-def unused(data_dir: Path | None, since: str, form: Form) -> None:
+def unused(place: Place, since: str, form: Form) -> None:
     """List the live credentials that nobody has read since a time, or ever.
+
+    What was made since then is left out: it was not there to be read before.
 
     A read is a successful lookup of that credential, of whatever version; lines that were
     imported count from when they happened. One with a last position and no time was read, and
     nobody knows when.
 
-    No secret is read, and nothing is recorded. An auditor's login is enough. Exit status 0 also
-    where there is none.
+    No secret is read, and nothing is recorded. An auditor's login is enough, or with --url
+    AUDITOR_KEY. Exit status 0 also where there is none.
 
     \b
     Example:
       secrets-broker unused --since 90d
     """
 
-    async def run(connection: Connection) -> None:
-        await _unused(connection, parse_moment("since", since), form)
+    with clear_errors():
+        moment = parse_moment("since", since)
 
-    ask(data_dir, run)
+    async def page(connection: Connection, limit: int, after: Any) -> Found[question.Line]:
+        return Found(*await question.page(connection, moment, limit, after))
+
+    fields = {"since": rfc3339(moment)}
+    put(place, Asked("unused", fields, question.Line, page), lambda pages: _write(pages, form))
 
 
-async def _unused(connection: Connection, since: datetime, form: Form) -> None:
-    async def page(
-        connection: Connection, limit: int, after: question.Cursor | None
-    ) -> tuple[list[question.Line], question.Cursor | None]:
-        return await question.page(connection, since, limit, after)
-
-    empty = "every live credential has been read since then"
+async def _write(pages: Page[question.Line], form: Form) -> None:
+    empty = "every live credential has been read since then, or was made since"
     with Output(form, question.Line, TABLE, empty) as output:
-        await write_all(connection, page, output.write)
+        await write_all(pages, output.write)

@@ -16,16 +16,12 @@ from secrets_broker.tools.common import (
     load_settings,
     say,
 )
+from secrets_broker.tools.remote import ClientTls, Remote, url_options
+from secrets_broker.tools.status import NotAsked
 from secrets_broker.tools.verify.inputs import kept_checkpoint, known_keys
 from secrets_broker.tools.verify.job import Job, Place
 from secrets_broker.tools.verify.receipts import verify_receipt
 from secrets_broker.tools.verify.run import Wanted
-
-
-class NotAskedError(click.ClickException):
-    """The ledger could not be asked, so nothing can be said of it."""
-
-    exit_code = 2
 
 
 @click.command()
@@ -41,7 +37,7 @@ class NotAskedError(click.ClickException):
 @click.option(
     "--partial", is_flag=True, help="With --export: what is not there is merely not checked."
 )
-@click.option("--url", help="Check another broker over HTTP, with AUDITOR_KEY.")
+@url_options
 @click.option("--receipt", metavar="FILE", help="Check one event's receipt, and no ledger.")
 @click.option(
     "--verifier-key",
@@ -63,6 +59,7 @@ def verify(
     folder: Path | None,
     partial: bool,
     url: str | None,
+    tls: ClientTls,
     receipt: str | None,
     verifier_keys: tuple[str, ...],
     erasures: Path | None,
@@ -82,7 +79,7 @@ def verify(
         keys = known_keys(verifier_keys, settings)
         if receipt is not None:
             raise SystemExit(0 if verify_receipt(receipt, keys, as_json=as_json) else 1)
-        place = Place(folder, url, partial)
+        place = Place(folder, Remote.of(settings, url, tls) if url else None, partial)
         if place.is_database:  # the settings' own ledger, so what they keep of it counts too
             erasures = erasures or settings.erasures
         kept = _kept(since, keys, settings.checkpoint_file if place.is_database else None)
@@ -90,7 +87,7 @@ def verify(
         try:
             report = job.run()
         except (LedgerError, MigrationError) as error:
-            raise NotAskedError(str(error)) from None
+            raise NotAsked(str(error)) from None
     click.echo(msgspec.json.encode(report) if as_json else job.text())
     if not job.findings.ok:
         raise SystemExit(1)

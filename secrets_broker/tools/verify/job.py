@@ -6,14 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import click
-
 from secrets_broker.ledger.audit.checker import Checker
 from secrets_broker.ledger.audit.findings import Findings
 from secrets_broker.ledger.errors import LedgerError
-from secrets_broker.settings import MissingSettingError, Settings
+from secrets_broker.settings import Settings
 from secrets_broker.tools.common import require_schema
 from secrets_broker.tools.progress import progress_bar
+from secrets_broker.tools.remote import Remote
 from secrets_broker.tools.verify.aftermath import check_database
 from secrets_broker.tools.verify.data_keys import erased_since
 from secrets_broker.tools.verify.database import DatabaseSource
@@ -24,7 +23,7 @@ from secrets_broker.tools.verify.schema import check_schema
 from secrets_broker.tools.verify.sources import DamagedError
 from secrets_broker.tools.verify.tables import check_tables
 from secrets_broker.tools.verify.text import sorted_problems, text
-from secrets_broker.tools.verify.web import UrlError, WebSource
+from secrets_broker.tools.verify.web import WebSource
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,23 +31,20 @@ class Place:
     """Where the ledger is read from: an export, another broker, or else the database."""
 
     folder: Path | None = None
-    url: str | None = None
+    remote: Remote | None = None
     partial: bool = False
 
     @property
     def is_database(self) -> bool:
         """Whether it is the settings' own."""
-        return self.folder is None and self.url is None
+        return self.folder is None and self.remote is None
 
     def open(self, settings: Settings) -> FolderSource | WebSource | DatabaseSource:
-        """Open it; raises LedgerError, MigrationError or MissingSettingError."""
+        """Open it; raises LedgerError or MigrationError."""
         if self.folder is not None:
             return FolderSource(self.folder, partial=self.partial)
-        if self.url is not None:
-            key = settings.auditor_key
-            if key is None:
-                raise MissingSettingError("AUDITOR_KEY")
-            return WebSource(self.url, key)
+        if self.remote is not None:
+            return WebSource(self.remote)
         require_schema(settings.database_url)
         return DatabaseSource(settings.database_url)
 
@@ -83,8 +79,6 @@ class Job:
             with closing(self._place.open(self._settings)) as source:
                 self._name = source.name
                 self._check(source)
-        except UrlError as error:
-            raise click.UsageError(str(error)) from None
         except DamagedError as error:
             self.findings.wrong(None, "source", str(error))
         except LedgerError as error:

@@ -1,44 +1,30 @@
-"""Another broker's ledger, over HTTP: its published log, and every checkpoint that it keeps.
+"""Another broker's ledger, over HTTP: its published log, and every checkpoint that it keeps."""
 
-The auditor's key goes to the address that was given and to no other: a redirect is not followed.
-"""
-
-import http.client
-import ssl
-import threading
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import msgspec
 
 from secrets_broker.ledger.audit.heads import Kept
 from secrets_broker.ledger.checkpoint import SignedCheckpoint
 from secrets_broker.ledger.note import NoteError
+from secrets_broker.tools.remote import Remote, RemoteError
 from secrets_broker.tools.verify.shelf import Shelf
 from secrets_broker.tools.verify.sources import DamagedError, Overview, SourceError
 from secrets_broker.tools.verify.tiles import TileReader
 
 AT_ONCE: Final = 8
-TIMEOUT_SECONDS: Final = 30.0
-PAUSES: Final = (0.2, 1.0, 3.0)
-MAX_ANSWER: Final = 32 << 20  # 256 of the longest entries take 17 MB
 _PAGE: Final = 1_000
-
-
-class UrlError(SourceError, ValueError):
-    """The URL is none that a broker can have."""
 
 
 @dataclass(frozen=True, slots=True)
 class WebAddress:
-    """A broker, by its URL, and the key that opens its auditors' paths."""
+    """A broker, and how much of it there is to read."""
 
-    url: str
-    key: str = field(repr=False)
+    remote: Remote
     size: int = 0
 
     def open(self) -> "WebReader":
@@ -62,21 +48,8 @@ class WebReader(TileReader):
 
     def __init__(self, address: WebAddress) -> None:
         super().__init__(address.size)
-        self._given = address
-        parts = urlsplit(address.url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query:
-            raise UrlError("--url is an address such as https://broker.example:3003")
-        if parts.username is not None or parts.password is not None:
-            raise UrlError("--url has a name or a password in it: the key is AUDITOR_KEY")
-        if not (address.key.isascii() and address.key.isprintable()):
-            raise UrlError("AUDITOR_KEY has characters that no HTTP header can hold")
-        try:
-            self._place = parts.scheme, parts.hostname, parts.port
-        except ValueError:
-            raise UrlError("--url has no such port") from None
-        self._prefix = quote(parts.path.rstrip("/"), safe="/%")
-        self._own = threading.local()
-        self._opened: list[http.client.HTTPConnection] = []
+        self._given = address.remote
+        self._connections = address.remote.open()
         self._pool = ThreadPoolExecutor(AT_ONCE)
 
     def fetch(self, paths: Sequence[str]) -> Mapping[str, bytes]:
@@ -87,69 +60,15 @@ class WebReader(TileReader):
 
     def get(self, path: str) -> bytes | None:
         """An answer's body; None for 404. Raises SourceError."""
-        for pause in (*PAUSES, None):
-            try:
-                status, body = self._once(path)
-            except (OSError, http.client.HTTPException, UnicodeError) as error:
-                # UnicodeError: a name that IDNA has no form for.
-                self._forget()
-                status, body = 0, _reason(error).encode()
-            if status == 200:
-                return body
-            if status == 404:
-                return None
-            if pause is None or not (status == 0 or status in (429, 502, 503, 504)):
-                break
-            time.sleep(pause)
-        raise SourceError(self._refusal(path, status, body))
+        try:
+            return self._connections.get(path)
+        except RemoteError as error:
+            raise SourceError(str(error)) from None
 
     def close(self) -> None:
         """Close every connection."""
         self._pool.shutdown()
-        for connection in self._opened:
-            connection.close()
-
-    def _once(self, path: str) -> tuple[int, bytes]:
-        connection = self._connection()
-        headers = {"Authorization": f"Bearer {self._given.key}", "Accept-Encoding": "identity"}
-        connection.request("GET", self._prefix + path, headers=headers)
-        answer = connection.getresponse()
-        body = answer.read(MAX_ANSWER + 1)
-        if len(body) > MAX_ANSWER:
-            raise SourceError(f"{path}: the answer is too long")
-        if answer.length:  # asked for a number of bytes, http.client is content with fewer
-            raise http.client.IncompleteRead(body, answer.length)
-        return answer.status, body
-
-    def _connection(self) -> http.client.HTTPConnection:
-        known: http.client.HTTPConnection | None = getattr(self._own, "connection", None)
-        if known is not None:
-            return known
-        scheme, host, port = self._place
-        if scheme == "https":
-            made: http.client.HTTPConnection = http.client.HTTPSConnection(
-                host, port, timeout=TIMEOUT_SECONDS, context=ssl.create_default_context()
-            )
-        else:
-            made = http.client.HTTPConnection(host, port, timeout=TIMEOUT_SECONDS)
-        self._own.connection = made
-        self._opened.append(made)
-        return made
-
-    def _forget(self) -> None:
-        known = getattr(self._own, "connection", None)
-        if known is not None:
-            known.close()
-            self._own.connection = None
-
-    def _refusal(self, path: str, status: int, body: bytes) -> str:
-        if status == 0:
-            return f"{self._given.url} does not answer ({body.decode()})"
-        if status in (401, 403):
-            return f"{self._given.url} does not take this AUDITOR_KEY"
-        if 300 <= status < 400:
-            return f"{self._given.url} points elsewhere: give the address that it points to"
-        return f"{self._given.url} answers {path} with {status}"
+        self._connections.close()
 
 
 def _reason(error: Exception) -> str:
@@ -161,8 +80,8 @@ def _reason(error: Exception) -> str:
 class WebSource(WebReader):
     """Gives what a broker publishes."""
 
-    def __init__(self, url: str, key: str) -> None:
-        super().__init__(WebAddress(url, key))
+    def __init__(self, remote: Remote) -> None:
+        super().__init__(WebAddress(remote))
         self._shelf = Shelf()
 
     @property
@@ -173,7 +92,7 @@ class WebSource(WebReader):
     @property
     def address(self) -> WebAddress:
         """See Source."""
-        return WebAddress(self._given.url, self._given.key, self._size)
+        return WebAddress(self._given, self._size)
 
     def overview(self) -> Overview:
         """The size of the published checkpoint; see Source."""
