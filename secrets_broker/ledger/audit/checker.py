@@ -16,7 +16,8 @@ from secrets_broker.ledger.audit.rotations import ROTATIONS, Rotations
 from secrets_broker.ledger.audit.spill import LIMIT, Spill
 from secrets_broker.ledger.audit.subtree import Spine, Stored
 from secrets_broker.ledger.audit.trust import Trust, WrongNode
-from secrets_broker.ledger.events import LEDGER_RESTORED
+from secrets_broker.ledger.authenticity import Span, ranges
+from secrets_broker.ledger.events import LEDGER_DISOWNED, LEDGER_RESTORED
 
 
 class Checker:
@@ -25,7 +26,17 @@ class Checker:
     `stored` gives the stored nodes above level 1.
     """
 
-    def __init__(self, stored: Stored, findings: Findings, limit: int = LIMIT) -> None:
+    def __init__(
+        self,
+        stored: Stored,
+        findings: Findings,
+        limit: int = LIMIT,
+        disowned: tuple[Span, ...] = (),
+    ) -> None:
+        self.disowned = disowned
+        """What is left out: it has to be known before."""
+        self.found_disowned: tuple[Span, ...] = ()
+        """What ledger.disowned events say is to be left out."""
         self.findings = findings
         self.lives = Lives(limit)
         self.rotations = Rotations()
@@ -113,7 +124,9 @@ class Checker:
 
     def _facts(self, examined: Examined) -> None:
         for fact in self._ordered(examined):
-            if fact.type == LEDGER_RESTORED:
+            if fact.type == LEDGER_DISOWNED:
+                self.found_disowned += ranges(fact.details)
+            elif fact.type == LEDGER_RESTORED:
                 self._trust.restored(fact)
             elif fact.type in ROTATIONS:
                 if problem := self.rotations.take(fact):

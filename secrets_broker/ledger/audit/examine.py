@@ -25,18 +25,20 @@ from secrets_broker.ledger.audit.heads import Kept, judge
 from secrets_broker.ledger.audit.ranges import Examined, Loaded
 from secrets_broker.ledger.audit.rotations import ROTATIONS
 from secrets_broker.ledger.audit.subtree import Hash, Subtree
-from secrets_broker.ledger.events import CHANGES, LEDGER_RESTORED, READ
+from secrets_broker.ledger.authenticity import Span
+from secrets_broker.ledger.events import CHANGES, LEDGER_DISOWNED, LEDGER_RESTORED, READ
 from secrets_broker.ledger.merkle import TILE_WIDTH, leaf_hash
 from secrets_broker.ledger.note import VerifierKey
 
-_FOLLOWED: Final = CHANGES | ROTATIONS | {READ, LEDGER_RESTORED}
+_FOLLOWED: Final = CHANGES | ROTATIONS | {READ, LEDGER_RESTORED, LEDGER_DISOWNED}
 
 
 class _Range:
     """The state of one examination."""
 
-    def __init__(self, loaded: Loaded) -> None:
+    def __init__(self, loaded: Loaded, disowned: Sequence[Span] = ()) -> None:
         self.loaded = loaded
+        self._disowned = disowned
         self.problems = list(loaded.problems)
         self.computed: list[Hash] = []
         self.facts: list[tuple[Any, ...]] = []
@@ -82,7 +84,7 @@ class _Range:
             return computed
         pairs = enumerate(zip(stored, computed, strict=True), self.loaded.first)
         for position, (kept, made) in pairs:
-            if None not in (kept, made) and kept != made:
+            if None not in (kept, made) and kept != made and not self._is_disowned(position):
                 self.wrong(position, "leaf", "the entry does not have the leaf hash that is stored")
             if kept is None and not self.loaded.told:
                 check, what = ("missing", "event") if made is None else ("leaf", "leaf hash")
@@ -93,7 +95,12 @@ class _Range:
         if self.first_missing is None:
             self.first_missing = position
 
+    def _is_disowned(self, position: int) -> bool:
+        return any(first <= position <= last for first, last in self._disowned)
+
     def _entry(self, position: int, entry: Entry, raw: bytes) -> None:
+        if self._disowned and self._is_disowned(position):
+            return  # its leaf stays in the tree, and nothing follows from what it says
         if (at := entry.at) != self.last_at:
             self._time(position, at)
         problem = problem_of(entry, raw)
@@ -173,9 +180,17 @@ def _misfits(tiles: Sequence[Hash], nodes: Sequence[Hash]) -> list[int]:
     return [index for index, (tile, node) in pairs if tile is not None and tile != node]
 
 
-def examine(loaded: Loaded, kept: Sequence[Kept], keys: Sequence[VerifierKey]) -> Examined:
-    """Look at one range, and at the checkpoints whose size ends within it."""
-    work = _Range(loaded)
+def examine(
+    loaded: Loaded,
+    kept: Sequence[Kept],
+    keys: Sequence[VerifierKey],
+    disowned: Sequence[Span] = (),
+) -> Examined:
+    """Look at one range, and at the checkpoints whose size ends within it.
+
+    Of the events at `disowned` positions only the leaves are looked at.
+    """
+    work = _Range(loaded, disowned)
     work.entries()
     subtree, wrong_tiles = work.tree()
     heads = []

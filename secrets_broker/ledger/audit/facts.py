@@ -16,6 +16,7 @@ from secrets_broker.ledger.events import (
     FORMAT_VERSION,
     KEY_ROTATED,
     KEY_ROTATION_STARTED,
+    LEDGER_DISOWNED,
     LEDGER_RESTORED,
     MAX_ENTRY_BYTES,
     READ,
@@ -29,7 +30,10 @@ _TIME: Final = re.compile(
 )
 _NUL: Final = b"\\u0000"
 _WITH_DETAILS: Final = frozenset(
-    {ERASED, READ, REKEYED, LEDGER_RESTORED, KEY_ROTATION_STARTED, KEY_ROTATED}
+    {
+        *(ERASED, READ, REKEYED, LEDGER_RESTORED, LEDGER_DISOWNED),
+        *(KEY_ROTATION_STARTED, KEY_ROTATED),
+    }
 )
 
 

@@ -83,8 +83,6 @@ class MacCheck:
             findings.wrong(None, "mac", f"{self._more} more events were not made with the keys")
         if tuple(disowned) != self.believed.disowned:
             findings.wrong(None, "mac", "ledger.disowned is not what the events say")
-        for first, last in self.believed.disowned:
-            findings.remarks.append(f"disowned: {first}" + (f"-{last}" if last > first else ""))
 
     def _undisowned(self) -> tuple[Span, ...]:
         begun = self.believed.begun

@@ -8,16 +8,18 @@ from typing import Any
 
 from secrets_broker.ledger.audit.checker import Checker
 from secrets_broker.ledger.audit.findings import Findings
+from secrets_broker.ledger.authenticity import Span
 from secrets_broker.ledger.errors import LedgerError
 from secrets_broker.settings import Settings
 from secrets_broker.tools.common import require_schema
-from secrets_broker.tools.progress import progress_bar
+from secrets_broker.tools.progress import Tell, progress_bar
 from secrets_broker.tools.remote import Remote
 from secrets_broker.tools.verify.aftermath import check_database
 from secrets_broker.tools.verify.data_keys import erased_since
 from secrets_broker.tools.verify.database import DatabaseSource
 from secrets_broker.tools.verify.folder import FolderSource
 from secrets_broker.tools.verify.listed import check_list
+from secrets_broker.tools.verify.macs import disowned
 from secrets_broker.tools.verify.run import Wanted, check
 from secrets_broker.tools.verify.schema import check_schema
 from secrets_broker.tools.verify.sources import DamagedError
@@ -88,28 +90,44 @@ class Job:
         return self.report()
 
     def _check(self, source: FolderSource | WebSource | DatabaseSource) -> None:
-        checker = Checker(source.node, self.findings)
-        with closing(checker), progress_bar() as tell:
-            database = source if isinstance(source, DatabaseSource) else None
-            if (
-                database is not None
-            ):  # first: what is missing there can keep the rest from being read
+        database = source if isinstance(source, DatabaseSource) else None
+        with progress_bar() as tell:
+            if database is not None:
+                # First: what is missing there can keep the rest from being read.
                 check_schema(database, self.findings)
+            found = self._pass(source, disowned(database) if database else (), tell)
+            if database is None and found:
+                # Where an event stands that says so is only known once all were read.
+                self.findings = Findings()
+                self._pass(source, found, tell)
+
+    def _pass(
+        self,
+        source: FolderSource | WebSource | DatabaseSource,
+        left_out: tuple[Span, ...],
+        tell: Tell,
+    ) -> tuple[Span, ...]:
+        """Go through all of it once; what its events say is to be left out."""
+        database = source if isinstance(source, DatabaseSource) else None
+        with closing(Checker(source.node, self.findings, disowned=left_out)) as checker:
             overview = check(
                 source, checker, self._wanted, lambda done, of: tell("events verified", done, of)
             )
             self._size = overview.size
             self._root = b64encode(checker.root).decode() if checker.root else None
             if not overview.complete:
-                return
+                return ()
             later = erased_since(database, overview.size) if database else frozenset[str]()
             checker.finish(overview.published, overview.beyond, later)
+            for first, last in left_out:
+                self.findings.remark(f"disowned: {first}" + (f"-{last}" if last > first else ""))
             if database is not None:
                 check_database(database, checker, self._settings, tell)
             if isinstance(source, FolderSource):
                 check_tables(source, self.findings, tell)
             if self._erasures is not None:
                 check_list(self._erasures, source, checker, later)
+            return checker.found_disowned
 
     def report(self) -> dict[str, Any]:
         """What --json prints."""

@@ -19,6 +19,7 @@ from secrets_broker.ledger.audit.examine import examine
 from secrets_broker.ledger.audit.heads import Kept
 from secrets_broker.ledger.audit.ranges import Examined
 from secrets_broker.ledger.audit.subtree import RANGE
+from secrets_broker.ledger.authenticity import Span
 from secrets_broker.ledger.note import VerifierKey
 from secrets_broker.tools.verify.sources import Address, Overview, Reader, Source, SourceError
 
@@ -47,6 +48,7 @@ class _Task:
     first: int
     count: int
     kept: tuple[Kept, ...]
+    disowned: tuple[Span, ...]
 
 
 def check(source: Source, checker: Checker, wanted: Wanted, tell: Tell) -> Overview:
@@ -59,7 +61,7 @@ def check(source: Source, checker: Checker, wanted: Wanted, tell: Tell) -> Overv
     if not wanted.keys:
         findings.left_out("signatures: no verifier key was given")
     overview.beyond += [kept for kept in wanted.kept if kept.size > overview.size]
-    tasks = _tasks(source, overview.size, wanted.kept)
+    tasks = _tasks(source, overview.size, wanted.kept, checker.disowned)
     for examined in _examined(source, tasks, overview.size, wanted):
         checker.take(examined)
         tell(checker.size, overview.size)
@@ -70,13 +72,16 @@ def check(source: Source, checker: Checker, wanted: Wanted, tell: Tell) -> Overv
     return overview
 
 
-def _tasks(source: Source, size: int, also: Sequence[Kept]) -> Iterator[_Task]:
+def _tasks(
+    source: Source, size: int, also: Sequence[Kept], disowned: Sequence[Span]
+) -> Iterator[_Task]:
     # An empty ledger is one range, with the checkpoints of size 0.
     for first in range(0, max(size, 1), RANGE):
         count = min(RANGE, size - first)
         low, high = first or -(2**63), first + count
         kept = [*source.checkpoints(low, high), *(k for k in also if low < k.size <= high)]
-        yield _Task(first, count, tuple(sorted(kept, key=lambda one: one.size)))
+        within = tuple(span for span in disowned if span[0] < high and first <= span[1])
+        yield _Task(first, count, tuple(sorted(kept, key=lambda one: one.size)), within)
 
 
 def _examined(
@@ -127,4 +132,4 @@ def _examine(task: _Task) -> Examined:
 
 
 def _examine_with(reader: Reader, task: _Task, keys: Sequence[VerifierKey]) -> Examined:
-    return examine(reader.load(task.first, task.count), task.kept, keys)
+    return examine(reader.load(task.first, task.count), task.kept, keys, task.disowned)
