@@ -83,6 +83,10 @@ class Facts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
         """These, with another stop, or none."""
         return msgspec.structs.replace(self, stopped=stopped)
 
+    def with_authenticated(self, fact: AuthenticatedFrom) -> "Facts":
+        """These, with where MACs are demanded from."""
+        return msgspec.structs.replace(self, authenticated_from=fact)
+
     def with_seen(self, *marks: Mark | None) -> "Facts":
         """These, with the largest of them all that was seen."""
         return msgspec.structs.replace(self, seen=_largest([self.seen, *marks]))

@@ -19,6 +19,7 @@ import structlog
 
 from secrets_broker.ledger.access import Enter
 from secrets_broker.ledger.acknowledged import Acknowledged
+from secrets_broker.ledger.authenticated import Authenticated
 from secrets_broker.ledger.caller import caller_of
 from secrets_broker.ledger.commands import Command, Name, Record
 from secrets_broker.ledger.continuity import PUBLISHED, Continuity
@@ -101,6 +102,7 @@ class Writer:
         self._continuity = continuity
         self.halt = Halt(continuity.file)
         """What stops this writer, and is to stop whoever works beside it."""
+        self._authenticated = Authenticated(continuity.file)
         self._acknowledged = Acknowledged(continuity.file, continuity.origin)
         self.grants = Grants()
         """As of the last batch that this process began: what a request is judged by in advance."""
@@ -114,7 +116,6 @@ class Writer:
         self._seen = Seen()
         self._rows_missing = False  # the last append was not stored whole
         self._alarm: str | None = None
-        self._told = False  # that the ledger is not authenticated
         self._closing = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -311,7 +312,8 @@ class Writer:
         store = await self._connected()
         snapshot = await self._read(store, batch)
         _check_clock(snapshot.clock)
-        self._tell_authenticity(snapshot)
+        if snapshot.seen.size:
+            self._authenticated.hold(snapshot.authenticity)
         if self._loader:
             self._loader.see(snapshot.keks)
         fold = Fold(snapshot, self._keyring)
@@ -330,15 +332,6 @@ class Writer:
             self.halt.durable = self._seen
             self._acknowledged.keep(self._seen)
         return results
-
-    def _tell_authenticity(self, snapshot: Snapshot) -> None:
-        if snapshot.seen.size and snapshot.event_key is None and not self._told:
-            self._told = True
-            _log.warning(
-                "ledger_not_authenticated",
-                consequence="whoever has the database's login can append events",
-                run="secrets-broker authenticate",
-            )
 
     async def _rehearse(self, store: Store, snapshot: Snapshot) -> None:
         """See that rows are stored again, before anybody is told that the failure is over."""

@@ -22,13 +22,22 @@ from hypothesis import strategies as st
 from secrets_broker.ledger.access import Grant
 from secrets_broker.ledger.access_key import digest
 from secrets_broker.ledger.authenticity import Authenticity, evolve, spans
-from secrets_broker.ledger.errors import DecryptionError, LedgerError, UnauthenticEventError
+from secrets_broker.ledger.checkpoint_file import CheckpointFile
+from secrets_broker.ledger.continuity import Continuity
+from secrets_broker.ledger.errors import (
+    DecryptionError,
+    LedgerError,
+    LedgerUnavailableError,
+    UnauthenticEventError,
+)
 from secrets_broker.ledger.event_key import NO_MAC, EventKey, unwrap
 from secrets_broker.ledger.events import Context, Subject
 from secrets_broker.ledger.keyring import Kek, Keyring
 from secrets_broker.ledger.merkle import leaf_hash
 from secrets_broker.ledger.rights import Rights
+from secrets_broker.ledger.writer import Writer
 from secrets_broker.projections.disowning import DisownRefusedError, disown
+from secrets_broker.projections.host_credentials import HostCredentials
 from tests.conftest import Database
 from tests.ledger.forging import forge
 from tests.ledger.helpers import (
@@ -454,3 +463,25 @@ def test_a_ledger_has_one_id() -> None:
     assert other == begun
     again = evolve(begun, "ledger.restored", {"event_key": "m"}, 9)
     assert (again.key_id(8), again.key_id(9)) == ("k", "m")
+
+
+def test_an_older_database_does_not_take_it_back(
+    database: Database, keyring: Keyring, tmp_path: Path
+) -> None:
+    """That MACs are demanded stands beside the checkpoint file; without it, it is only said."""
+    known = Continuity(file=CheckpointFile(tmp_path / "checkpoint"))
+
+    async def serve(continuity: Continuity) -> None:
+        writer = Writer(database.service_url, keyring, HostCredentials(), continuity=continuity)
+        try:
+            await writer.start()
+            await writer.submit(upsert("a"), CONTEXT)
+        finally:
+            await writer.close()
+
+    run(serve(known))
+    unauthenticate(database)
+    for _ in range(2):
+        with pytest.raises(LedgerUnavailableError, match="run secrets-broker authenticate"):
+            run(serve(known))
+    run(serve(Continuity()))
