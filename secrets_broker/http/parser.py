@@ -60,14 +60,16 @@ class UpgradelessParser:
 
     def feed_data(self, data: bytes) -> None:
         """Parse on; raises httptools.HttpParserError, and HttpParserUpgrade behind a CONNECT."""
+        rest = memoryview(data)  # many offers in one piece are not copied again and again
         while True:
             try:
-                self._parser.feed_data(data)
+                self._parser.feed_data(rest)
             except httptools.HttpParserUpgrade as upgrade:
                 if not self.offers:
                     raise
-                data = self._head() + data[upgrade.args[0] :]
+                head, rest = self._head(), rest[upgrade.args[0] :]
                 self._parser = self._begun()  # the other may hold that the connection ends
+                self._parser.feed_data(head)
             else:
                 return
 

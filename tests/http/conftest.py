@@ -138,7 +138,7 @@ def _process(
     finally:
         process.send_signal(signal.SIGTERM)
         try:
-            process.wait(timeout=20)
+            process.wait(timeout=40)  # longer than it gives to those who wait
         finally:
             process.kill()
 

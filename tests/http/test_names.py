@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from secrets_broker.ledger.encoding import name_problem
 from secrets_broker.ledger.keyring import Keyring
+from tests.conftest import KMS_KEY
 from tests.http.client import UPSERT, Service
 from tests.http.granting import Keys
 from tests.ledger.helpers import imported, record
@@ -76,6 +77,7 @@ def test_what_is_there_can_be_erased(service: Service, keyring: Keyring, tmp_pat
     host = "erase\u202e.example"
     record(service.database, keyring, imported(host))
     settings_ = {
+        "SECRETS_KMS_KEY": KMS_KEY,
         "DATABASE_URL": service.database.owner_url,
         "MIGRATION_DATABASE_URL": service.database.owner_url,
     }
@@ -92,4 +94,4 @@ def test_a_grant_is_not_made_under_such_a_name(service: Service) -> None:
     for name in ("a\u202eb", "a\u200bb", "a\u3164", "a "):
         body = {"name": name, "rules": rules}
         answer = service.send("POST", "/internal/access/key-grant", body, key=admin)
-        assert (answer.status, answer.json["errors"][0]["field"]) == (400, "name")
+        assert (answer.status, "name: must not" in str(answer.json["errors"])) == (400, True)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from typing import Any
 
 import psycopg
 import pytest
@@ -27,9 +28,9 @@ def held(service: Service) -> Iterator["psycopg.Connection[object]"]:
 
 def callers(pool: ThreadPoolExecutor, service: Service) -> "list[Future[Answer]]":
     """Lookups, alone and in batches, and what is only read; all of them under way."""
-    asked = [("POST", LOOKUP, NAME, "")] * CALLERS
-    asked += [("POST", f"{LOOKUP}-batch", {"items": [NAME] * 3}, "")] * 2  # type: ignore[list-item]
-    asked += [("GET", "/internal/audit/events", None, AUDITOR_KEY)]  # type: ignore[list-item]
+    asked: list[tuple[str, str, Any, str]] = [("POST", LOOKUP, NAME, "")] * CALLERS
+    asked += [("POST", f"{LOOKUP}-batch", {"items": [NAME] * 3}, "")] * 2
+    asked += [("GET", "/internal/audit/events", None, AUDITOR_KEY)]
     return [pool.submit(lambda one: service.send(*one[:3], key=one[3]), one) for one in asked]
 
 
