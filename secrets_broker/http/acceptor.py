@@ -119,7 +119,7 @@ class Acceptor:
             return
         task = self._loop.create_task(self._shake_hands(connection, place))
         if self._context:
-            place.close = task.cancel
+            place.close = lambda: _cancel(task)
         self._handshakes.add(task)
 
         def over(task: asyncio.Task[None]) -> None:
@@ -145,3 +145,7 @@ class Acceptor:
                 connection.send(TOO_MANY)
                 connection.shutdown(socket.SHUT_WR)
         connection.close()
+
+
+def _cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()

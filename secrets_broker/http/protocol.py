@@ -326,7 +326,8 @@ class CarefulProtocol(HttpToolsProtocol):
     def _give_way(self) -> None:
         """Say on a spare connection that there is no place; what it was for did not come."""
         self._drop_deadline()
-        if self.cycle is None and not self._lingering:
+        unanswered = self.cycle is None
+        if unanswered and not self._lingering:
             self._note(503, answered=True)
             self.transport.write(TOO_MANY)
         self.transport.close()

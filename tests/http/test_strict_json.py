@@ -167,12 +167,13 @@ def test_a_number_is_taken_if_a_double_holds_it_as_written(literal: str) -> None
 def test_the_fullest_request_that_can_be_stored_is_taken() -> None:
     """Every byte of the limits in use, in the ways that have most values, marks and escapes."""
     most = MAX_DATA_BYTES - len('{"a":[]}')
-    for data in (
+    fullest: tuple[dict[str, Any], ...] = (
         {"a": [1] * ((most + 1) // 2)},
         {"a": "," * (most - 2)},
         {"a": "\x01" * ((most - 2) // 6)},
         {"a": [[]] * ((most + 1) // 3)},
-    ):
+    )
+    for data in fullest:
         fields = {
             "host": "," * 255,
             "purpose": "," * 50,

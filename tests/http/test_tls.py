@@ -10,7 +10,7 @@ import ssl
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
@@ -33,6 +33,9 @@ from tests.http.test_access import FORBIDDEN, last
 
 NAME = {"host": "web-1", "purpose": "ssh"}
 _sources = count(2)
+
+NAME = {"host": "web-1", "purpose": "ssh"}
+TURNED_AWAY = 'secrets_connections_refused_total{cap="source"}'
 
 
 @pytest.fixture(scope="module")
@@ -495,3 +498,29 @@ def _reload(service: Service) -> None:
                 return
         except OSError:
             time.sleep(0.05)
+
+
+def test_handshakes_that_are_never_finished_count(cluster: Cluster, authority: Authority) -> None:
+    """They take their source's places, no more; others shake hands, and places come back."""
+    caps = {"MAX_CONNECTIONS": "40", "MAX_CONNECTIONS_PER_SOURCE": "10"}
+    with over_tls(cluster, authority, caps) as running, ExitStack() as stack:
+        for _ in range(60):  # none of them says a word
+            where = ("127.0.0.1", running.port)
+            stack.enter_context(socket.create_connection(where, source_address=("127.0.7.1", 0)))
+        running.source = "127.0.7.2"
+        key = Keys(running).grant("other", rule("read"))
+        assert running.send("POST", LOOKUP, NAME, key=key).status == 404
+        give_up = time.monotonic() + 20
+        while running.metrics()[TURNED_AWAY] == 0:
+            assert time.monotonic() < give_up, "no handshake was refused"
+            time.sleep(0.2)
+        stack.close()
+        running.source = "127.0.7.1"
+        while True:
+            try:
+                if running.send("POST", LOOKUP, NAME, key=key).status == 404:
+                    break
+            except OSError:
+                pass
+            assert time.monotonic() < give_up, "a place that was given up is counted still"
+            time.sleep(0.2)
