@@ -74,7 +74,8 @@ def pending(database_url: str, *, folder: Path = FOLDER) -> list[str]:
     files = checked_files(folder)
     with connect(database_url) as connection, explained("looking at the schema"):
         unrecorded = _unrecorded(connection, files)
-        return [] if _all_by_hand(connection, unrecorded) else [file.name for file in unrecorded]
+        by_hand = _all_by_hand(connection, files, unrecorded)
+        return [] if by_hand else [file.name for file in unrecorded]
 
 
 def count_events(database_url: str) -> int:
@@ -93,9 +94,9 @@ def _run(database_url: str, say: Say, folder: Path, wait_seconds: float) -> Iter
     with locked(database_url, say, wait_seconds) as connection:
         with explained("looking at the schema"):
             unrecorded = _unrecorded(connection, files)
-            by_hand = _all_by_hand(connection, unrecorded)
+            by_hand = _all_by_hand(connection, files, unrecorded)
             if not by_hand:
-                _refuse_half(connection, unrecorded)
+                _refuse_half(connection, files, unrecorded)
         yield _Run(connection, files, unrecorded, by_hand, say)
 
 
@@ -132,15 +133,24 @@ def _check_entry(entry: Recorded, digest: str | None) -> None:
         )
 
 
-def _all_by_hand(connection: Connection, unrecorded: tuple[SqlFile, ...]) -> bool:
-    made = made_by(unrecorded)
+def _new_with(files: tuple[SqlFile, ...], unrecorded: tuple[SqlFile, ...]) -> frozenset[str]:
+    """What only the unrecorded files make: a later file may replace what an earlier one made."""
+    return made_by(unrecorded) - made_by(tuple(file for file in files if file not in unrecorded))
+
+
+def _all_by_hand(
+    connection: Connection, files: tuple[SqlFile, ...], unrecorded: tuple[SqlFile, ...]
+) -> bool:
+    made = _new_with(files, unrecorded)
     return bool(made) and made <= there(connection)
 
 
-def _refuse_half(connection: Connection, unrecorded: tuple[SqlFile, ...]) -> None:
+def _refuse_half(
+    connection: Connection, files: tuple[SqlFile, ...], unrecorded: tuple[SqlFile, ...]
+) -> None:
     present = there(connection)
     # What names schema secrets may be an earlier installation's.
-    if not any(_is_ours(thing) for thing in made_by(unrecorded) & present):
+    if not any(_is_ours(thing) for thing in _new_with(files, unrecorded) & present):
         return
     lacking = next(file for file in unrecorded if not made_by((file,)) <= present)
     missing = min(made_by((lacking,)) - present)
