@@ -13,7 +13,6 @@ A failed statement ends its round trip: the server skips those after it.
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from typing import Any, Final, LiteralString
 
 import psycopg
@@ -25,6 +24,7 @@ from psycopg.pq.abc import PGresult
 from secrets_broker.ledger.errors import LedgerUnavailableError
 from secrets_broker.session.errors import POOLER
 from secrets_broker.session.opening import is_mixed
+from secrets_broker.session.statements import name_of
 
 _SYNC: Final = pq.ExecStatus.PIPELINE_SYNC
 _FAILED: Final = pq.ExecStatus.FATAL_ERROR
@@ -54,11 +54,6 @@ class Answer:
 class _Sent:
     sql: str
     is_execution: bool
-
-
-def name_of(sql: str) -> bytes:
-    """What a statement is prepared as: the same SQL has the same name everywhere, and no other."""
-    return b"sb_" + sha256(sql.encode()).hexdigest()[:32].encode()
 
 
 class RoundTrips:

@@ -74,7 +74,7 @@ def pending(database_url: str, *, folder: Path = FOLDER) -> list[str]:
     files = checked_files(folder)
     with connect(database_url) as connection, explained("looking at the schema"):
         unrecorded = _unrecorded(connection, files)
-        by_hand = _all_by_hand(connection, _new(files, unrecorded))
+        by_hand = _all_by_hand(connection, files, unrecorded)
         return [] if by_hand else [file.name for file in unrecorded]
 
 
@@ -94,10 +94,9 @@ def _run(database_url: str, say: Say, folder: Path, wait_seconds: float) -> Iter
     with locked(database_url, say, wait_seconds) as connection:
         with explained("looking at the schema"):
             unrecorded = _unrecorded(connection, files)
-            made = _new(files, unrecorded)
-            by_hand = _all_by_hand(connection, made)
+            by_hand = _all_by_hand(connection, files, unrecorded)
             if not by_hand:
-                _refuse_half(connection, unrecorded, made)
+                _refuse_half(connection, files, unrecorded)
         yield _Run(connection, files, unrecorded, by_hand, say)
 
 
@@ -134,21 +133,24 @@ def _check_entry(entry: Recorded, digest: str | None) -> None:
         )
 
 
-def _new(files: tuple[SqlFile, ...], unrecorded: tuple[SqlFile, ...]) -> frozenset[str]:
-    """What only unrecorded files make; what they replace was made by a recorded one."""
+def _new_with(files: tuple[SqlFile, ...], unrecorded: tuple[SqlFile, ...]) -> frozenset[str]:
+    """What only the unrecorded files make: a later file may replace what an earlier one made."""
     return made_by(unrecorded) - made_by(tuple(file for file in files if file not in unrecorded))
 
 
-def _all_by_hand(connection: Connection, made: frozenset[str]) -> bool:
+def _all_by_hand(
+    connection: Connection, files: tuple[SqlFile, ...], unrecorded: tuple[SqlFile, ...]
+) -> bool:
+    made = _new_with(files, unrecorded)
     return bool(made) and made <= there(connection)
 
 
 def _refuse_half(
-    connection: Connection, unrecorded: tuple[SqlFile, ...], made: frozenset[str]
+    connection: Connection, files: tuple[SqlFile, ...], unrecorded: tuple[SqlFile, ...]
 ) -> None:
     present = there(connection)
     # What names schema secrets may be an earlier installation's.
-    if not any(_is_ours(thing) for thing in made & present):
+    if not any(_is_ours(thing) for thing in _new_with(files, unrecorded) & present):
         return
     lacking = next(file for file in unrecorded if not made_by((file,)) <= present)
     missing = min(made_by((lacking,)) - present)

@@ -14,6 +14,7 @@ from psycopg.rows import TupleRow
 from secrets_broker.database_url import DatabaseUrlError, parse
 from secrets_broker.session import place, settings
 from secrets_broker.session.errors import POOLER, SessionError, first_line
+from secrets_broker.session.statements import Named
 
 _log = structlog.get_logger(__name__)
 
@@ -37,6 +38,10 @@ class Session(AsyncConnection[Any]):
 
     marker: settings.Marker
 
+    def __init__(self, *given: Any, **named: Any) -> None:
+        super().__init__(*given, **named)
+        self._prepared = Named()
+
     async def check_ours(self) -> None:
         """Raise SessionError where a pooler gave us another session; else psycopg.Error."""
         try:
@@ -55,10 +60,7 @@ def is_mixed(error: psycopg.Error) -> bool:
 async def connect(
     database_url: str, wanted: Mapping[str, str], *, seconds: float = CONNECT_SECONDS
 ) -> Session:
-    """A session in autocommit with these settings; raises SessionError.
-
-    Nothing is prepared by psycopg itself, since its names are the same in every process.
-    """
+    """A session in autocommit with these settings; raises SessionError."""
     given = _parse(database_url)
     try:
         return await _opened(given, wanted, seconds)
@@ -185,7 +187,7 @@ async def _connected(given: place.Given, seconds: float) -> tuple[Session, str]:
         conninfo = place.conninfo(attempt, share)
         try:
             async with asyncio.timeout(share):
-                session = await Session.connect(conninfo, autocommit=True, prepare_threshold=None)
+                session = await Session.connect(conninfo, autocommit=True)
         except TimeoutError:
             failures.append((place.name(attempt), f"no answer within {share:.1f} s"))
         except psycopg.Error as error:

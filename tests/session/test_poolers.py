@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 from secrets_broker.ledger.connection import SESSION, connect
 from secrets_broker.ledger.errors import LedgerUnavailableError
 from secrets_broker.ledger.keyring import Keyring
-from secrets_broker.ledger.round_trip import RoundTrips, Statement, name_of
+from secrets_broker.ledger.round_trip import RoundTrips, Statement
 from secrets_broker.migrations import runner
 from secrets_broker.migrations.errors import CannotConnectError
 from secrets_broker.projections.questions.walk import size
 from secrets_broker.projections.reader import Reader
+from secrets_broker.session.statements import name_of
 from secrets_broker.tools.postgres import Cluster
 from tests.conftest import Database
 from tests.ledger.helpers import CONTEXT, lookup, password_of, run, upsert, writing
@@ -157,6 +158,26 @@ def test_a_statement_of_another_session_is_never_taken(database: Database) -> No
                 assert answer.rows == [[(number,)]]
                 rows = await (await connection.execute("SELECT %s::int", (number,))).fetchall()
                 assert rows == [(number,)]
+
+    run(through_it())
+
+
+def test_psycopgs_own_statements_are_named_by_their_sql(database: Database) -> None:
+    """Prepared because asked to, or because used often; again after a failure, without a clash."""
+
+    async def through_it() -> None:
+        async with await connect(database.service_url) as connection:
+            for _ in range(8):
+                await connection.execute("SELECT 7 + %s::int", (1,))
+            with pytest.raises(psycopg.errors.DivisionByZero):
+                await connection.execute("SELECT 8 / %s::int", (0,), prepare=True)
+            for _ in range(2):
+                await connection.execute("SELECT 8 / %s::int", (1,), prepare=True)
+            cursor = await connection.execute("SELECT name, statement FROM pg_prepared_statements")
+            prepared = await cursor.fetchall()
+            assert len(prepared) == 3
+            for name, statement in prepared:
+                assert name.startswith(name_of(statement).decode())
 
     run(through_it())
 
