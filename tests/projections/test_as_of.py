@@ -5,6 +5,7 @@ import pytest
 from secrets_broker.ledger.encoding import rfc3339
 from secrets_broker.ledger.keyring import Keyring
 from secrets_broker.projections.as_of import AsOf, as_of
+from secrets_broker.projections.questions.events import Cursor
 from secrets_broker.tools.postgres import Cluster
 from tests.conftest import Database
 from tests.ledger.helpers import record, upsert
@@ -14,7 +15,7 @@ from tests.projections.asking import Connection, auditor, pages
 def asked(url: str) -> AsOf:
     """What an auditor's login is told."""
 
-    async def one(connection: Connection, after: object) -> tuple[list[AsOf], None]:
+    async def one(connection: Connection, after: Cursor | None) -> tuple[list[AsOf], Cursor | None]:
         del after
         return [await as_of(connection)], None
 
