@@ -7,9 +7,11 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from secrets_broker.tools.postgres.account import Account
 from tests.ports import free_port
+from tests.tools.postgres.helpers import python_of
 from tests.tools.test_dev import ROOT
 
 DEPLOY = ROOT / "deploy"
@@ -18,13 +20,25 @@ DEPLOY = ROOT / "deploy"
 class Production:
     """A cluster, the secrets that `deploy/compose-secrets` made for it, and a broker's folder."""
 
-    def __init__(self, folder: Path, bin_dir: Path, account: Account) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        bin_dir: Path,
+        account: Account,
+        *,
+        broker_account: Account | None = None,
+        config_apart: bool = False,
+    ) -> None:
         self.folder, self.bin_dir, self.account = folder, bin_dir, account
+        self.broker_account = broker_account
+        self.config_apart = config_apart
+        """Whether the settings are in a folder of their own, as in Debian."""
         self.port = free_port()
         self.secrets = folder / "secrets"
         self.broker = folder / "broker"
         self.home = folder / "postgres"  # of PostgreSQL's account
         self.pgdata = self.home / "data"
+        self.pgconf = self.home / "etc" if config_apart else self.pgdata
         self.tools = folder / "bin"
 
     def make(self) -> None:
@@ -32,6 +46,8 @@ class Production:
         for path in (self.broker, self.home, self.tools):
             path.mkdir()
         os.chown(self.home, self.account.uid, self.account.gid)
+        if self.broker_account:
+            os.chown(self.broker, self.broker_account.uid, self.broker_account.gid)
         self._make_tools()
         self._make_secrets()
         self._make_cluster()
@@ -39,7 +55,7 @@ class Production:
 
     def start(self) -> None:
         """Start the cluster."""
-        self.as_postgres('pg_ctl -D "$PGDATA" -w -l "$PGDATA.log" start')
+        self.as_postgres('pg_ctl -D "$PGCONF" -w -l "$PGDATA.log" start')
 
     def stop(self, pgdata: Path | None = None) -> None:
         """End a cluster at once, where it runs."""
@@ -48,13 +64,23 @@ class Production:
                 'pg_ctl -D "$PGDATA" -w -m immediate stop', PGDATA=pgdata or self.pgdata
             )
 
-    def as_postgres(self, script: str, **more: object) -> str:
+    def as_postgres(self, script: str, *, fails: bool = False, **more: object) -> str:
         """Run a script on the database's machine, as PostgreSQL's account."""
-        return self._shell(script, self.home, self.account, self.postgres_environment(), more)
+        environment = self.postgres_environment()
+        return self._shell(script, self.home, self.account, environment, more, fails)
+
+    def as_broker(self) -> dict[str, Any]:
+        """How subprocess becomes the account of the broker."""
+        account = self.broker_account
+        return {
+            "user": account.switch_uid if account else None,
+            "group": account.switch_gid if account else None,
+            "extra_groups": account.switch_groups if account else None,
+        }
 
     def on_broker(self, script: str, *, fails: bool = False, **more: object) -> str:
         """Run a script on the broker's machine, whose .env is in the working folder."""
-        return self._shell(script, self.broker, None, {}, more, fails)
+        return self._shell(script, self.broker, self.broker_account, {}, more, fails)
 
     def broker_run(self, *words: str, fails: bool = False) -> str:
         """Run secrets-broker there."""
@@ -64,6 +90,7 @@ class Production:
         """What psql and the others need, as the superuser."""
         return {
             "PGDATA": str(self.pgdata),
+            "PGCONF": str(self.pgconf),
             "PGHOST": "127.0.0.1",
             "PGPORT": str(self.port),
             "PGUSER": "postgres",
@@ -76,9 +103,10 @@ class Production:
 
     def _make_tools(self) -> None:
         command = self.tools / "secrets-broker"
-        command.write_text(
-            f'#!/bin/sh\nPYTHONPATH={ROOT} exec {sys.executable} -m secrets_broker "$@"\n'
-        )
+        python, path = sys.executable, str(ROOT)
+        if self.broker_account:
+            python, path = python_of(self.broker_account)
+        command.write_text(f'#!/bin/sh\nPYTHONPATH={path} exec {python} -m secrets_broker "$@"\n')
         command.chmod(0o755)
         shutil.copy(DEPLOY / "archive-wal", self.tools)
 
@@ -99,6 +127,9 @@ class Production:
             "LEDGER_CHECKPOINT_SECONDS=0.1",
         ]
         (self.broker / ".env").write_text("".join(f"{line}\n" for line in lines))
+        if self.broker_account:
+            for path in (self.broker / ".env", self.secrets, *self.secrets.iterdir()):
+                os.chown(path, self.broker_account.uid, self.broker_account.gid)
 
     def _make_cluster(self) -> None:
         password = self.home / "password"
@@ -111,6 +142,8 @@ class Production:
             f"listen_addresses = '127.0.0.1'\nport = {self.port}\n"
             f"unix_socket_directories = '{self.home}'\nEND"
         )
+        if self.config_apart:
+            self._move_config()
         self.start()
         roles = {
             **self.postgres_environment(),
@@ -118,6 +151,14 @@ class Production:
             "APP_PASSWORD_FILE": f"{self.secrets}/app_password",
         }
         self._shell(str(DEPLOY / "postgres-roles"), self.folder, None, roles, {})
+
+    def _move_config(self) -> None:
+        self.as_postgres(
+            'mkdir "$PGCONF"; mv "$PGDATA"/postgresql.conf "$PGDATA"/pg_*.conf "$PGCONF"\n'
+            'cat >>"$PGCONF/postgresql.conf" <<END\n'
+            "data_directory = '$PGDATA'\nhba_file = '$PGCONF/pg_hba.conf'\n"
+            "ident_file = '$PGCONF/pg_ident.conf'\nEND"
+        )
 
     def _shell(
         self,
@@ -149,4 +190,4 @@ class Production:
         )
         said = done.stdout + done.stderr
         assert done.returncode == (1 if fails else 0), f"{script}\n{said}"
-        return done.stdout or done.stderr
+        return said if fails else done.stdout or done.stderr

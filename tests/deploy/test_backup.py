@@ -1,6 +1,8 @@
 """docs/operations.md, "Backup and restore", followed to the letter on a cluster with passwords."""
 
 import json
+import os
+import shutil
 import subprocess
 import time
 import urllib.error
@@ -13,12 +15,17 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from secrets_broker.ledger.checkpoint import Checkpoint, SignedCheckpoint
+from secrets_broker.ledger.note import SigningKey
 from tests.deploy.asking import ask
+from tests.deploy.conftest import as_production
 from tests.deploy.production import DEPLOY, Production
 from tests.ports import free_port
+from tests.tools.postgres.helpers import nobody
 from tests.tools.shell import blocks
 
 STEPS = (
+    "path",
     "archive",
     "see",
     "backup",
@@ -26,10 +33,13 @@ STEPS = (
     "restore",
     "verify",
     "look",
+    "place",
     "rename",
     "erase",
     "end",
 )
+OTHER = SigningKey("another.example", bytes(range(32)))
+DEBIAN = Path("/usr/lib/postgresql")
 
 
 # Until the archive has a piece of the first try's history, which the second must not follow.
@@ -49,6 +59,9 @@ class Operator:
         self.production = production
         self.outside = production.folder / "outside"
         self.outside.mkdir()
+        if production.broker_account:
+            account = production.broker_account
+            os.chown(self.outside, account.uid, account.gid)
         self.restored = production.home / "restored"
         self.page = {
             "ARCHIVE": production.home / "archive",
@@ -57,9 +70,12 @@ class Operator:
             "RESTORED": self.restored,
         }
 
-    def database(self, step: str, **more: object) -> str:
-        """A step on the database's machine."""
-        return self.production.as_postgres(self.steps[step], **{**self.page, **more})
+    def database(self, step: str, *, fails: bool = False, **more: object) -> str:
+        """A step on the database's machine; in Debian behind that of the path."""
+        script = self.steps[step]
+        if self.production.config_apart and DEBIAN.exists():
+            script = self.steps["path"] + script
+        return self.production.as_postgres(script, fails=fails, **{**self.page, **more})
 
     def broker(self, step: str, *, fails: bool = False, **more: object) -> str:
         """A step on the broker's machine."""
@@ -95,6 +111,7 @@ class Operator:
                 env={"PATH": "/usr/bin:/bin"},
                 stdout=output,
                 stderr=output,
+                **self.production.as_broker(),
             )
         url = f"http://127.0.0.1:{port}"
         try:
@@ -130,13 +147,20 @@ class Operator:
         pytest.fail(f"no checkpoint of size {size}")
 
 
-@pytest.fixture
-def operator(production: Production) -> Operator:
-    """Whose service keeps a checkpoint outside the database."""
-    made = Operator(production)
-    with (production.broker / ".env").open("a") as file:
-        file.write(f"LEDGER_CHECKPOINT_FILE={made.outside / 'of-the-service'}\n")
-    return made
+@pytest.fixture(params=["settings in the data folder", "as Debian has it"])
+def operator(request: pytest.FixtureRequest, bin_dir: Path | None) -> Iterator[Operator]:
+    """Whose checkpoint is kept by curl and by nothing else.
+
+    In Debian PostgreSQL's programs are not on the PATH, and the broker is an ordinary user's.
+    """
+    apart = request.param == "as Debian has it"
+    newest = sorted(DEBIAN.glob("*/bin/initdb"), key=lambda path: float(path.parts[-3]))
+    with as_production(
+        newest[-1].parent if apart and newest else bin_dir,
+        broker_account=nobody() if apart and os.geteuid() == 0 else None,
+        config_apart=apart,
+    ) as production:
+        yield Operator(production)
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,33 +213,91 @@ def restore(operator: Operator, mishap: Mishap) -> None:
     assert live(operator.production) == {"kept": 1, "erased": 1, "changed": 2, "after": 1}
 
 
+def check_mistakes_before_the_restore(operator: Operator, mishap: Mishap) -> None:
+    """Each stops where it is made, and nothing was touched by then."""
+    backup = operator.backup()
+    here = {"BACKUP": backup, "WHEN": mishap.when}
+    with operator.service():  # nobody stopped it
+        said = operator.database("restore", fails=True, **here)
+        assert "stop every service" in said
+    wrong = {**here, "BACKUP": backup.parent}
+    assert "is no base backup" in operator.database("restore", fails=True, **wrong)
+    tampered = operator.production.home / "tampered"
+    operator.production.as_postgres(
+        'cp -a "$FROM" "$TO"; printf x >>"$TO/global/pg_control"', FROM=backup, TO=tampered
+    )
+    said = operator.database("restore", fails=True, **{**here, "BACKUP": tampered})
+    assert "damaged or changed: take another base backup" in said
+    shutil.rmtree(tampered)
+    for when in ("2020-01-01 00:00:00+00", "yesterday, or so"):
+        said = operator.database("restore", fails=True, **{**here, "WHEN": when})
+        assert "has to be later: take an older base backup" in said
+    with psycopg.connect(operator.production.secret("database_url")):
+        pass  # it runs as before
+    assert not operator.restored.exists()
+
+
 def check_that_nothing_goes_on_silently(operator: Operator) -> None:
     """Who kept a checkpoint from after the moment is told; so are the service and the commands."""
     production = operator.production
-    known, aside = operator.outside / "of-the-service", operator.outside / "aside"
-    known.rename(aside)
+    checkpoint = operator.outside / "checkpoint"
     before = ("verify", "--json", "--since", str(operator.outside / "before"))
     found = json.loads(production.broker_run(*before))
     assert (found["ok"], found["size"]) == (True, 5)
+    newest = checkpoint.read_bytes()
+    checkpoint.write_bytes(b"another.example\n" + newest.partition(b"\n")[2])
+    assert "is not one of" in operator.broker("verify", fails=True)
+    assert "LEDGER_CHECKPOINT_FILE" not in (production.broker / ".env").read_text()
+    checkpoint.write_bytes(newest)
     said = operator.broker("verify", fails=True)
     assert "since" in said
     assert "3 of the newest are missing" in said
-    aside.rename(known)
     assert json.loads(production.broker_run(*before, fails=True))["first_bad"] == 5
+    assert live(production) == {"kept": 1, "erased": 1, "changed": 2, "after": 1}
+
+
+def check_that_no_step_can_be_left_out(operator: Operator) -> None:
+    """The step of the new name left out: whatever comes next says what to run."""
+    production = operator.production
     with operator.service(until=503):
         assert "ledger_mismatch" in (production.broker / "serve.log").read_text()
-    with pytest.raises(AssertionError, match="the newest ones are gone"):
-        operator.broker("erase", REASON="too soon")
+    assert "secrets-broker restored" in operator.broker("erase", fails=True, REASON="too soon")
+    assert "3 of the newest are missing" in operator.broker("end", fails=True)
+    with psycopg.connect(production.secret("migration_database_url")) as connection:
+        assert connection.execute("SELECT count(*) FROM ledger.events").fetchall() == [(5,)]
+
+
+def check_mistakes_of_the_new_name(operator: Operator, reason: str) -> None:
+    """The old name again; and a checkpoint that is of another log."""
+    origin = operator.setting("LEDGER_ORIGIN")
+    before = (operator.production.broker / ".env").read_text()
+    said = operator.broker("rename", fails=True, NAME=origin, REASON=reason)
+    assert f"this ledger is {origin} already" in said
+    assert (operator.production.broker / ".env").read_text() == before
+    wrong = operator.outside / "wrong"
+    wrong.write_text(str(SignedCheckpoint.sign(Checkpoint("another.example", 9, bytes(32)), OTHER)))
+    words = ("restored", "--reason", reason, "--since", str(wrong))
+    assert "is of another log" in operator.production.broker_run(*words, fails=True)
+    words = ("restored", "--reason", reason, "--since", str(operator.outside / "nowhere"))
+    assert "nowhere does not exist" in operator.production.broker_run(*words, fails=True)
 
 
 def test_yesterdays_backup(operator: Operator) -> None:
-    """Back to before a mishap: what was lost is known, nothing goes on silently, then all does."""
+    """Back to before a mishap: what was lost is known, nothing goes on silently, then all does.
+
+    And each mistake on the way stops where it is made.
+    """
     mishap = until_a_mishap(operator)
+    check_mistakes_before_the_restore(operator, mishap)
     restore(operator, mishap)
     check_that_nothing_goes_on_silently(operator)
     assert "kept" in operator.broker("look")
+    operator.database("place")
+    check_that_no_step_can_be_left_out(operator)
     earlier = operator.setting("LEDGER_VERIFIER_KEY")
-    assert "ends" in operator.broker("rename", NAME="log.example/2", REASON="mishap of noon")
+    check_mistakes_of_the_new_name(operator, "mishap of noon")
+    said = operator.broker("rename", NAME="log.example/2", REASON="mishap of noon")
+    assert "Lost are the positions 5 to 7." in said
     assert operator.setting("LEDGER_VERIFIER_KEY").endswith(f" {earlier}")
     operator.broker("erase", REASON="mishap of noon")
     assert "OK" in operator.broker("end")
@@ -224,6 +306,9 @@ def test_yesterdays_backup(operator: Operator) -> None:
         for host, password in (("kept", "first-of-kept"), ("changed", "second-of-changed")):
             found = ask(url, mishap.key, "lookup", host=host, purpose="ssh")
             assert found["password"] == password
+        log = (operator.production.broker / "serve.log").read_text().splitlines()
+        (said,) = [json.loads(line) for line in log if "events_were_lost" in line]
+        assert (said["first"], said["last"]) == (5, 7)
 
 
 def test_nothing_is_lost_with_the_disk_of_the_log(operator: Operator) -> None:
@@ -238,10 +323,9 @@ def test_nothing_is_lost_with_the_disk_of_the_log(operator: Operator) -> None:
         operator.published(url, 20)
         operator.broker("outside", URL=url)
     production.stop()  # at once, as a crash would end it
-    step = operator.steps["restore"].replace("recovery_target_time = '$WHEN'\n", "")
-    step = step.replace("recovery_target_action = 'promote'\n", "")
-    production.as_postgres(step, **operator.page, BACKUP=operator.backup())
+    operator.database("restore", BACKUP=operator.backup())
     assert "OK" in operator.broker("verify")
+    operator.database("place")
     assert "nothing that the list names" in operator.broker("erase", REASON="r")
     assert "OK" in operator.broker("end")
     with operator.service() as url:

@@ -15,6 +15,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from secrets_broker.ledger.durable import check_commit
 from secrets_broker.ledger.errors import (
     InvalidCommandError,
     LedgerError,
@@ -604,7 +605,7 @@ def test_a_commit_that_rolls_back_is_not_taken_for_one(
             answer = await store._round_trips.send(Statement("COMMIT"))
             assert answer.tag == "ROLLBACK"
             with pytest.raises(OutcomeUnknownError):
-                store._check_commit(answer.tag)
+                check_commit(answer.tag, [])
             assert snapshot.seen.size == 0
         finally:
             await store.close()

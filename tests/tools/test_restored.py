@@ -9,6 +9,8 @@ import pytest
 from secrets_broker.ledger.checkpoint import Checkpoint, SignedCheckpoint
 from secrets_broker.ledger.checkpoint_file import CheckpointFile
 from secrets_broker.ledger.errors import LedgerMismatchError
+from secrets_broker.ledger.halt import Halt
+from secrets_broker.ledger.kept import AuthenticatedFrom, Facts
 from secrets_broker.ledger.keyring import Keyring
 from secrets_broker.ledger.note import SigningKey, VerifierKey
 from secrets_broker.ledger.receipt import Receipt
@@ -28,12 +30,13 @@ class Ledger:
     database: Database
     file: Path
 
-    def command(self, *words: str, key: SigningKey = NEW) -> "tuple[int, str, str]":
+    def command(self, *words: str, key: SigningKey = NEW, **more: str) -> "tuple[int, str, str]":
         """Run a command with these settings."""
         env = {
             **settings(self.database),
             "LEDGER_SIGNING_KEY": key.private_text(),
             "LEDGER_CHECKPOINT_FILE": str(self.file),
+            **more,
         }
         done = run(*words, cwd=self.file.parent, env=env)
         return done.returncode, done.stdout, done.stderr
@@ -173,6 +176,122 @@ def test_died_after_the_event_was_committed(ledger: Ledger, keyring: Keyring) ->
     ledger.database.execute("DROP TRIGGER die ON ledger.published")
     continuing(ledger.database, keyring, ledger.file)
     assert make(ledger.database, NEW).size == 252
+
+
+@pytest.fixture
+def elsewhere(ledger: Ledger) -> Path:
+    """The checkpoint of 300, kept by curl and by nobody else; the ledger knows of 250."""
+    kept = ledger.file.with_name("kept-by-curl")
+    ledger.file.rename(kept)
+    return kept
+
+
+def test_a_checkpoint_that_was_kept_elsewhere_counts(
+    ledger: Ledger, elsewhere: Path, keyring: Keyring
+) -> None:
+    """What curl kept is as good as what a service keeps: the loss is found, and recorded."""
+    verifiers = f"{VERIFIER_KEY} {OLD.verifier}"
+    words = ("restored", "--reason", "r", "--since", str(elsewhere))
+    code, out, _ = ledger.command(*words, LEDGER_VERIFIER_KEY=verifiers)
+    assert code == 0
+    assert "Lost are the positions 250 to 299." in out
+    assert "Recorded as ledger.restored at position 250" in out
+    continuing(ledger.database, keyring, ledger.file)
+    elsewhere.rename(ledger.file)  # the old one is excused for good
+    continuing(ledger.database, keyring, ledger.file)
+
+
+@pytest.mark.parametrize(
+    ("content", "keys", "said"),
+    [
+        (None, f"{VERIFIER_KEY} {OLD.verifier}", "does not exist"),
+        ("", f"{VERIFIER_KEY} {OLD.verifier}", "holds no checkpoint"),
+        ("<html>404</html>", f"{VERIFIER_KEY} {OLD.verifier}", "holds no checkpoint"),
+        ("as it is", VERIFIER_KEY, "keep the earlier ones behind the new one"),
+        ("another root", f"{VERIFIER_KEY} {OLD.verifier}", "is not of this text"),
+    ],
+)
+def test_a_file_that_vouches_for_nothing_is_refused(
+    ledger: Ledger, elsewhere: Path, content: str | None, keys: str, said: str
+) -> None:
+    """And nothing is recorded: the wrong file is no reason to end a log."""
+    whole = elsewhere.read_text()
+    match content:
+        case None:
+            elsewhere.unlink()
+        case "another root":
+            elsewhere.write_text(whole.replace("\n300\n", "\n301\n"))
+        case "as it is":
+            pass
+        case _:
+            elsewhere.write_text(content)
+    words = ("restored", "--reason", "r", "--since", str(elsewhere))
+    code, _, err = ledger.command(*words, LEDGER_VERIFIER_KEY=keys)
+    assert code != 0
+    assert said in err
+    assert "Traceback" not in err
+    assert ledger.database.fetch("SELECT count(*) FROM ledger.events") == [(250,)]
+
+
+def test_a_second_history_is_not_excused(ledger: Ledger, elsewhere: Path, keyring: Keyring) -> None:
+    """Who wrote on first, and only then looked, has two histories: that is said, not recorded."""
+    tamper(
+        ledger.database,
+        "DELETE FROM ledger.checkpoints WHERE size = 300",
+        "UPDATE ledger.published SET size = 250",
+    )
+    record(ledger.database, keyring, *[lookup("a")] * 60)
+    words = ("restored", "--reason", "r", "--since", str(elsewhere))
+    code, _, err = ledger.command(*words, LEDGER_VERIFIER_KEY=f"{VERIFIER_KEY} {OLD.verifier}")
+    assert code == 1
+    assert "Restore a backup again" in err
+    assert ledger.database.fetch("SELECT count(*) FROM ledger.events") == [(310,)]
+
+
+def test_while_a_service_runs_nothing_is_recorded(ledger: Ledger) -> None:
+    """The step before was left out: it would write into the log that ends."""
+    mine = CheckpointFile(ledger.file).facts.new_mark()
+    code, _, err = ledger.command("restored", "--reason", "r")
+    assert code != 0
+    assert "stop every service first" in err
+    mine.close()
+    assert ledger.command("restored", "--reason", "r")[0] == 0
+
+
+def stop(ledger: Ledger) -> None:
+    """As a service does that notices."""
+    Halt(CheckpointFile(ledger.file)).stop(LedgerMismatchError("the newest ones are gone"))
+
+
+def test_it_ends_the_stop_and_nothing_else_does(ledger: Ledger, keyring: Keyring) -> None:
+    """Not a start, nor that the ledger fits again; what else is kept there stays."""
+    facts = CheckpointFile(ledger.file).facts
+    facts.change(lambda _: Facts(authenticated_from=AuthenticatedFrom(7, "id")))
+    stop(ledger)
+    for _ in range(2):
+        with pytest.raises(LedgerMismatchError, match="stopped since"):
+            continuing(ledger.database, keyring, ledger.file)
+    assert ledger.command("erase", "a", "ssh", "--reason", "r", "--yes")[0] != 0
+    assert ledger.command("restored", "--reason", "r")[0] == 0
+    assert facts.read() == Facts(authenticated_from=AuthenticatedFrom(7, "id"))
+    continuing(ledger.database, keyring, ledger.file)
+
+
+def test_where_nothing_is_missing_it_ends_the_stop_and_records_nothing(
+    database: Database, keyring: Keyring, tmp_path: Path
+) -> None:
+    """The events were brought back from somewhere: a person says so by running it."""
+    record(database, keyring, upsert("a"))
+    ledger = Ledger(database, tmp_path / "checkpoint")
+    CheckpointFile(ledger.file).replace(None, SignedCheckpoint.sign(make(database, NEW), NEW))
+    stop(ledger)
+    with pytest.raises(LedgerMismatchError, match="stopped since"):
+        continuing(database, keyring, ledger.file)
+    code, out, _ = ledger.command("restored", "--reason", "r")
+    assert code == 0
+    assert "nothing was recorded. The stop beside LEDGER_CHECKPOINT_FILE is ended." in out
+    continuing(database, keyring, ledger.file)
+    assert ledger.command("restored", "--reason", "r")[0] == 1
 
 
 def test_an_earlier_checkpoint_of_the_old_name_still_has_to_fit(
