@@ -49,9 +49,7 @@ class CheckpointFile:
     def check_writable(self) -> None:
         """Raise OSError where no checkpoint could be kept there."""
         with outside.exclusive(self.path):
-            probe = self.path.with_name(self.path.name + ".new")
-            probe.write_bytes(b"")
-            probe.unlink()
+            outside.check_writable(self.path)
 
     def replace(self, before: SignedCheckpoint | None, signed: SignedCheckpoint) -> bool:
         """Put a checkpoint in the place of the one that it was found to extend; tell whether.

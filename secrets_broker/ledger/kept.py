@@ -144,7 +144,8 @@ class FactsFile:
         path = self.checkpoint.with_name(f"{self.checkpoint.name}.seen-{token_hex(6)}")
         with outside.exclusive(self.checkpoint):  # until it is locked, it looks left
             # As long as it will ever be: a full disk later does not matter.
-            descriptor = outside.create(path, b" " * _MARK_BYTES)
+            descriptor = outside.create(path)
+            os.pwrite(descriptor, b" " * _MARK_BYTES, 0)
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         return MarkFile(path, descriptor)
 
@@ -213,7 +214,7 @@ def _read_mark(path: Path) -> Mark | None:
 
 def _is_left(path: Path) -> bool:
     """Whether the process that made it is no more; the caller keeps others out."""
-    with path.open("rb") as file:
+    with path.open("r+b") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

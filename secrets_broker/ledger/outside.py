@@ -55,8 +55,8 @@ def replace(path: Path, content: bytes) -> None:
     The caller holds the lock.
     """
     fresh = path.with_name(path.name + ".new")
-    with fresh.open("wb") as file:
-        _give_to_owner(file.fileno(), path.parent)
+    fresh.unlink(missing_ok=True)  # what somebody died over
+    with os.fdopen(create(fresh, mode=0o644), "wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
@@ -65,16 +65,23 @@ def replace(path: Path, content: bytes) -> None:
     flush_folder(path.parent)
 
 
-def create(path: Path, content: bytes) -> int:
-    """Make a file that was not there, and give its descriptor; raises OSError."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        _give_to_owner(descriptor, path.parent)
-        os.pwrite(descriptor, content, 0)
-    except BaseException:
-        os.close(descriptor)
-        path.unlink()
-        raise
+def check_writable(path: Path) -> None:
+    """Raise OSError where `replace` could not; the caller holds the lock."""
+    fresh = path.with_name(path.name + ".new")
+    fresh.unlink(missing_ok=True)
+    os.close(create(fresh))
+    fresh.unlink()
+
+
+def create(path: Path, mode: int = 0o600) -> int:
+    """Make a file that was not there, and give its descriptor; raises OSError.
+
+    Not through a link: the folder may be another account's, who would have root write elsewhere.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    if os.geteuid() == 0:
+        owner = path.parent.stat()
+        os.fchown(descriptor, owner.st_uid, owner.st_gid)
     return descriptor
 
 
@@ -88,12 +95,13 @@ def flush_folder(folder: Path) -> None:
 
 
 def _open_lock(path: Path) -> int:
-    # To lock it is enough to read it: one that another account made serves as well.
-    with suppress(FileNotFoundError):
-        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    descriptor = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    _give_to_owner(descriptor, path.parent)
-    return descriptor
+    with suppress(FileExistsError):
+        return create(path, mode=0o644)
+    flags = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    try:  # over NFS only who may write a file can lock it
+        return os.open(path, os.O_RDWR | flags)
+    except PermissionError:  # elsewhere one that another account made serves as well
+        return os.open(path, os.O_RDONLY | flags)
 
 
 def _wait_for(descriptor: int) -> None:
@@ -107,9 +115,3 @@ def _wait_for(descriptor: int) -> None:
             time.sleep(_PAUSE_SECONDS)
         else:
             return
-
-
-def _give_to_owner(descriptor: int, folder: Path) -> None:
-    if os.geteuid() == 0:
-        owner = folder.stat()
-        os.fchown(descriptor, owner.st_uid, owner.st_gid)

@@ -207,7 +207,7 @@ def restore(operator: Operator, mishap: Mishap) -> None:
     first = operator.production.home / "first-try"
     operator.database("restore", BACKUP=operator.backup(), WHEN=mishap.too_early, RESTORED=first)
     assert live(operator.production) == {"kept": 1, "erased": 1, "changed": 1, "after": 1}
-    operator.production.as_postgres(_ARCHIVE_TIMELINE_2, **operator.page)
+    operator.production.as_postgres(_ARCHIVE_TIMELINE_2, ARCHIVE=operator.page["ARCHIVE"])
     operator.production.stop(first)
     operator.database("restore", BACKUP=operator.backup(), WHEN=mishap.when)
     assert live(operator.production) == {"kept": 1, "erased": 1, "changed": 2, "after": 1}

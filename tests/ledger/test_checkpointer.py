@@ -297,6 +297,34 @@ def test_a_forged_checkpoint_is_not_kept(
         record(database, keyring, lookup("a"))
 
 
+def test_a_file_that_cannot_be_written_stops_nobody(
+    database: Database, keyring: Keyring, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A disk that is full or read-only: the service goes on and says so, once each time."""
+    file = CheckpointFile(tmp_path / "checkpoint")
+    in_the_way = tmp_path / "checkpoint.new"
+    in_the_way.mkdir()  # root may write anywhere else
+    known = Continuity((KEY.verifier,), file, KEY.name)
+
+    async def once() -> None:
+        checkpointer = Checkpointer(database.service_url, KEY, 3_600, known)
+        await checkpointer.start()
+        async with writing(database.service_url, keyring) as writer:
+            await send(writer, lookup("a"))
+        await checkpointer.close()
+
+    run(once())
+    assert file.read() is None
+    assert database.fetch("SELECT size FROM ledger.published") == [(1,)]
+    said = capsys.readouterr().out
+    assert said.count("LEDGER_CHECKPOINT_FILE cannot be moved on (Is a directory)") == 1
+    in_the_way.rmdir()
+    run(once())
+    kept = file.read()
+    assert kept is not None
+    assert kept.checkpoint.size == 2
+
+
 def test_the_file_is_only_replaced_by_what_was_compared_with_it(tmp_path: Path) -> None:
     """Of two processes that compare at once, the one that is late has to compare anew."""
     file = CheckpointFile(tmp_path / "checkpoint")

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -243,6 +244,22 @@ def test_what_is_no_file_is_refused(tmp_path: Path, kind: str) -> None:
             path.write_bytes(b"x" * (outside.MAX_BYTES + 7))
     with pytest.raises(LedgerUnavailableError, match=str(path)):
         CheckpointFile(path).read()
+
+
+@pytest.mark.parametrize("name", ["checkpoint.new", "checkpoint.state.new", "checkpoint.lock"])
+def test_no_link_beside_it_is_followed(tmp_path: Path, name: str) -> None:
+    """Who owns the folder cannot have root write, or give away, what is elsewhere."""
+    victim = tmp_path / "victim"
+    victim.write_text("as it was")
+    before = victim.stat()
+    (tmp_path / name).symlink_to(victim)
+    file = CheckpointFile(tmp_path / "checkpoint")
+    with suppress(OSError):
+        file.check_writable()
+        file.replace(None, signed(1))
+        file.facts.change(lambda facts: facts.with_stop(Stop("why", "now")))
+    assert victim.read_text() == "as it was"
+    assert (victim.stat().st_uid, victim.stat().st_ino) == (before.st_uid, before.st_ino)
 
 
 @root_only

@@ -99,6 +99,38 @@ def test_serve_refuses_settings_of_checkpoints_that_are_wrong(
     assert "AYEK" not in done.stderr
 
 
+@pytest.mark.parametrize("kind", ["empty", "rubbish", "folder", "pipe", "link", "facts"])
+def test_serve_refuses_a_checkpoint_file_that_is_none(
+    database: Database, tmp_path: Path, kind: str
+) -> None:
+    """At once, by its path: it was meant to vouch for something."""
+    path = tmp_path / "checkpoint"
+    match kind:
+        case "empty" | "rubbish":
+            path.write_text("" if kind == "empty" else "rubbish\n")
+        case "folder":
+            path.mkdir()
+        case "pipe":
+            os.mkfifo(path)
+        case "link":
+            path.symlink_to(path)
+        case _:
+            path.with_name("checkpoint.state").write_text('{"stopped": true}')
+    env = {**settings(database), "LEDGER_CHECKPOINT_FILE": str(path)}
+    done = run("serve", cwd=tmp_path, env=env)
+    assert done.returncode != 0
+    assert str(path) in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_serve_warns_without_a_checkpoint_file(
+    empty_database: str, database: Database, tmp_path: Path
+) -> None:
+    """A restart would forget what was lost."""
+    env = {**settings(database), "DATABASE_URL": empty_database}
+    assert "LEDGER_CHECKPOINT_FILE is not set" in run("serve", cwd=tmp_path, env=env).stderr
+
+
 @pytest.mark.parametrize("missing", ["SECRETS_KMS_KEY", "INTERNAL_KEY", "DATABASE_URL"])
 def test_serve_names_the_setting_that_is_missing(
     database: Database, tmp_path: Path, missing: str
