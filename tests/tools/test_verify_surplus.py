@@ -18,10 +18,11 @@ from secrets_broker.ledger.keyring import Keyring
 from secrets_broker.ledger.tile import BundleError, decode_bundle, encode_bundle, split_hashes
 from secrets_broker.settings import Settings
 from secrets_broker.tools.postgres import Cluster
+from secrets_broker.tools.remote import NO_TLS, Remote
 from secrets_broker.tools.verify.job import Job, Place
 from secrets_broker.tools.verify.run import Wanted
 from secrets_broker.tools.verify.sources import SourceError
-from tests.conftest import TEMPLATE, fresh_database
+from tests.conftest import AUDITOR_KEY, TEMPLATE, fresh_database
 from tests.tools.export.helpers import exported as export_to
 from tests.tools.static_broker import static_broker
 from tests.tools.verifying import KEY, Report, checkpoints, history, of_job
@@ -65,8 +66,9 @@ def verified(folder: Path, *, partial: bool = False) -> Report:
 def verified_over_http(folder: Path) -> Report:
     """From a server that serves just that."""
     with static_broker(folder) as url:
-        settings = Settings({"AUDITOR_KEY": "k"})
-        return of_job(Job(settings, Wanted((KEY.verifier,)), None, Place(url=url)))
+        settings = Settings({"AUDITOR_KEY": AUDITOR_KEY})
+        place = Place(remote=Remote.of(settings, url, NO_TLS))
+        return of_job(Job(settings, Wanted((KEY.verifier,)), None, place))
 
 
 def test_what_export_makes_is_right(folder: Path) -> None:
