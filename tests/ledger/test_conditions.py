@@ -421,3 +421,15 @@ def test_every_word_has_a_severity() -> None:
     """Each is told with one of three."""
     assert set(SEVERITIES) == set(WORDS)
     assert set(SEVERITIES.values()) == {"critical", "warning", "notice"}
+
+
+def test_what_was_disowned_is_told_each_time() -> None:
+    """How many, and by whom; whatever the details say."""
+    ranges = [[4, 6], [9, 9], "x", [3, 1]]
+    steps = [
+        Step(0, "ledger.disowned", "root", None, None, None, {"ranges": ranges}),
+        Step(0, "ledger.disowned", "root", None, None, None, {"ranges": 7}),
+    ]
+    told = [one for one in fold(events(steps)) if one.condition == "events_disowned"]
+    assert [one.count for one in told] == [4, 0]
+    assert {(one.severity, one.actor) for one in told} == {("critical", "root")}

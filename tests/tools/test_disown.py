@@ -1,6 +1,7 @@
 """`disown` and `authenticate` as an operator runs them, and what `verify` says before and after."""
 
 import json
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -32,15 +33,16 @@ def test_what_was_forged_is_named_then_left_out(
 ) -> None:
     """verify names each position; disown takes the ranges; then verify is content and says so."""
     record(database, keyring, upsert("a"))
-    columns: dict[str, Any] = {"host": "a", "purpose": "ssh", "credential_id": 2, "version": 1}
-    for _ in range(3):
-        forge(database.service_url, "credential.read", **columns)
+    columns: dict[str, Any] = {"host": "a", "purpose": "ssh", "credential_id": 2, "version": 7}
+    for kind in ("credential.read", "credential.deleted"):
+        forge(database.service_url, kind, **columns)
+    forge(database.service_url, "credential.read", ahead=timedelta(minutes=4), **columns)
 
     found = verified(database, tmp_path, status=1)
     assert found["first_bad"] == 2
     (problem,) = [p for p in found["problems"] if p["check"] == "mac"]
     assert "disown 2-4" in problem["detail"]
-    refused = command(database, tmp_path, "disown", "2-3", "--reason", "x", status=2)
+    refused = command(database, tmp_path, "disown", "2-3", "--reason", "x", status=1)
     assert "position 4" in refused
 
     done = json.loads(command(database, tmp_path, "disown", "2-4", "--reason", "CVE", "--json"))
@@ -51,6 +53,7 @@ def test_what_was_forged_is_named_then_left_out(
     listed = command(database, tmp_path, "events", "--json").splitlines()
     assert [json.loads(line)["disowned"] for line in listed] == [False] * 2 + [True] * 3 + [False]
     assert password_of(record(database, keyring, lookup("a"))[0]) == "hunter2"
+    assert verified(database, tmp_path)["ok"]
 
 
 @pytest.mark.parametrize("words", [["7-3"], ["x"], ["-1"], ["1-"], ["1", "2-x"], []])
@@ -67,7 +70,7 @@ def test_a_ledger_from_before(database: Database, keyring: Keyring, tmp_path: Pa
     assert password_of(record(database, keyring, lookup("a"))[0]) == "hunter2"
 
     # Nobody accepted: no input is no yes.
-    command(database, tmp_path, "authenticate", status=1)
+    command(database, tmp_path, "authenticate", status=2)
     assert database.fetch("SELECT count(*) FROM ledger.event_keys") == [(0,)]
     done = json.loads(command(database, tmp_path, "authenticate", "--yes", "--json"))
     assert done == {"authenticated_since": 3}

@@ -19,6 +19,7 @@ CHECKPOINT_AGE: Final = "checkpoint_age"
 PROJECTION_DIFFERENCE: Final = "projection_difference"
 GRANT_CHANGED: Final = "grant_changed"
 ADMIN_GRANTED: Final = "admin_granted"
+EVENTS_DISOWNED: Final = "events_disowned"
 
 Severity = Literal["critical", "warning", "notice"]
 
@@ -34,6 +35,7 @@ SEVERITIES: Final[dict[str, Severity]] = {
     PROJECTION_DIFFERENCE: "critical",
     GRANT_CHANGED: "notice",
     ADMIN_GRANTED: "warning",
+    EVENTS_DISOWNED: "critical",
 }
 WORDS: Final = tuple(SEVERITIES)
 """Every word that `Condition.condition` can be."""

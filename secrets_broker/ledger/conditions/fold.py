@@ -15,6 +15,7 @@ from secrets_broker.ledger.conditions.rates import Failures, Reads
 from secrets_broker.ledger.conditions.readers import BulkReads, Sources
 from secrets_broker.ledger.conditions.single import (
     admin_granted,
+    disowned,
     encryption_error,
     grant_changed,
     refusal,
@@ -96,6 +97,7 @@ class Conditions:
             refusal(event),
             grant_changed(event),
             admin_granted(event),
+            disowned(event),
         )
         return [finding for finding in found if finding is not None]
 

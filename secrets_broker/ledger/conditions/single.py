@@ -6,6 +6,7 @@ from secrets_broker.ledger.conditions.condition import (
     ADMIN_GRANTED,
     DENIED,
     ENCRYPTION_ERROR,
+    EVENTS_DISOWNED,
     GRANT_CHANGED,
     UNAUTHORIZED,
     Finding,
@@ -20,6 +21,7 @@ from secrets_broker.ledger.events import (
     ACCESS_KEY_GRANTED,
     ACCESS_KEY_REVOKED,
     ACCESS_KEY_ROTATED,
+    LEDGER_DISOWNED,
 )
 from secrets_broker.ledger.rights import ADMIN
 from secrets_broker.ledger.source import source_of
@@ -93,6 +95,27 @@ def admin_granted(event: Happened) -> Finding | None:
             "name": name,
         },
     )
+
+
+def disowned(event: Happened) -> Finding | None:
+    """Somebody appended without the ledger's keys, and a person has left it out: told always."""
+    if event.type != LEDGER_DISOWNED or not event.ok:
+        return None
+    spans = event.detail("ranges")
+    count = sum(map(_length, spans)) if isinstance(spans, list) else 0
+    return Finding(
+        EVENTS_DISOWNED,
+        f"{count} events were not made with the ledger's keys; {shown(event.actor)} left them out",
+        facts={"actor": event.actor, "count": count},
+    )
+
+
+def _length(span: Any) -> int:
+    match span:
+        case [int(first), int(last)] if first <= last:
+            return last - first + 1
+        case _:
+            return 0
 
 
 def _allowed(rule: Any) -> Any:
