@@ -13,7 +13,7 @@ import pytest
 from secrets_broker.ledger.keyring import Keyring
 from tests.conftest import KMS_KEY, Database
 from tests.ledger.guards import back_in_force
-from tests.ledger.helpers import delete, lookup, record, upsert
+from tests.ledger.helpers import delete, imported, lookup, record, upsert
 from tests.ledger.test_bad_days import count
 from tests.projections.keys import readable
 from tests.tools.test_commands import ROOT, run, settings
@@ -62,7 +62,8 @@ def test_a_dry_run_shows_and_does_nothing(
     database: Database, keyring: Keyring, tmp_path: Path
 ) -> None:
     """Names as Python would write them, so that none steers a terminal; no reason is needed."""
-    record(database, keyring, upsert("a\x1b[2J", "a1"), upsert("a\x1b[2J", "a2"), upsert("b"))
+    odd = "a\x1b[2J"
+    record(database, keyring, imported(odd, password="a1"), upsert(odd, "a2"), upsert("b"))
     done = erase(database, tmp_path, "*", "*", "--dry-run")
     assert done.returncode == 0
     assert done.stdout.splitlines() == [

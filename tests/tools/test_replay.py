@@ -16,7 +16,7 @@ import pytest
 
 from secrets_broker.ledger.keyring import Keyring
 from tests.conftest import Database
-from tests.ledger.helpers import delete, record, upsert
+from tests.ledger.helpers import delete, imported, record, upsert
 from tests.ledger.test_bad_days import as_usual, at_commit, count
 from tests.projections.keys import erased
 from tests.tools.test_commands import ROOT, run, settings
@@ -119,7 +119,8 @@ def test_a_name_cannot_steer_a_terminal(
     database: Database, keyring: Keyring, tmp_path: Path
 ) -> None:
     """Control characters of others' texts are shown, not obeyed; also in passwords."""
-    record(database, keyring, upsert("a\x1b[2J\u202e", "p\x1b]0;x\x07", username="u\x9b"))
+    odd = imported("a\x1b[2J\u202e", password="p\x1b]0;x\x07", username="u\x9b")
+    record(database, keyring, odd)
     for arguments in ([], [*REVEAL, "--yes"], ["--json"]):
         shown = replay(database, tmp_path, "--at", "1", *arguments).stdout
         assert "a\\" in shown
