@@ -126,6 +126,8 @@ class Acceptor:
             self._handshakes.discard(task)
             # It failed, took too long, or was given up, perhaps before it began.
             if task.cancelled() or task.exception():
+                if place.spare:
+                    place.refuse()
                 place.give_up()
                 connection.close()
 
@@ -134,9 +136,12 @@ class Acceptor:
     async def _shake_hands(self, connection: socket.socket, place: Place) -> None:
         protocol = self._protocol()
         protocol.place = place
-        seconds = HANDSHAKE_SECONDS if self._context else None
+        seconds = protocol.spare_seconds if place.spare else HANDSHAKE_SECONDS
         await self._loop.connect_accepted_socket(
-            lambda: protocol, connection, ssl=self._context, ssl_handshake_timeout=seconds
+            lambda: protocol,
+            connection,
+            ssl=self._context,
+            ssl_handshake_timeout=(seconds if self._context else None),
         )
 
     def _turn_away(self, connection: socket.socket) -> None:

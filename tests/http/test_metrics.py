@@ -266,6 +266,7 @@ def test_no_label_is_what_somebody_sent(service: Service) -> None:
         "rule": {*RULES, "other"},
         "cause": {"queue_full", "wrong_key", "kms", "mismatch", "outcome_unknown", "other"},
         "condition": set(metrics.CONDITIONS),
+        "cap": set(metrics.CAPS),
         "within": {"7d", "30d"},
         "provider": {*gauges.PROVIDERS, "other"},
         "state": set(gauges.STATES),
