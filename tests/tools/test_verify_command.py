@@ -109,6 +109,14 @@ def test_what_makes_no_sense_is_refused(
     assert "secret@" not in done.stderr
 
 
+def test_settings_that_are_unfit_are_no_finding(env: dict[str, str], tmp_path: Path) -> None:
+    """A key that is refused says nothing about the ledger."""
+    done = command("verify", "--json", cwd=tmp_path, env={**env, "SECRETS_KMS_KEY": "winter2026"})
+    assert done.returncode != 0
+    assert "SECRETS_KMS_KEY has 10 bytes" in done.stderr
+    assert done.stdout == ""
+
+
 def test_a_ledger_that_cannot_be_read_is_not_ok(tmp_path: Path) -> None:
     """Nobody is told OK about a service that does not answer; the key is in no text."""
     env = {"AUDITOR_KEY": "a-key-of-an-auditor"}
