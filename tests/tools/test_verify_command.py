@@ -109,6 +109,14 @@ def test_what_makes_no_sense_is_refused(
     assert "secret@" not in done.stderr
 
 
+def test_settings_that_are_unfit_are_no_finding(env: dict[str, str], tmp_path: Path) -> None:
+    """A key that is refused says nothing about the ledger."""
+    done = command("verify", "--json", cwd=tmp_path, env={**env, "SECRETS_KMS_KEY": "winter2026"})
+    assert done.returncode == 2
+    assert "SECRETS_KMS_KEY has 10 bytes" in done.stderr
+    assert done.stdout == ""
+
+
 @pytest.mark.parametrize("key", ["an-auditors\nkey", "schl\u00fcssel", "\u20ac"])
 def test_a_key_that_no_header_holds_is_not_repeated(tmp_path: Path, key: str) -> None:
     """The library's own error would print it."""

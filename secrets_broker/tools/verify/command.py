@@ -82,6 +82,8 @@ def verify(
         place = Place(folder, Remote.of(settings, url, tls) if url else None, partial)
         if place.is_database:  # the settings' own ledger, so what they keep of it counts too
             erasures = erasures or settings.erasures
+            if settings.get("SECRETS_KMS_KEY"):
+                _ = settings.kms_key  # where it is unfit, the settings are at fault, not the ledger
         kept = _kept(since, keys, settings.checkpoint_file if place.is_database else None)
         job = Job(settings, Wanted(keys, kept), erasures, place)
         try:
