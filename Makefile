@@ -33,6 +33,7 @@ bench: $(VENV)/dev
 	$(BIN)/python -m bench.rotation
 	$(BIN)/python -m bench.export
 	$(BIN)/python -m bench.verify
+	$(BIN)/python -m bench.names
 	$(BIN)/python -m bench.evidence
 	$(BIN)/python -m bench.access
 	$(BIN)/python -m bench.batch
