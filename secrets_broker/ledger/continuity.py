@@ -40,7 +40,8 @@ _LAST_LOSS: Final = """
     SELECT details ->> 'origin', position, (details -> 'size')::bigint FROM ledger.events
     WHERE ok AND type = 'ledger.restored'
       AND CASE WHEN jsonb_typeof(details -> 'size') = 'number'
-          THEN (details -> 'size')::numeric < 9223372036854775807 END
+          THEN (details -> 'size')::numeric > position
+               AND (details -> 'size')::numeric < 9223372036854775807 END
     ORDER BY position DESC LIMIT 1
 """
 # What was acknowledged is no promise to others, as a checkpoint is: the log of its name has ended

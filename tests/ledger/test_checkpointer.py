@@ -10,9 +10,11 @@ import pytest
 from secrets_broker.ledger.checkpoint import Checkpoint, SignedCheckpoint
 from secrets_broker.ledger.checkpoint_file import CheckpointFile
 from secrets_broker.ledger.checkpointer import Checkpointer, make_checkpoint
+from secrets_broker.ledger.commands import Record
 from secrets_broker.ledger.connection import connect
-from secrets_broker.ledger.continuity import Continuity
+from secrets_broker.ledger.continuity import Continuity, Lost, last_loss
 from secrets_broker.ledger.errors import LedgerMismatchError, LedgerUnavailableError
+from secrets_broker.ledger.events import LEDGER_RESTORED
 from secrets_broker.ledger.halt import Halt
 from secrets_broker.ledger.keyring import Keyring
 from secrets_broker.ledger.merkle import Frontier
@@ -295,6 +297,25 @@ def test_a_forged_checkpoint_is_not_kept(
     assert kept.checkpoint == tree
     with pytest.raises(LedgerMismatchError):
         record(database, keyring, lookup("a"))
+
+
+@pytest.mark.parametrize("size", ["x", None, -1, [], {}, True, "300"])
+def test_an_event_that_names_no_size_excuses_nothing(
+    database: Database, keyring: Keyring, size: object
+) -> None:
+    """Nor does it stop anybody: whoever has the service's login can append one."""
+    record(database, keyring, upsert("a"))
+    make(database)
+    details = {"origin": KEY.name, "size": size, "root": "", "new_origin": "other"}
+    record(database, keyring, Record(type=LEDGER_RESTORED, details=details))
+    record(database, keyring, lookup("a"))
+    assert make(database).size == 3
+
+    async def ask() -> Lost | None:
+        async with await connect(database.service_url) as connection:
+            return await last_loss(connection)
+
+    assert run(ask()) is None
 
 
 def test_a_file_that_cannot_be_written_stops_nobody(
