@@ -12,6 +12,7 @@ from secrets_broker.http.protocol import CarefulProtocol
 class BrokerWorker(UvicornWorker):
     """Serves with uvicorn's C parser, carefully; who the peer is comes from the socket alone."""
 
+    sockets: list[Any]  # what it listens on; gunicorn has no types
     CONFIG_KWARGS: ClassVar[dict[str, Any]] = {
         "loop": "uvloop",
         "http": CarefulProtocol,

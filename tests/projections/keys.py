@@ -30,10 +30,10 @@ _ROWS = """
 """
 
 
-def readable(database: Database, keyring: Keyring) -> set[tuple[str | None, str]]:
+def readable(database: Database, keyring: Keyring) -> set[tuple[str | None, str | None]]:
     """Every host and password that some remaining key brings out of what remains."""
     ciphers = list(_ciphers(database, keyring))
-    found: set[tuple[str | None, str]] = set()
+    found: set[tuple[str | None, str | None]] = set()
     for event_type, host, purpose, credential_id, version, ciphertext in database.fetch(_BODIES):
         place = Place(host, purpose, credential_id, version)
         for cipher in ciphers:
@@ -49,7 +49,7 @@ def readable(database: Database, keyring: Keyring) -> set[tuple[str | None, str]
     return found
 
 
-def _rows(database: Database, ciphers: list[AESGCM]) -> Iterator[tuple[str, str]]:
+def _rows(database: Database, ciphers: list[AESGCM]) -> Iterator[tuple[str, str | None]]:
     for host, purpose, credential_id, version, *fields in database.fetch(_ROWS):
         username, domain, additional_data, password, secret_data = fields
         body = Body(
