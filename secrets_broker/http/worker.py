@@ -16,6 +16,7 @@ from secrets_broker.settings import Settings
 class BrokerWorker(UvicornWorker):
     """Serves with uvicorn's C parser, carefully; who the peer is comes from the socket alone."""
 
+    sockets: list[Any]  # what it listens on; gunicorn has no types
     CONFIG_KWARGS: ClassVar[dict[str, Any]] = {
         "loop": "uvloop",
         # By name: the master is not to import what counts, nor anything that imports it.
