@@ -72,8 +72,8 @@ _REHEARSAL: Final = Record(type="ledger.rehearsed", details={})
 Request = tuple[Command | Enter, Context]
 Result = Outcome | InvalidCommandError | None
 Observer = Callable[[int, float], None]
-"""Is told of each batch that is durable: its events, and the seconds from its first INSERT until
-the COMMIT was answered. It must not wait, nor raise."""
+"""Is told of each batch of requests that is durable: its events, and the seconds from its first
+INSERT until the COMMIT was answered. It must not wait, nor raise."""
 
 
 @dataclass(slots=True)
@@ -319,7 +319,7 @@ class Writer:
         fold = Fold(snapshot, self._keyring)
         results = await _taken(fold, batch)
         if fold.append.entries:
-            await self._append(store, fold)
+            await self._append(store, fold, asked=any(waiting.requests for waiting in batch))
         elif self._rows_missing:
             await self._rehearse(store, snapshot)
         else:
@@ -339,10 +339,11 @@ class Writer:
         fold.take(_REHEARSAL, _OURSELVES)
         await store.rehearse(fold)
 
-    async def _append(self, store: Store, fold: Fold) -> None:
+    async def _append(self, store: Store, fold: Fold, *, asked: bool) -> None:
         began = time.perf_counter()
         await store.append(fold)
-        self._observer(len(fold.append.entries), time.perf_counter() - began)
+        if asked:
+            self._observer(len(fold.append.entries), time.perf_counter() - began)
 
     async def _read(self, store: Store, batch: Sequence[_Waiting]) -> Snapshot:
         requests = [request for waiting in batch for request in waiting.requests]

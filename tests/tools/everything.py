@@ -18,7 +18,7 @@ from secrets_broker.projections.reveal import reveal
 from tests.conftest import Database
 from tests.ledger.helpers import lookup, rebuilt, record, run, send, upsert, writing
 from tests.ledger.rotating import rotated
-from tests.tools.verifying import OPERATOR, checkpoints, history
+from tests.tools.verifying import OPERATOR, checkpoints, history, tables
 
 NEW_KEY: Final = "the key after the rotation"
 WITNESS: Final = SigningKey("witness.example", bytes(range(1, 33)), COSIGNATURE)
@@ -113,7 +113,7 @@ def _cosigned(database: Database) -> None:
 
 def free(database: Database) -> None:
     """No trigger, no constraint, no NOT NULL; but for the projection, which rebuild copies."""
-    for table in TABLES:
+    for table in tables(database):
         database.execute(f"ALTER TABLE {table} DISABLE TRIGGER ALL")
     for table, name in database.fetch(
         "SELECT conrelid::regclass::text, conname FROM pg_constraint"
