@@ -39,8 +39,6 @@ class BrokerWorker(UvicornWorker):
         # The protocol has a line of its own for each request that it refuses.
         logger.addFilter(_is_not_a_refusal)
 
-    sockets: list[Any]
-
     def run(self) -> None:
         """Serve until told to end."""
         # gunicorn's wrappers would be closed a second time, by uvicorn, after the loop has closed
