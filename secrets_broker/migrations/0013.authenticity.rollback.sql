@@ -134,6 +134,8 @@ $$;
 
 DROP FUNCTION ledger.require_appended(bigint, bigint, bytea, bigint, text[]);
 DROP FUNCTION ledger.require_rows(text, bigint, bigint);
+DROP TRIGGER check_inserted ON ledger.checkpoints;
+DROP FUNCTION ledger.check_checkpoints();
 DROP TRIGGER check_inserted ON ledger.bodies;
 DROP FUNCTION ledger.check_bodies();
 DROP TRIGGER check_inserted ON ledger.nodes;

@@ -261,6 +261,24 @@ CREATE TRIGGER check_inserted AFTER INSERT ON ledger.bodies
     FOR EACH STATEMENT EXECUTE FUNCTION ledger.check_bodies();
 ALTER TABLE ledger.bodies ENABLE ALWAYS TRIGGER check_inserted;
 
+-- A checkpoint is of events that are there: none takes the place of one to come.
+CREATE FUNCTION ledger.check_checkpoints() RETURNS trigger
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF EXISTS (SELECT FROM fresh WHERE fresh.size > (
+            SELECT coalesce(max(e.position) + 1, 0) FROM ledger.events AS e)) THEN
+        RAISE EXCEPTION 'a checkpoint cannot be of more events than there are'
+            USING ERRCODE = 'object_not_in_prerequisite_state';
+    END IF;
+    RETURN NULL;
+END
+$$;
+
+CREATE TRIGGER check_inserted AFTER INSERT ON ledger.checkpoints
+    REFERENCING NEW TABLE AS fresh
+    FOR EACH STATEMENT EXECUTE FUNCTION ledger.check_checkpoints();
+ALTER TABLE ledger.checkpoints ENABLE ALWAYS TRIGGER check_inserted;
+
 -- Rows are counted before COMMIT: a rule, a trigger or a row policy may have taken some away.
 CREATE FUNCTION ledger.require_rows(relation text, stored bigint, given bigint) RETURNS void
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$

@@ -137,6 +137,7 @@ PLANTED = (
     "INSERT INTO ledger.bodies SELECT max(position) + 100, 'x', 'x' FROM ledger.events",
     "INSERT INTO ledger.bodies VALUES (-1, 'x', 'x')",
     "INSERT INTO ledger.bodies VALUES (0, 'x', 'x')",
+    "INSERT INTO ledger.checkpoints VALUES ('log.example', 100, sha256('x'), 'x')",
 )
 
 
