@@ -153,8 +153,8 @@ def test_what_is_recorded_of_a_lookup(database: Database, keyring: Keyring) -> N
 
 labels = st.none() | texts
 named: dict[str, Any] = {
-    "host": st.sampled_from(["a", "b", "ü ", "😀"]),
-    "purpose": st.sampled_from(["ssh", " ", "ÿ"]),
+    "host": st.sampled_from(["a", "b", "ü ü", "😀"]),
+    "purpose": st.sampled_from(["ssh", "s h", "ÿ"]),
 }
 facts = st.dictionaries(
     st.text(st.characters(min_codepoint=1, max_codepoint=127), max_size=9),
