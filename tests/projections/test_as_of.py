@@ -32,10 +32,10 @@ def test_the_last_event_says_it(cluster: Cluster, database: Database, keyring: K
         "as of no event: the ledger is empty",
     )
     record(database, keyring, upsert("a"), upsert("b"))
-    ((at,),) = database.fetch("SELECT at FROM ledger.events WHERE position = 1")
+    ((at,),) = database.fetch("SELECT at FROM ledger.events WHERE position = 2")
     found = asked(url)
-    assert found == AsOf(position=1, at=rfc3339(at), standby=False, replayed_at=None)
-    assert found.sentence == f"as of position 1 of {found.at}"
+    assert found == AsOf(position=2, at=rfc3339(at), standby=False, replayed_at=None)
+    assert found.sentence == f"as of position 2 of {found.at}"
 
 
 @pytest.mark.parametrize("replayed", ["2026-11-30T23:59:59.000001Z", None])

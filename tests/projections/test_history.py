@@ -14,7 +14,7 @@ from secrets_broker.projections.questions.history import Cursor, Version, page
 from secrets_broker.projections.questions.named import Named
 from secrets_broker.tools.postgres import Cluster
 from tests.conftest import TEMPLATE, Database, fresh_database
-from tests.ledger.helpers import lookup, record, run, send, upsert, writing
+from tests.ledger.helpers import imported, lookup, record, run, send, upsert, writing
 from tests.projections.asking import Connection, Known, auditor, lived, pages, steps
 from tests.projections.keys import erased, erased_again, rekeyed
 
@@ -147,5 +147,5 @@ def test_a_name_that_never_was_has_none(
     cluster: Cluster, database: Database, keyring: Keyring
 ) -> None:
     """Not even where it was asked for."""
-    record(database, keyring, lookup("a"), upsert("a "))
+    record(database, keyring, lookup("a"), imported("a "))
     assert history(auditor(cluster, database), "a") == []

@@ -191,7 +191,8 @@ def test_a_page_of_a_large_ledger_is_read_by_the_index(database: Database, diff:
         "INSERT INTO ledger.events (position, at, credential_id, version, v, ok, leaf_hash, mac,"
         " type, authn, host, purpose, body)"
         " SELECT n, '2026-01-01Z', n + 1, 1, 1, true, sha256('leaf'), sha256('mac'),"
-        """ 'credential.created', 'cli', 'h' || n, 'ssh', '{"key": "k", "sha256": "x"}'"""
+        " CASE n WHEN 0 THEN 'ledger.authenticated' ELSE 'credential.created' END, 'cli',"
+        """ 'h' || n, 'ssh', '{"key": "k", "sha256": "x"}'"""
         " FROM generate_series(0, 19999) AS n"
     )
     database.execute("ANALYZE ledger.events")

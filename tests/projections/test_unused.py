@@ -145,12 +145,12 @@ def test_what_was_made_since_is_left_out(
     """It could not be used before; what was only changed since then could."""
     record(database, keyring, upsert("old"))
     record(database, keyring, upsert("changed"))
-    since = time_of(database, 1) + timedelta(microseconds=1)
+    since = time_of(database, 2) + timedelta(microseconds=1)
     record(database, keyring, upsert("changed"), upsert("young"))
     url = auditor(cluster, database)
     assert [line.host for line in unused(url, since)] == ["changed", "old"]
-    assert [line.host for line in unused(url, time_of(database, 1))] == ["old"]
-    assert unused(url, time_of(database, 0)) == []
+    assert [line.host for line in unused(url, time_of(database, 2))] == ["old"]
+    assert unused(url, time_of(database, 1)) == []
 
 
 @pytest.mark.parametrize("names", [1, 2, None])
