@@ -35,6 +35,7 @@ bench: $(VENV)/dev
 	$(BIN)/python -m bench.verify
 	$(BIN)/python -m bench.names
 	$(BIN)/python -m bench.evidence
+	$(BIN)/python -m bench.authenticity
 	$(BIN)/python -m bench.access
 	$(BIN)/python -m bench.batch
 

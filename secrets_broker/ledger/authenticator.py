@@ -21,7 +21,6 @@ from secrets_broker.ledger import grants as granting
 from secrets_broker.ledger.append import Append
 from secrets_broker.ledger.authenticity import NEVER, Authenticity, Span
 from secrets_broker.ledger.commands import Name
-from secrets_broker.ledger.credential import State
 from secrets_broker.ledger.encoding import canonical_json
 from secrets_broker.ledger.entries import ENTRY_COLUMNS
 from secrets_broker.ledger.errors import DecryptionError, UnauthenticEventError
@@ -71,6 +70,9 @@ _DISOWNED: Final = """
     SELECT first_position, last_position FROM ledger.disowned ORDER BY by_position, first_position
 """
 
+Last = tuple[int | None, int | None, int, str | None]
+"""A name's last change: credential's id, version, position, and the data key of its body."""
+
 _decoder = msgspec.json.Decoder(Event)
 
 
@@ -97,7 +99,7 @@ class Authenticator:
         self._keyring = keyring
         self._event_keys: dict[str, EventKey] = {}
         self._head: tuple[int, bytes | None, datetime] | None = None
-        self._known: dict[Name, tuple[int, State]] = {}
+        self._known: dict[Name, Last] = {}
         self._generation = -1
         self.authenticity = NEVER
         self.grants = Grants()
@@ -105,6 +107,11 @@ class Authenticator:
         """What a command is about to disown: not checked, and not believed."""
         self.begins = False
         """Whether a command is about to authenticate a ledger that never was."""
+
+    @property
+    def leaves_out_any(self) -> bool:
+        """Whether any event is disowned, or about to be."""
+        return bool(self.authenticity.disowned or self.set_aside)
 
     def key_at(self, position: int) -> EventKey | None:
         """The event key in force there; None where no MAC is demanded."""
@@ -166,18 +173,30 @@ class Authenticator:
             self._refuse([s.position for s in window if not self._is_right(s)])
         self._head = head
 
-    async def check_changes(self, changes: Mapping[Name, tuple[int, State]]) -> None:
-        """Check each credential's last change; raises UnauthenticEventError."""
-        unknown = {name: last for name, last in changes.items() if self._known.get(name) != last}
+    async def check_changes(self, records: Sequence[Sequence[Any]]) -> None:
+        """Check each name's last change: rows of host, purpose and a `Last`, then anything.
+
+        Raises UnauthenticEventError.
+        """
+        known = self._known
+        unknown: dict[Name, Last] = {
+            (record[0], record[1]): tuple(record[2:6])
+            for record in records
+            if known.get((record[0], record[1])) != record[2:6] and record[4] is not None
+        }
         if unknown:
-            positions = sorted({position for position, _ in unknown.values()})
+            positions = sorted({position for _, _, position, _ in unknown.values()})
             self._refuse(await self._wrong([p for p in positions if self._is_checked(p)]))
             self._know(unknown.items())
 
     def learn(self, append: Append, at: datetime) -> None:
         """What this process has just committed is known."""
         self._head = (append.position - 1, append.macs[-1], at)
-        self._know(append.states.items())
+        self._know(
+            (name, (after.id, after.version, position, after.data_key))
+            for name, (position, after) in append.states.items()
+            if after is not None
+        )
 
     async def rightly_made(self, spans: Iterable[Span]) -> list[int]:
         """The positions in these ranges whose MAC is right."""
@@ -259,7 +278,7 @@ class Authenticator:
         answer = await self._round_trips.send(Statement(_SPAN, (b"%d" % first, b"%d" % last)))
         return [_stored(row) for row in answer.rows[0]]
 
-    def _know(self, items: Iterable[tuple[Name, tuple[int, State]]]) -> None:
+    def _know(self, items: Iterable[tuple[Name, Last]]) -> None:
         for name, last in items:
             self._known.pop(name, None)
             self._known[name] = last

@@ -41,6 +41,10 @@ class EventKey:
     """The ledger's id, 128 random bits in hex: another ledger's events do not pass here."""
     id: str
     key: bytes = field(repr=False)
+    _beginning: bytes = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_beginning", _LABEL + bytes.fromhex(self.ledger))
 
     @classmethod
     def random(cls, ledger: str) -> "EventKey":
@@ -53,8 +57,8 @@ class EventKey:
         The chain keeps events of a lost timeline out after a restore. Every part has a fixed
         length, so no two inputs are the same bytes.
         """
-        place = bytes.fromhex(self.ledger) + position.to_bytes(8, "big")
-        return hmac.digest(self.key, _LABEL + place + leaf + before, _HASH)
+        place = position.to_bytes(8, "big")
+        return hmac.digest(self.key, self._beginning + place + leaf + before, _HASH)
 
     def fits(self, mac: bytes | None, position: int, leaf: bytes, before: bytes) -> bool:
         """Whether the MAC is this event's; compared in constant time."""

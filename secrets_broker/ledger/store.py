@@ -19,7 +19,7 @@ from secrets_broker.ledger.authenticator import Authenticator
 from secrets_broker.ledger.commands import Name
 from secrets_broker.ledger.connection import SESSION, connect
 from secrets_broker.ledger.continuity import PUBLISHED, Continuity
-from secrets_broker.ledger.credential import Live, State
+from secrets_broker.ledger.credential import Live
 from secrets_broker.ledger.durable import check_commit
 from secrets_broker.ledger.errors import (
     LedgerUnavailableError,
@@ -33,7 +33,7 @@ from secrets_broker.ledger.grants import Grants
 from secrets_broker.ledger.keyring import DataKey, Keyring
 from secrets_broker.ledger.projection import Projection
 from secrets_broker.ledger.quota import Meters
-from secrets_broker.ledger.round_trip import RoundTrips, Statement
+from secrets_broker.ledger.round_trip import RoundTrips, Rows, Statement
 from secrets_broker.ledger.seen import Seen
 from secrets_broker.ledger.usage import add_uses, unseen_uses
 from secrets_broker.session import Session, words
@@ -77,15 +77,17 @@ _NAMED: Final = """
     LEFT JOIN ledger.data_keys AS data_key ON data_key.id = last.key
     LEFT JOIN LATERAL (__live__) AS live ON true
 """.replace("__is_change__", IS_CHANGE)
+# Hashes and MACs come as one string of bytes each, in the order of the positions from $4 on.
 _INSERT_EVENTS: Final = """
     INSERT INTO ledger.events (
         position, leaf_hash, mac, v, type, at, occurred_at, actor, authn, ip, request_id, reason,
         host, purpose, credential_id, version, ok, error, details, body)
-    SELECT position, decode(leaf_hash, 'hex'), decode(mac, 'hex'), v, type, at, occurred_at,
-           actor, authn, ip, request_id, reason, host, purpose, credential_id, version, ok, error,
-           details, body
+    SELECT position, substr($2::bytea, ((position - $4) * 32 + 1)::integer, 32),
+           nullif(substr($3::bytea, ((position - $4) * 32 + 1)::integer, 32), ''),
+           v, type, at, occurred_at, actor, authn, ip, request_id, reason, host, purpose,
+           credential_id, version, ok, error, details, body
     FROM jsonb_to_recordset($1::jsonb) AS entry (
-        position bigint, leaf_hash text, mac text, v smallint, type text, at timestamptz,
+        position bigint, v smallint, type text, at timestamptz,
         occurred_at timestamptz, actor text, authn text, ip text, request_id text, reason text,
         host text, purpose text, credential_id bigint, version integer, ok boolean, error text,
         details jsonb, body jsonb)
@@ -223,10 +225,11 @@ class Store:
             event_key=self.authenticator.key_at(size),
             last_mac=last_mac or NO_MAC,
         )
-        records = {record[:2]: record for record in answer.rows[3]}
-        records |= await self._without_disowned(records.values())
-        await self.authenticator.check_changes(_changes(records.values()))
-        for record in records.values():
+        records = answer.rows[3]
+        if self.authenticator.leaves_out_any:
+            records = await self._without_disowned(records)
+        await self.authenticator.check_changes(records)
+        for record in records:
             self._take(record, snapshot)
         for uses in answer.rows[4:]:
             believed = [use for use in uses if not self.authenticator.is_left_out(use[0])]
@@ -242,20 +245,19 @@ class Store:
         answer = await self._round_trips.send(Statement(_AT, (b"%d" % position,)))
         return answer.rows[0][0][0] if answer.rows[0] else None
 
-    async def _without_disowned(
-        self, records: Iterable[Sequence[Any]]
-    ) -> dict[tuple[Any, ...], Sequence[Any]]:
+    async def _without_disowned(self, records: Rows) -> Rows:
         """Read again, without disowned events, the names whose last change is one."""
-        names = [
-            {"host": host, "purpose": purpose}
-            for host, purpose, _, _, position, *_ in records
-            if position is not None and self.authenticator.is_left_out(position)
+        left_out = [
+            record
+            for record in records
+            if record[4] is not None and self.authenticator.is_left_out(record[4])
         ]
-        if not names:
-            return {}
+        if not left_out:
+            return records
+        names = [{"host": host, "purpose": purpose} for host, purpose, *_ in left_out]
         again = Statement(self._effective, (msgspec.json.encode(names),))
         answer = await self._round_trips.send(again)
-        return {record[:2]: record for record in answer.rows[0]}
+        return [record for record in records if record not in left_out] + answer.rows[0]
 
     def _unseen_uses(self, meters: Meters | None) -> Iterator[Statement]:
         if meters and meters.by_id:
@@ -325,15 +327,6 @@ def _leaves_and_macs(unseen: bytes | None) -> tuple[list[bytes], list[bytes]]:
     return [joined[at : at + 32] for at in starts], [joined[at + 32 : at + _PAIR] for at in starts]
 
 
-def _changes(records: Iterable[Sequence[Any]]) -> dict[Name, tuple[int, State]]:
-    """The last change of each name that has one, and what it leaves."""
-    return {
-        (host, purpose): (position, Live(credential_id, version, position, key) if key else None)
-        for host, purpose, credential_id, version, position, key, *_ in records
-        if position is not None
-    }
-
-
 def _rows_problem(error: psycopg.Error) -> str | None:
     """What a failure says of rows that are not ours; None where it says something else."""
     if isinstance(error, errors.DataCorrupted):
@@ -358,7 +351,7 @@ def _counted(append: Append) -> Statement:
 
 
 def _statements(append: Append) -> list[Statement]:
-    statements = [Statement(_INSERT_EVENTS, (_event_rows(append),))]
+    statements = [insert_events(append)]
     statements += [
         Statement(
             _BEGIN_EVENT_KEY,
@@ -379,17 +372,20 @@ def _statements(append: Append) -> list[Statement]:
     return statements
 
 
-def _event_rows(append: Append) -> bytes:
+def insert_events(append: Append) -> Statement:
+    """The statement that stores the events."""
     # A row's columns are the entry's own bytes: what is stored is what was hashed.
     rows = (
-        b'%s,"position":%d,"leaf_hash":"%s"%s}' % (entry[:-1], position, leaf.hex().encode(), mac)
-        for position, (entry, leaf, mac) in enumerate(
-            zip(append.entries, append.leaves, map(_mac_member, append.macs), strict=True),
-            append.first_position,
-        )
+        b'%s,"position":%d}' % (entry[:-1], position)
+        for position, entry in enumerate(append.entries, append.first_position)
     )
-    return b"[" + b",".join(rows) + b"]"
-
-
-def _mac_member(mac: bytes | None) -> bytes:
-    return b',"mac":"%s"' % mac.hex().encode() if mac else b""
+    macs = b"".join(mac for mac in append.macs if mac is not None)
+    return Statement(
+        _INSERT_EVENTS,
+        (
+            b"[" + b",".join(rows) + b"]",
+            b"\\x" + b"".join(append.leaves).hex().encode(),
+            b"\\x" + macs.hex().encode(),
+            b"%d" % append.first_position,
+        ),
+    )

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 from contextlib import closing
-from typing import Any
 
+import psycopg
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -14,6 +14,7 @@ from secrets_broker.ledger.audit.facts import decode, encode
 from secrets_broker.ledger.encoding import canonical_json, rfc3339
 from secrets_broker.ledger.events import BodyReference, Event, encode_entry
 from secrets_broker.ledger.seen import Seen
+from secrets_broker.ledger.store import insert_events
 from secrets_broker.tools.verify.reader import DatabaseReader
 from tests.conftest import Database
 from tests.ledger.helpers import integers, texts, times
@@ -84,11 +85,12 @@ def test_a_row_is_made_into_its_entry(database: Database) -> None:
 
 def _put(database: Database, entries: Sequence[bytes]) -> None:
     """Append them in the service's own words."""
-    from secrets_broker.ledger.store import _INSERT_EVENTS, _event_rows  # noqa: PLC0415
-
     append = Append(Seen())
     for entry in entries:
         append.add_entry(entry)
-    rows: Any = _event_rows(append).decode()
-    database.execute("TRUNCATE ledger.events")
-    database.execute(_INSERT_EVENTS.replace("%", "%%").replace("$1", "%s"), rows)
+    statement = insert_events(append)
+    with psycopg.connect(database.owner_url, autocommit=True) as connection:
+        connection.execute("TRUNCATE ledger.events")
+        cursor = psycopg.RawCursor(connection)
+        values = [(value or b"").decode() for value in statement.values]
+        cursor.execute(statement.sql, values)
