@@ -39,6 +39,8 @@ done
 curl -sS -o /dev/null http://127.0.0.1:3003/internal/secrets/credential-upsert \
     -H "X-Internal-Key: $INTERNAL_KEY" -H "Content-Type: application/json" \
     -d '{"host": "db2.example", "purpose": "ssh", "password": "p"}'
+until curl -sS -o /dev/null -H "Authorization: Bearer $AUDITOR_KEY" http://127.0.0.1:3003/log/checkpoint
+do sleep 0.2; done
 """
 
 

@@ -16,7 +16,7 @@ from secrets_broker.ledger.rights import Request, Rights, Rule
 from secrets_broker.projections.whatif import refused_by
 from secrets_broker.tools.postgres import Cluster
 from tests.conftest import KMS_KEY, Database
-from tests.ledger.helpers import lookup, record, upsert
+from tests.ledger.helpers import BEGUN, lookup, record, upsert
 from tests.ledger.test_grants import apply, at
 from tests.ledger.test_rights import addresses, hosts, purposes, rules
 from tests.projections.asking import auditor
@@ -31,7 +31,9 @@ def test_a_key_is_shown_once_and_kept_as_a_hash(database: Database, tmp_path: Pa
     key = done.stdout.strip()
     assert (done.returncode, is_well_formed(key)) == (0, True)
     assert key not in done.stderr
-    ((details, actor, authn),) = database.fetch("SELECT details, actor, authn FROM ledger.events")
+    ((details, actor, authn),) = database.fetch(
+        "SELECT details, actor, authn FROM ledger.events WHERE position >= %s", BEGUN
+    )
     assert (details["name"], details["sha256"], authn) == ("deploy", digest(key), "cli")
     assert actor
     listed = run("access", "list", "--json", cwd=tmp_path, env=settings(database))
@@ -229,7 +231,7 @@ def test_who_could_read_this_now(database: Database, tmp_path: Path) -> None:
     assert done.returncode == 0
     assert "deploy" in done.stdout
     assert "INTERNAL_KEY is off" in done.stdout
-    assert "as of position 3 of 2" in done.stderr
+    assert "as of position 4 of 2" in done.stderr
     nobody = run("access", "who", "db-1", "x", cwd=tmp_path, env={**env, "INTERNAL_KEY": ""})
     assert "ops" in nobody.stdout
     assert "these settings do not say" in nobody.stdout
@@ -245,7 +247,7 @@ def test_who_needs_an_auditors_login_alone(
     env = {"DATABASE_URL": auditor(cluster, database)}
     found = json.loads(run("access", "who", "web-1", "ssh", "--json", cwd=tmp_path, env=env).stdout)
     assert (found["internal_key"], len(found["items"])) == (None, 1)
-    assert database.fetch("SELECT count(*) FROM ledger.events") == [(1,)]
+    assert database.fetch("SELECT count(*) FROM ledger.events") == [(BEGUN + 1,)]
     refused = run("access", "who", "", "ssh", cwd=tmp_path, env=env)
     assert refused.returncode != 0
     assert "host: " in refused.stderr

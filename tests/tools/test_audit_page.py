@@ -33,7 +33,7 @@ def test_the_page(shell: Shell, folder: Path) -> None:
     (seen,) = exposure["items"]
     assert (seen["actor"], seen["reason"]) == ("backup", "CHG-42")
     assert [item["host"] for item in events["items"]] == ["db1.example"]
-    assert [item["host"] for item in unused["items"]] == [f"db{n}.example" for n in (2, 3, 4, 5)]
+    assert [item["host"] for item in unused["items"]] == [f"db{n}.example" for n in (1, 2, 3, 4, 5)]
     state = json.loads(shell.run(settings + who.split("\n")[0] + "\n" + when))
     assert len(state["items"]) == 5
     shell.run(settings + export)

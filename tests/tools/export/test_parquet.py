@@ -209,8 +209,8 @@ def test_the_last_file_is_replaced_as_it_grows(
     out = tmp_path / "out"
     exported(filled, out, "--no-parquet")
     assert not (out / "parquet").exists()
-    for size in (26, 27):
-        if size == 27:
+    for size in (27, 28):
+        if size == 28:
             record(filled, keyring, lookup("b"))
             publish_checkpoint(filled)
         exported(filled, out)
