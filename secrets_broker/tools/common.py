@@ -18,7 +18,7 @@ from secrets_broker.ledger.errors import (
 from secrets_broker.ledger.events import MAX_NAME, Context
 from secrets_broker.migrations import runner
 from secrets_broker.migrations.errors import MigrationError, OutdatedSchemaError
-from secrets_broker.projections.restored import NothingLostError
+from secrets_broker.projections.restored import NothingLostError, RewrittenError
 from secrets_broker.session import words
 from secrets_broker.settings import Settings, SettingsError
 from secrets_broker.tools.postgres import PostgresError
@@ -33,6 +33,7 @@ _FINDINGS = (
     DecryptionError,
     CredentialUndisclosableError,
     NothingLostError,
+    RewrittenError,
 )
 _DATA_DIR = f"{__name__}.data_dir"
 

@@ -60,6 +60,8 @@ def filled(cluster: Cluster) -> Iterator[str]:
     """The auditor's URL of a database with those events."""
     with fresh_database(cluster, TEMPLATE) as database:
         with database.owner() as connection:
+            # Of a ledger that began before there were MACs.
+            connection.execute("ALTER TABLE ledger.events DISABLE TRIGGER check_append")
             for row in EVENTS:
                 connection.execute(INSERT, row)
         yield auditor(cluster, database)

@@ -102,7 +102,7 @@ def test_it_goes_on_under_a_new_origin(ledger: Ledger, keyring: Keyring) -> None
         ("erase", "--again", "erasures", "--reason", "r", "--yes"),
         ("rebuild",),
         ("rotate-key", "--data-keys"),
-        ("rotate-key", "--new-key", "another"),
+        ("rotate-key", "--new-key", "another-key-of-the-tests-0001"),
         ("access", "grant", "g", "--allow", "audit"),
         ("replay", "--at", "0", "--reveal", "--reason", "r", "--yes"),
     ],

@@ -36,7 +36,8 @@ ASKING = [
     "exposure h p", "events", "unused --since 1d", "export out --no-parquet", "witness",
     "access grant n --allow audit", "access list", "access revoke n",
     "access rotate n", "access change n --allow audit", "access explain n read h p",
-    "access replay", "watch --once", "import-legacy", "restored --reason r",
+    "access replay", "access who h p", "authenticate --yes",
+    "disown 3 --reason r", "watch --once", "import-legacy", "restored --reason r",
 ]  # fmt: skip
 OTHERS = ["dev", "keygen", "health", "witness serve", "witness keygen"]
 STARTS_ALL_THE_SAME = {"serve"}
