@@ -10,7 +10,7 @@ from secrets_broker.ledger.checkpoint import Checkpoint
 from secrets_broker.ledger.checkpoint_file import CheckpointFile
 from secrets_broker.ledger.checkpointer import Checkpointer
 from secrets_broker.ledger.continuity import Continuity
-from secrets_broker.ledger.errors import LedgerMismatchError, LedgerUnavailableError
+from secrets_broker.ledger.errors import LedgerMismatchError
 from secrets_broker.ledger.keyring import Keyring
 from secrets_broker.ledger.writer import Writer
 from secrets_broker.projections.host_credentials import HostCredentials
@@ -92,9 +92,7 @@ def test_what_waits_for_a_standby_is_not_signed(
         assert kept(path).size == BEGUN + 3
         assert pair.primary.fetch("SELECT size FROM ledger.published") == [(BEGUN + 3,)]
         pair.fail_over()
-        with pytest.raises(LedgerUnavailableError, match="refused to write"):
-            await send(writer, lookup("a"))  # its connection is to the one that is gone
-        await send(writer, lookup("a"))
+        await send(writer, lookup("a"))  # its connection was to the one that is gone
         await writer.close()
         again = Writer(pair.url, keyring, HostCredentials(), continuity=known(path))
         await again.start()
@@ -102,7 +100,7 @@ def test_what_waits_for_a_standby_is_not_signed(
         await again.close()
 
     run(work())
-    assert pair.standby.fetch("SELECT count(*) FROM ledger.events") == [(BEGUN + 5,)]
+    assert pair.standby.fetch("SELECT count(*) FROM ledger.events") == [(BEGUN + 3 + 2,)]
 
 
 def test_a_loss_is_remembered(pair: Pair, keyring: Keyring, tmp_path: Path) -> None:
