@@ -147,7 +147,12 @@ class Operator:
         pytest.fail(f"no checkpoint of size {size}")
 
 
-@pytest.fixture(params=["settings in the data folder", "as Debian has it"])
+@pytest.fixture(
+    params=[
+        "settings in the data folder",
+        pytest.param("as Debian has it", marks=pytest.mark.long),
+    ]
+)
 def operator(request: pytest.FixtureRequest, bin_dir: Path | None) -> Iterator[Operator]:
     """Whose checkpoint is kept by curl and by nothing else.
 

@@ -37,14 +37,14 @@ def stored(cluster: Cluster) -> Iterator[str]:
         connection.execute(APPEND, BEGINNING)
         for position, host in enumerate(("a", "b"), start=1):
             reference = Jsonb(BODY | {"key": f"key-{host}"})
-            created = ("credential.created", host, position, None, reference)
+            created = ("credential.created", host, position + 1, None, reference)
             connection.execute(APPEND, (position, *created))
             connection.execute(
                 "INSERT INTO ledger.bodies VALUES (%s, %s, '')", (position, f"key-{host}")
             )
             connection.execute(
                 "INSERT INTO ledger.data_keys VALUES (%s, %s, 'kek', '')",
-                (f"key-{host}", position),
+                (f"key-{host}", position + 1),
             )
     yield url
     databases.drop()
@@ -58,10 +58,12 @@ def connection(stored: str) -> Iterator[Connection]:
         connection.rollback()
 
 
-def erase(connection: Connection, host: str = "a", *, position: int = ERASURE, **details: Any) -> None:
+def erase(
+    connection: Connection, host: str = "a", *, position: int = ERASURE, **details: Any
+) -> None:
     """Append an erasure of a host's key."""
-    said = {"data_keys": [f"key-{host}"], "credential_ids": [1], "bodies": 1} | details
-    connection.execute(APPEND, (position, "credential.erased", host, 1, Jsonb(said), None))
+    said = {"data_keys": [f"key-{host}"], "credential_ids": [2], "bodies": 1} | details
+    connection.execute(APPEND, (position, "credential.erased", host, 2, Jsonb(said), None))
 
 
 def left(connection: Connection) -> list[tuple[object, ...]]:
@@ -125,7 +127,7 @@ def test_a_list_that_is_none_allows_nothing(
 def test_another_event_allows_nothing(connection: Connection, event_type: str) -> None:
     """Whatever its details say."""
     said = Jsonb({"data_keys": ["key-a", "key-b"], "bodies": 2})
-    connection.execute(APPEND, (ERASURE, event_type, "a", 1, said, None))
+    connection.execute(APPEND, (ERASURE, event_type, "a", 2, said, None))
     with pytest.raises(REFUSED):
         connection.execute(DELETES[0].encode())
 
@@ -148,7 +150,7 @@ def test_an_erasure_of_another_transaction_allows_nothing(databases: Databases) 
     url = databases.make()
     apply(url, quiet)
     with psycopg.connect(url) as connection:
-        created = ("credential.created", "a", 1, None, Jsonb(BODY | {"key": "key-a"}))
+        created = ("credential.created", "a", 2, None, Jsonb(BODY | {"key": "key-a"}))
         connection.execute(APPEND, BEGINNING)
         connection.execute(APPEND, (1, *created))
         connection.execute("INSERT INTO ledger.bodies VALUES (1, 'key-a', '')")
@@ -172,7 +174,9 @@ def test_only_an_erasure_destroys(connection: Connection, position: int) -> None
         connection.execute("SELECT ledger.destroy(%s)", (position,))
 
 
-@pytest.mark.parametrize("statement", [f"SELECT ledger.destroy({ERASURE})", "SELECT ledger.erased_here()"])
+@pytest.mark.parametrize(
+    "statement", [f"SELECT ledger.destroy({ERASURE})", "SELECT ledger.erased_here()"]
+)
 @pytest.mark.parametrize("role", [SERVICE, AUDITOR])
 def test_the_roles_destroy_nothing(connection: Connection, role: str, statement: str) -> None:
     """Though the service may append the event."""
