@@ -15,6 +15,7 @@ import psycopg
 
 from secrets_broker.migrations import runner
 from secrets_broker.migrations.shipped import FILE, PINS, QUERIES, Catalogue, gathered, written
+from secrets_broker.session import connect_sync
 from secrets_broker.tools.postgres import Cluster
 
 
@@ -38,7 +39,7 @@ def main() -> None:
             cluster.ensure_database("shipped")
             url = cluster.superuser_url("shipped")
             runner.apply(url, lambda _: None)
-            with psycopg.connect(url) as connection:
+            with connect_sync(url, {}) as connection:
                 FILE.write_text(written(catalogues(connection)), encoding="utf-8")
     finally:
         shutil.rmtree(folder)

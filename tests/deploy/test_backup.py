@@ -147,7 +147,12 @@ class Operator:
         pytest.fail(f"no checkpoint of size {size}")
 
 
-@pytest.fixture(params=["settings in the data folder", "as Debian has it"])
+@pytest.fixture(
+    params=[
+        "settings in the data folder",
+        pytest.param("as Debian has it", marks=pytest.mark.long),
+    ]
+)
 def operator(request: pytest.FixtureRequest, bin_dir: Path | None) -> Iterator[Operator]:
     """Whose checkpoint is kept by curl and by nothing else.
 
@@ -264,7 +269,7 @@ def check_that_no_step_can_be_left_out(operator: Operator) -> None:
     assert "secrets-broker restored" in operator.broker("erase", fails=True, REASON="too soon")
     assert "3 of the newest are missing" in operator.broker("end", fails=True)
     with psycopg.connect(production.secret("migration_database_url")) as connection:
-        assert connection.execute("SELECT count(*) FROM ledger.events").fetchall() == [(5,)]
+        assert connection.execute("SELECT count(*) FROM ledger.events").fetchall() == [(6,)]
 
 
 def check_mistakes_of_the_new_name(operator: Operator, reason: str) -> None:
@@ -297,7 +302,7 @@ def test_yesterdays_backup(operator: Operator) -> None:
     earlier = operator.setting("LEDGER_VERIFIER_KEY")
     check_mistakes_of_the_new_name(operator, "mishap of noon")
     said = operator.broker("rename", NAME="log.example/2", REASON="mishap of noon")
-    assert "Lost are the positions 5 to 7." in said
+    assert "Lost are the positions 6 to 8." in said
     assert operator.setting("LEDGER_VERIFIER_KEY").endswith(f" {earlier}")
     operator.broker("erase", REASON="mishap of noon")
     assert "OK" in operator.broker("end")
@@ -308,7 +313,7 @@ def test_yesterdays_backup(operator: Operator) -> None:
             assert found["password"] == password
         log = (operator.production.broker / "serve.log").read_text().splitlines()
         (said,) = [json.loads(line) for line in log if "events_were_lost" in line]
-        assert (said["first"], said["last"]) == (5, 7)
+        assert (said["first"], said["last"]) == (6, 8)
 
 
 def test_nothing_is_lost_with_the_disk_of_the_log(operator: Operator) -> None:

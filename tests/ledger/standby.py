@@ -7,7 +7,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,6 +76,10 @@ class Server:
         """As the kernel's out-of-memory killer would: the postmaster, and with it all others."""
         pid = int((self.data / "postmaster.pid").read_text().split("\n")[0])
         os.kill(pid, signal.SIGKILL)
+        # As pg_ctl has ended, it is a child of ours or of PID 1 (see tests/leftovers.py); and to
+        # kill(pid, 0), which PostgreSQL asks before it starts, a zombie is one that runs.
+        with suppress(ChildProcessError):
+            os.waitpid(pid, 0)
 
     def run(self, program: str, *words: str) -> None:
         """One of PostgreSQL's programs, as its account."""

@@ -23,7 +23,7 @@ from secrets_broker.ledger.writer import Writer
 from secrets_broker.projections.host_credentials import HostCredentials
 from tests.conftest import Database
 from tests.ledger.guards import back_in_force
-from tests.ledger.helpers import lookup, record, run, send, upsert, writing
+from tests.ledger.helpers import BEGUN, lookup, record, run, send, upsert, writing
 
 KEY = SigningKey("log.example", bytes(range(32)))
 OTHER = SigningKey("log.example/again", bytes(32))
@@ -172,10 +172,10 @@ def test_the_task_signs_what_the_writer_wrote_last(
         await checkpointer.close()
 
     run(work())
-    assert database.fetch("SELECT size FROM ledger.published") == [(2,)]
+    assert database.fetch("SELECT size FROM ledger.published") == [(BEGUN + 1,)]
     kept = file.read()
     assert kept is not None
-    assert kept.checkpoint.size == 2
+    assert kept.checkpoint.size == BEGUN + 1
 
 
 def test_a_mismatch_stops_the_writer(grown: Database, keyring: Keyring) -> None:
@@ -283,13 +283,14 @@ def test_a_forged_checkpoint_is_not_kept(
     tree = make(database)
     keep(database, file, SignedCheckpoint.sign(tree, KEY))
     record(database, keyring, lookup("a"))
-    fake = Checkpoint(KEY.name, 3, bytes(32))
+    fake = Checkpoint(KEY.name, tree.size + 1, bytes(32))
     note = f"{fake.text}\n{forged}\n" if forged else str(SignedCheckpoint.sign(fake, KEY))
     with psycopg.connect(database.service_url) as connection:
         connection.execute(
-            "INSERT INTO ledger.checkpoints VALUES (%s, 3, %s, %s)", (KEY.name, bytes(32), note)
+            "INSERT INTO ledger.checkpoints VALUES (%s, %s, %s, %s)",
+            (fake.origin, fake.size, fake.root, note),
         )
-        connection.execute("UPDATE ledger.published SET size = 3")
+        connection.execute("UPDATE ledger.published SET size = %s", (fake.size,))
     with pytest.raises(LedgerUnavailableError, match=r"is not kept|is of other events"):
         keep(database, file, SignedCheckpoint.parse(note))
     kept = file.read()
@@ -309,7 +310,7 @@ def test_an_event_that_names_no_size_excuses_nothing(
     details = {"origin": KEY.name, "size": size, "root": "", "new_origin": "other"}
     record(database, keyring, Record(type=LEDGER_RESTORED, details=details))
     record(database, keyring, lookup("a"))
-    assert make(database).size == 3
+    assert make(database).size == BEGUN + 3
 
     async def ask() -> Lost | None:
         async with await connect(database.service_url) as connection:
@@ -336,14 +337,14 @@ def test_a_file_that_cannot_be_written_stops_nobody(
 
     run(once())
     assert file.read() is None
-    assert database.fetch("SELECT size FROM ledger.published") == [(1,)]
+    assert database.fetch("SELECT size FROM ledger.published") == [(BEGUN + 1,)]
     said = capsys.readouterr().out
     assert said.count("LEDGER_CHECKPOINT_FILE cannot be moved on (Is a directory)") == 1
     in_the_way.rmdir()
     run(once())
     kept = file.read()
     assert kept is not None
-    assert kept.checkpoint.size == 2
+    assert kept.checkpoint.size == BEGUN + 2
 
 
 def test_the_file_is_only_replaced_by_what_was_compared_with_it(tmp_path: Path) -> None:

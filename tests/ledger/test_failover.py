@@ -10,12 +10,12 @@ from secrets_broker.ledger.checkpoint import Checkpoint
 from secrets_broker.ledger.checkpoint_file import CheckpointFile
 from secrets_broker.ledger.checkpointer import Checkpointer
 from secrets_broker.ledger.continuity import Continuity
-from secrets_broker.ledger.errors import LedgerMismatchError, LedgerUnavailableError
+from secrets_broker.ledger.errors import LedgerMismatchError
 from secrets_broker.ledger.keyring import Keyring
 from secrets_broker.ledger.writer import Writer
 from secrets_broker.projections.host_credentials import HostCredentials
 from tests.ledger.checkpoints import KEY
-from tests.ledger.helpers import CONTEXT, lookup, run, send, upsert
+from tests.ledger.helpers import BEGUN, CONTEXT, lookup, run, send, upsert
 from tests.ledger.standby import Pair, standing_by
 
 SYNC_REP = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
@@ -57,7 +57,7 @@ async def lose(pair: Pair, writer: Writer) -> None:
     pair.primary.start()
     assert all(isinstance(outcome, Exception) for outcome in await waiting)
     ((size,),) = pair.primary.fetch("SELECT count(*) FROM ledger.events")
-    assert size == 8
+    assert size == BEGUN + 8
 
 
 async def checkpoints_are_tried(pair: Pair, path: Path) -> None:
@@ -85,16 +85,14 @@ def test_what_waits_for_a_standby_is_not_signed(
         checkpointer = Checkpointer(pair.url, KEY, 3_600, known(path))
         await checkpointer.start()
         await checkpointer.close()
-        assert kept(path).size == 3
+        assert kept(path).size == BEGUN + 3
         await lose(pair, writer)
         await writer.probe()  # it has seen them: that is no promise either
         await checkpoints_are_tried(pair, path)
-        assert kept(path).size == 3
-        assert pair.primary.fetch("SELECT size FROM ledger.published") == [(3,)]
+        assert kept(path).size == BEGUN + 3
+        assert pair.primary.fetch("SELECT size FROM ledger.published") == [(BEGUN + 3,)]
         pair.fail_over()
-        with pytest.raises(LedgerUnavailableError, match="refused to write"):
-            await send(writer, lookup("a"))  # its connection is to the one that is gone
-        await send(writer, lookup("a"))
+        await send(writer, lookup("a"))  # its connection was to the one that is gone
         await writer.close()
         again = Writer(pair.url, keyring, HostCredentials(), continuity=known(path))
         await again.start()
@@ -102,7 +100,7 @@ def test_what_waits_for_a_standby_is_not_signed(
         await again.close()
 
     run(work())
-    assert pair.standby.fetch("SELECT count(*) FROM ledger.events") == [(5,)]
+    assert pair.standby.fetch("SELECT count(*) FROM ledger.events") == [(BEGUN + 3 + 2,)]
 
 
 def test_a_loss_is_remembered(pair: Pair, keyring: Keyring, tmp_path: Path) -> None:
@@ -122,7 +120,8 @@ def test_a_loss_is_remembered(pair: Pair, keyring: Keyring, tmp_path: Path) -> N
         await writer.close()  # it never sees the other one, and no checkpoint was made
         pair.fail_over()
         again = Writer(pair.url, keyring, HostCredentials(), continuity=known(path))
-        with pytest.raises(LedgerMismatchError, match="has 2 events, and 3 were acknowledged"):
+        missing = f"has {BEGUN + 2} events, and {BEGUN + 3} were acknowledged"
+        with pytest.raises(LedgerMismatchError, match=missing):
             await again.start()
         await again.close()
 
@@ -130,7 +129,7 @@ def test_a_loss_is_remembered(pair: Pair, keyring: Keyring, tmp_path: Path) -> N
     for _ in range(2):
         with pytest.raises(LedgerMismatchError, match="secrets-broker restored"):
             run(_start(pair, keyring, path))
-    assert pair.standby.fetch("SELECT count(*) FROM ledger.events") == [(2,)]
+    assert pair.standby.fetch("SELECT count(*) FROM ledger.events") == [(BEGUN + 2,)]
 
 
 async def _start(pair: Pair, keyring: Keyring, path: Path) -> None:

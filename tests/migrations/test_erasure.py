@@ -19,6 +19,9 @@ INSERT INTO ledger.events (position, at, v, ok, leaf_hash, mac, type, authn, hos
 VALUES (%s, '2026-01-01T00:00:00Z', 1, true, decode(repeat('00', 32), 'hex'), sha256(''), %s,
         'cli', %s, 'ssh', %s, 1, %s, %s)
 """
+BEGINNING = (0, "ledger.authenticated", None, None, None, None)
+ERASURE = 3
+"""Its position: after the ledger's beginning and two credentials."""
 REFUSED = psycopg.errors.ObjectNotInPrerequisiteState
 DELETES = ("DELETE FROM ledger.bodies", "DELETE FROM ledger.data_keys")
 
@@ -31,7 +34,8 @@ def stored(cluster: Cluster) -> Iterator[str]:
     apply(url, quiet)
     with psycopg.connect(url) as connection:
         connection.execute(KEK, ("kek", "active"))
-        for position, host in enumerate(("a", "b")):
+        connection.execute(APPEND, BEGINNING)
+        for position, host in enumerate(("a", "b"), start=1):
             reference = Jsonb(BODY | {"key": f"key-{host}"})
             created = ("credential.created", host, position + 1, None, reference)
             connection.execute(APPEND, (position, *created))
@@ -54,10 +58,12 @@ def connection(stored: str) -> Iterator[Connection]:
         connection.rollback()
 
 
-def erase(connection: Connection, host: str = "a", *, position: int = 2, **details: Any) -> None:
+def erase(
+    connection: Connection, host: str = "a", *, position: int = ERASURE, **details: Any
+) -> None:
     """Append an erasure of a host's key."""
-    said = {"data_keys": [f"key-{host}"], "credential_ids": [1], "bodies": 1} | details
-    connection.execute(APPEND, (position, "credential.erased", host, 1, Jsonb(said), None))
+    said = {"data_keys": [f"key-{host}"], "credential_ids": [2], "bodies": 1} | details
+    connection.execute(APPEND, (position, "credential.erased", host, 2, Jsonb(said), None))
 
 
 def left(connection: Connection) -> list[tuple[object, ...]]:
@@ -83,7 +89,7 @@ def test_nothing_is_deleted_without_its_erasure(
 def test_the_erasure_destroys_what_it_names(connection: Connection) -> None:
     """Body and key of its own name, and of no other."""
     erase(connection)
-    connection.execute("SELECT ledger.destroy(2)")
+    connection.execute("SELECT ledger.destroy(%s)", (ERASURE,))
     assert left(connection) == [(["key-b"], ["key-b"])]
 
 
@@ -121,7 +127,7 @@ def test_a_list_that_is_none_allows_nothing(
 def test_another_event_allows_nothing(connection: Connection, event_type: str) -> None:
     """Whatever its details say."""
     said = Jsonb({"data_keys": ["key-a", "key-b"], "bodies": 2})
-    connection.execute(APPEND, (2, event_type, "a", 1, said, None))
+    connection.execute(APPEND, (ERASURE, event_type, "a", 2, said, None))
     with pytest.raises(REFUSED):
         connection.execute(DELETES[0].encode())
 
@@ -129,9 +135,11 @@ def test_another_event_allows_nothing(connection: Connection, event_type: str) -
 def test_a_failed_erasure_allows_nothing(connection: Connection) -> None:
     """An event that is not ok destroyed nothing."""
     connection.execute(
-        """INSERT INTO ledger.events (position, at, v, ok, error, leaf_hash, type, authn, details)
-           VALUES (2, '2026-01-01T00:00:00Z', 1, false, 'failed', decode(repeat('00', 32), 'hex'),
-                   'credential.erased', 'cli', '{"data_keys": ["key-a", "key-b"]}')"""
+        """INSERT INTO ledger.events (position, at, v, ok, error, leaf_hash, mac, type, authn,
+                                      details)
+           VALUES (%s, '2026-01-01T00:00:00Z', 1, false, 'failed', decode(repeat('00', 32), 'hex'),
+                   sha256(''), 'credential.erased', 'cli', '{"data_keys": ["key-a", "key-b"]}')""",
+        (ERASURE,),
     )
     with pytest.raises(REFUSED):
         connection.execute(DELETES[0].encode())
@@ -142,11 +150,12 @@ def test_an_erasure_of_another_transaction_allows_nothing(databases: Databases) 
     url = databases.make()
     apply(url, quiet)
     with psycopg.connect(url) as connection:
-        created = ("credential.created", "a", 1, None, Jsonb(BODY | {"key": "key-a"}))
-        connection.execute(APPEND, (0, *created))
-        connection.execute("INSERT INTO ledger.bodies VALUES (0, 'key-a', '')")
+        created = ("credential.created", "a", 2, None, Jsonb(BODY | {"key": "key-a"}))
+        connection.execute(APPEND, BEGINNING)
+        connection.execute(APPEND, (1, *created))
+        connection.execute("INSERT INTO ledger.bodies VALUES (1, 'key-a', '')")
     with psycopg.connect(url) as connection:
-        erase(connection, position=1)
+        erase(connection, position=2)
     with psycopg.connect(url) as connection, pytest.raises(REFUSED):
         connection.execute(DELETES[0].encode())
 
@@ -155,17 +164,19 @@ def test_bodies_are_as_many_as_the_event_says(connection: Connection) -> None:
     """An erasure that says another number destroys nothing."""
     erase(connection, bodies=2)
     with pytest.raises(REFUSED, match="does not say"):
-        connection.execute("SELECT ledger.destroy(2)")
+        connection.execute("SELECT ledger.destroy(%s)", (ERASURE,))
 
 
-@pytest.mark.parametrize("position", [0, 1, 9])
+@pytest.mark.parametrize("position", [0, 1, 2, 9])
 def test_only_an_erasure_destroys(connection: Connection, position: int) -> None:
     """There is no destroying by another event, nor by none."""
     with pytest.raises((REFUSED, psycopg.errors.NoDataFound)):
         connection.execute("SELECT ledger.destroy(%s)", (position,))
 
 
-@pytest.mark.parametrize("statement", ["SELECT ledger.destroy(2)", "SELECT ledger.erased_here()"])
+@pytest.mark.parametrize(
+    "statement", [f"SELECT ledger.destroy({ERASURE})", "SELECT ledger.erased_here()"]
+)
 @pytest.mark.parametrize("role", [SERVICE, AUDITOR])
 def test_the_roles_destroy_nothing(connection: Connection, role: str, statement: str) -> None:
     """Though the service may append the event."""

@@ -23,7 +23,8 @@ NAMES = [path.stem for path in FORWARD]
 OURS = ("-n", "ledger", "-n", "secrets")
 EVENT = """
 INSERT INTO ledger.events (position, at, v, ok, leaf_hash, mac, type, authn)
-VALUES (0, now(), 1, true, decode(repeat('00', 32), 'hex'), sha256(''), 'ledger.created', 'test')
+VALUES (0, now(), 1, true, decode(repeat('00', 32), 'hex'), sha256(''), 'ledger.authenticated',
+        'test')
 """
 
 

@@ -77,7 +77,7 @@ TYPES = {
 
 def test_temporary_types_do_not_fool_the_guards(database: Database) -> None:
     """A login that shadows every type and table in its own session still cannot go back in time."""
-    columns = "position, at, v, ok, leaf_hash, type, authn"
+    columns = "position, at, v, ok, leaf_hash, mac, type, authn"
     with psycopg.connect(database.service_url, autocommit=True) as connection:
         for name, base in TYPES.items():
             connection.execute(f"CREATE DOMAIN pg_temp.{name} AS pg_catalog.{base}".encode())
@@ -85,10 +85,10 @@ def test_temporary_types_do_not_fool_the_guards(database: Database) -> None:
             connection.execute(f"CREATE TEMP TABLE {table} (id text, at text)".encode())
         insert = (
             f"INSERT INTO ledger.events ({columns})"  # noqa: S608 - our own constant
-            " VALUES (%s, %s, 1, true, %s, 'credential.deleted', 'x')"
+            " VALUES (%s, %s, 1, true, %s, sha256(''), %s, 'x')"
         )
-        connection.execute(insert.encode(), (0, "2026-01-02Z", bytes(32)))
+        connection.execute(insert.encode(), (0, "2026-01-02Z", bytes(32), "ledger.authenticated"))
         for position, at in ((1, "2026-01-01Z"), (2, "2026-01-03Z"), (1, "0999-01-01Z")):
             with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState):
-                connection.execute(insert.encode(), (position, at, bytes(32)))
+                connection.execute(insert.encode(), (position, at, bytes(32), "credential.deleted"))
     assert database.fetch("SELECT count(*) FROM ledger.events") == [(1,)]

@@ -19,7 +19,7 @@ from secrets_broker.projections.reader import Reader
 from secrets_broker.session.statements import name_of
 from secrets_broker.tools.postgres import Cluster
 from tests.conftest import Database
-from tests.ledger.helpers import CONTEXT, lookup, password_of, run, upsert, writing
+from tests.ledger.helpers import BEGUN, CONTEXT, lookup, password_of, run, upsert, writing
 from tests.session.pooler import PROGRAM, Pooler, knows, pooling
 from tests.tools.test_commands import run as command
 
@@ -47,7 +47,7 @@ def test_session_pooling_works(
             await writer.submit(upsert("a", "kept"), CONTEXT)
             assert password_of(await writer.submit(lookup("a"), CONTEXT)) == "kept"
         reader = Reader(url)
-        assert await reader.ask(size) == 2
+        assert await reader.ask(size) == BEGUN + 2
         await reader.close()
 
     with pooling(cluster, "session", ignore_startup_parameters=ignored) as pooler:
@@ -96,10 +96,10 @@ def test_a_pooler_that_begins_to_mix_sessions(
         async with writing(url, keyring) as writer:
             await writer.submit(upsert("a"), CONTEXT)
             reader = Reader(url)
-            assert await reader.ask(size) == 1
+            assert await reader.ask(size) == BEGUN + 1
             await asyncio.to_thread(pooler.configure, "transaction")
             await writer.probe()  # at its end the session is given back
-            assert await reader.ask(size) == 1
+            assert await reader.ask(size) == BEGUN + 1
             taking = [await psycopg.AsyncConnection.connect(url) for _ in range(2)]
             for other in taking:  # in a transaction: each holds a session of the pool's
                 await other.execute("SELECT 1")
@@ -114,7 +114,7 @@ def test_a_pooler_that_begins_to_mix_sessions(
 
     with pooling(cluster, "session") as pooler:
         run(through_it(pooler))
-    assert database.fetch("SELECT count(*) FROM ledger.events") == [(1,)]
+    assert database.fetch("SELECT count(*) FROM ledger.events") == [(BEGUN + 1,)]
 
 
 @pytest.mark.parametrize("reset", ["DISCARD ALL", "RESET ALL", "DEALLOCATE ALL"])
