@@ -4,7 +4,9 @@ What counts is the judgement under the ledger's lock, in the transaction of the 
 here is by the grants as this process last read them: it keeps a refused caller from costing more
 than a comparison, and a caller whom it would refuse is judged under the lock all the same as long
 as his refusal is an event of its own. While refusals are only counted, the grants are read again
-each second, so that a grant of a moment ago opens even from where a flood comes.
+each second, so that a grant of a moment ago opens even from where a flood comes. Nobody is refused
+because this process has not read his grant yet: for a key or a certificate that it does not know
+they are read first, together with all others who wait for that.
 """
 
 from collections import Counter
@@ -61,6 +63,7 @@ class Desk:
 
         Who may enter is judged again, with what he asks for: with each name, where it `names` any.
         """
+        await self._get_to_know(context.subject)
         command = Enter(operation=operation, names=names)
         early = self._early(command, context)
         if early:
@@ -79,6 +82,7 @@ class Desk:
 
     async def submit(self, command: Command, context: Context) -> Outcome:
         """Record a command; raises RefusedError, and what the writer raises."""
+        await self._get_to_know(context.subject)
         early = self._early(command, context)
         if early:
             outcome = await self._refuse(command, context, early)
@@ -94,6 +98,7 @@ class Desk:
 
         Raises LedgerUnavailableError where one that may be allowed cannot be recorded.
         """
+        await self._get_to_know(context.subject)
         early, pace = [], Pace()
         for command in commands:
             early.append(self._early(command, context))
@@ -139,6 +144,16 @@ class Desk:
     def granted(self, subject: Subject | None) -> Granted | None:
         """The grant of what was presented, as this process last read them."""
         return self._writer.grants.of(subject) if subject else None
+
+    async def _get_to_know(self, subject: Subject | None) -> None:
+        """Read the grants where what was presented may be one that this process has not read.
+
+        Raises LedgerUnavailableError: then nobody knows whether it is.
+        """
+        if subject is None or subject.problem or not subject.well_formed:
+            return
+        if self.granted(subject) is None:
+            await self._tally.read_grants()
 
     def _early(self, command: Command | Enter, context: Context) -> Refusal | None:
         if context.subject is None:

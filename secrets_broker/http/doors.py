@@ -15,7 +15,7 @@ import falcon.asgi
 from secrets_broker.http.caller import KeyCheck, values
 from secrets_broker.http.certificate import STATE, ClientCertificate
 from secrets_broker.http.routes import AUDITOR_KEY, INTERNAL_KEY, Route
-from secrets_broker.ledger.access_key import digest
+from secrets_broker.ledger.access_key import digest, is_well_formed
 from secrets_broker.ledger.denial import UNKNOWN
 from secrets_broker.ledger.events import CERTIFICATE, NO_KEY, TWO_KEYS, Subject
 
@@ -46,7 +46,7 @@ class Doors:
         # All are computed, whichever it is.
         internal = self._internal is not None and self._internal.admits(key)
         auditor = self._auditor is not None and self._auditor.admits(key)
-        subject = Subject(sha256=digest(key))
+        subject = Subject(sha256=digest(key), well_formed=is_well_formed(key))
         if internal or auditor:
             how = INTERNAL_KEY if internal else AUDITOR_KEY
             return how, None if how in route.keys else Subject(problem="operation")

@@ -20,6 +20,8 @@ from secrets_broker.ledger.source import Source, source_of
 from secrets_broker.ledger.writer import Writer
 
 _TELL_EACH_SECONDS: Final = 1.0
+READ_EACH_SECONDS: Final = 0.05
+"""How far apart the readings of the grants are that callers bring about whom nobody knows."""
 
 
 class Tally:
@@ -32,6 +34,8 @@ class Tally:
         self._untold: list[Window] = []
         self._closing = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._reading: asyncio.Task[LedgerUnavailableError | None] | None = None
+        self._read_at = -READ_EACH_SECONDS
 
     async def start(self) -> None:
         """Begin to tell of floods that are over."""
@@ -65,6 +69,27 @@ class Tally:
             opening = asyncio.create_task(self._open(window))
             self._openings[id(window)] = opening
         await asyncio.shield(opening)
+
+    async def read_grants(self) -> None:
+        """Have the grants read anew; one reading is for all who asked before it began.
+
+        Raises LedgerUnavailableError.
+        """
+        if self._reading is None:
+            self._reading = asyncio.create_task(self._read_grants())
+        error = await asyncio.shield(self._reading)
+        if error is not None:
+            raise error.again()
+
+    async def _read_grants(self) -> LedgerUnavailableError | None:
+        # So whoever makes keys up costs the ledger a bounded share of its lock, however many come.
+        await asyncio.sleep(self._read_at + READ_EACH_SECONDS - time.monotonic())
+        self._read_at, self._reading = time.monotonic(), None
+        try:
+            await self._writer.probe()
+        except LedgerUnavailableError as error:
+            return error
+        return None
 
     async def _open(self, window: Window) -> None:
         # Died before the commit: nobody whose refusal is only counted was answered. Died after

@@ -2,7 +2,8 @@
 
 `sbk_`, 43 base62 characters, and six more that are the CRC-32 of what stands before them. The
 prefix and the checksum are for secret scanners, which then find a leaked key and hardly anything
-else; no key is admitted or refused by them. The ledger keeps the SHA-256 of the text.
+else; no key is admitted or refused by them: they say only for which one the grants are read anew.
+The ledger keeps the SHA-256 of the text.
 """
 
 import secrets

@@ -105,6 +105,8 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True):
 
     sha256: str | None = None
     """Of an access key."""
+    well_formed: bool = True
+    """Whether the key has the form of those made here; what has not is hardly a grant's."""
     certificate: str | None = None
     """The name in a client's certificate."""
     fingerprint: str | None = None

@@ -85,7 +85,7 @@ def test_a_service_answers_as_its_database_does(
     assert of_service.returncode == of_database.returncode == 0, of_service.stderr
     assert of_service.stdout == of_database.stdout != ""
     assert of_service.stderr == of_database.stderr
-    assert "as of position 7 of 2" in of_service.stderr
+    assert "as of position 8 of 2" in of_service.stderr
     assert "p4ssword" not in of_service.stdout
 
 
@@ -110,7 +110,7 @@ def test_more_than_a_page_is_asked_for_page_by_page(plain: Service, tmp_path: Pa
         (("history", "nobody", "ssh"), 1, "there never was a credential of this name"),
         (("exposure", "web-1", "ssh", "--version", "9"), 1, "or no such version of it"),
         (("exposure", "nobody", "ssh"), 1, "there never was a credential of this name"),
-        (("events", "--type", "x" * 65), 1, "type: must have 1 to 64 characters"),
+        (("events", "--type", "x" * 65), 2, "type: must have 1 to 64 characters"),
         (("events", "--key", "absent.pem"), 2, "absent.pem"),
         (("events", "--ca", __file__), 2, "go with a URL of https://"),
     ],
@@ -231,8 +231,8 @@ def test_a_service_over_tls_is_asked_with_a_key(
             env = {"AUDITOR_KEY": AUDITOR_KEY}
             options = ("events", "--url", service.url)
             done = run(*options, "--ca", str(authority.file), cwd=tmp_path, env=env)
-            assert (done.returncode, done.stdout) == (0, "there are no such events\n")
-            assert "as of no event" in done.stderr
+            assert (done.returncode, done.stdout.count("ledger.authenticated")) == (0, 1)
+            assert "as of position 0 of 2" in done.stderr
             done = run(*options, cwd=tmp_path, env=env)
             assert done.returncode != 0
             assert "does not answer (TLS: " in done.stderr
@@ -268,7 +268,8 @@ def test_who_could_read_this_is_asked_of_a_service(plain: Service, tmp_path: Pat
     env = {"AUDITOR_KEY": AUDITOR_KEY}
     ask = ("access", "who", "web-1", "ssh", "--url", plain.url)
     told = run(*ask, "--json", cwd=tmp_path, env=env)
-    assert [line["name"] for line in json.loads(told.stdout)["items"]][:2] == ["who-0", "who-0"]
+    names = [line["name"] for line in json.loads(told.stdout)["items"]]
+    assert [name for name in names if name.startswith("who-")][:2] == ["who-0", "who-0"]
     table = run(*ask, cwd=tmp_path, env=env)
     assert "INTERNAL_KEY is on" in table.stdout
     assert "as of position" in table.stderr

@@ -102,6 +102,7 @@ def test_a_service_that_starts_before_its_database_waits_for_it(
 
     Where that is, the log says, and not the answer that anybody may read.
     """
+    service.upsert(**NAME, password="kept")
     own_cluster.stop()
     try:
         with (
