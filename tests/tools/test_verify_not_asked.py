@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from secrets_broker.ledger.keyring import Keyring
+from secrets_broker.tools import remote
 from secrets_broker.tools.cli import main
 from secrets_broker.tools.postgres import Cluster
 from secrets_broker.tools.verify import run as running
@@ -41,14 +42,14 @@ def exported(ledger: Database, tmp_path_factory: pytest.TempPathFactory) -> Path
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Try again at once; and no .env that is the developer's."""
-    monkeypatch.setattr(web, "PAUSES", (0.0,))
+    monkeypatch.setattr(remote, "PAUSES", (0.0,))
     monkeypatch.chdir(tmp_path)
 
 
 def verify(*options: str, **env: str | None) -> tuple[int, str, str]:
     """In this process: exit status, standard output, standard error."""
     settings: dict[str, str | None] = {
-        "AUDITOR_KEY": "an-auditors-key",
+        "AUDITOR_KEY": "an-auditors-key-of-tests",
         "LEDGER_VERIFIER_KEY": str(KEY.verifier),
         "DATABASE_URL": None,
         "SECRETS_KMS_KEY": None,
