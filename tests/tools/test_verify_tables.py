@@ -20,8 +20,8 @@ from secrets_broker.tools.postgres import Cluster
 from secrets_broker.tools.verify.job import Job, Place
 from secrets_broker.tools.verify.run import Wanted
 from tests.conftest import TEMPLATE, fresh_database
-from tests.ledger.helpers import BEGUN
 from tests.ledger.checkpoints import KEY
+from tests.ledger.helpers import BEGUN
 from tests.tools.export.helpers import exported as export_to
 from tests.tools.export.helpers import grow
 from tests.tools.test_verify_export import edit
