@@ -218,9 +218,12 @@ class Authenticator:
             begins_nothing = event.type == LEDGER_AUTHENTICATED and after == before
             if self._is_right(stored) and not begins_nothing:
                 believed.append(stored)
-            else:
+                continue
+            doubtful.append(position)
+            # A key that opens was begun here by somebody with the KEK, whatever became of the MAC:
+            # what stands under it is held to it.
+            if after.keys == before.keys or self.key_at(position) is None:
                 self.authenticity = before
-                doubtful.append(position)
         return believed, doubtful
 
     def _open_key(

@@ -56,8 +56,9 @@ NEVER: Final = Authenticity()
 
 def named(details: Mapping[str, Any] | None, before: Authenticity) -> tuple[str, str] | None:
     """The ledger's id and the event key that an event names; None where it names no key."""
-    key = (details or {}).get(KEY)
-    ledger = (details or {}).get(LEDGER, before.ledger)
+    # Whoever may append chooses what stands there, and this is asked before the MAC is checked.
+    members = details if isinstance(details, Mapping) else {}
+    key, ledger = members.get(KEY), members.get(LEDGER, before.ledger)
     if not isinstance(key, str) or not isinstance(ledger, str):
         return None
     # The ledger has one id: an event that gives another is not this ledger's.
@@ -80,8 +81,17 @@ def evolve(
 
 
 def ranges(details: Mapping[str, Any] | None) -> tuple[Span, ...]:
-    """The positions that a ledger.disowned event names."""
-    return tuple((first, last) for first, last in (details or {}).get(RANGES, ()))
+    """The positions that a ledger.disowned event names; what is no range names none."""
+    found = details.get(RANGES) if isinstance(details, Mapping) else None
+    return tuple((one[0], one[1]) for one in _items(found) if _is_span(one))
+
+
+def _items(found: object) -> Sequence[Any]:
+    return found if isinstance(found, list | tuple) else ()
+
+
+def _is_span(one: object) -> bool:
+    return len(_items(one)) == 2 and all(type(position) is int for position in _items(one))
 
 
 def spans(positions: Sequence[int]) -> tuple[Span, ...]:

@@ -13,9 +13,11 @@ from secrets_broker.ledger.keyring import Keyring
 from secrets_broker.ledger.note import COSIGNATURE, SigningKey
 from secrets_broker.ledger.published import keep_cosignature, read_published
 from secrets_broker.ledger.rights import Rights, Rule
+from secrets_broker.projections.disowning import disown
 from secrets_broker.projections.replay import Scope
 from secrets_broker.projections.reveal import reveal
 from tests.conftest import Database
+from tests.ledger.forging import forge
 from tests.ledger.helpers import lookup, rebuilt, record, run, send, upsert, writing
 from tests.ledger.rotating import rotated
 from tests.tools.verifying import OPERATOR, checkpoints, history, tables
@@ -28,6 +30,8 @@ TABLES: Final = (
     "ledger.bodies",
     "ledger.data_keys",
     "ledger.keks",
+    "ledger.event_keys",
+    "ledger.disowned",
     "ledger.checkpoints",
     "ledger.published",
     "ledger.cosignatures",
@@ -79,6 +83,10 @@ def everything(database: Database, keyring: Keyring) -> None:
         Record(type=ACCESS_COUNTING, details=source),
         Record(type=ACCESS_COUNTED, details={**source, "count": 7, "first_at": rfc3339(now)}),
     )
+    for kind in ("credential.read", "credential.deleted"):
+        forge(database.service_url, kind, host="h06", purpose="ssh", credential_id=7)
+    forged = (size_of(database) - 2, size_of(database) - 1)
+    run(disown(database.owner_url, keyring, [forged], OPERATOR))
     rebuilt(database, keyring)
     run(rotated(database, keyring, Keyring.from_kms_keys(NEW_KEY).first))
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from secrets_broker.ledger.errors import UnauthenticEventError
 from secrets_broker.ledger.keyring import Keyring
 from tests.conftest import Database
 from tests.ledger.forging import forge
@@ -54,6 +55,33 @@ def test_what_was_forged_is_named_then_left_out(
     assert [json.loads(line)["disowned"] for line in listed] == [False] * 2 + [True] * 3 + [False]
     assert password_of(record(database, keyring, lookup("a"))[0]) == "hunter2"
     assert verified(database, tmp_path)["ok"]
+
+
+@pytest.mark.parametrize("ranges", [[5], [[1]], [[1, 2, 3]], []])
+def test_what_claims_to_disown_and_names_no_range(
+    database: Database, keyring: Keyring, tmp_path: Path, ranges: list[Any]
+) -> None:
+    """Whoever may append chooses its details: it is one more forged event, and stops nobody."""
+    record(database, keyring, upsert("a"))
+    position = forge(database.service_url, "ledger.disowned", details={"ranges": ranges})
+    found = verified(database, tmp_path, status=1)
+    assert (position, "mac") in [(p["position"], p["check"]) for p in found["problems"]]
+    command(database, tmp_path, "disown", f"{position}", "--reason", "x", "--json")
+    assert verified(database, tmp_path)["ok"]
+    assert password_of(record(database, keyring, lookup("a"))[0]) == "hunter2"
+
+
+def test_the_first_mac_is_another(database: Database, keyring: Keyring, tmp_path: Path) -> None:
+    """The event key that opens says from where MACs are demanded; a later key does not move it."""
+    record(database, keyring, upsert("a"))
+    command(database, tmp_path, "rotate-key", "--data-keys", "--json")
+    with database.owner() as owner:
+        owner.execute("ALTER TABLE ledger.events DISABLE TRIGGER USER")
+        owner.execute("UPDATE ledger.events SET mac = sha256(mac) WHERE position = 0")
+    found = verified(database, tmp_path, status=1)
+    assert "disown 0-1" in "".join(p["detail"] for p in found["problems"])
+    with pytest.raises(UnauthenticEventError):
+        record(database, keyring, lookup("a"))
 
 
 @pytest.mark.parametrize("words", [["7-3"], ["x"], ["-1"], ["1-"], ["1", "2-x"], []])

@@ -121,7 +121,7 @@ def command(made: Database, *arguments: str, **more: str) -> Any:
         "MIGRATION_DATABASE_URL": made.owner_url,
         "SECRETS_KMS_KEY": KMS_KEY,
         "LEDGER_VERIFIER_KEY": str(KEY.verifier),
-        "AUDITOR_KEY": "an-auditors-key",
+        "AUDITOR_KEY": "an-auditors-key-of-tests",
         **more,
     }
     done = CliRunner().invoke(main, [*arguments], env=env)

@@ -95,6 +95,7 @@ def test_a_ledger_that_nobody_changed(ledger: Database) -> None:
         "data keys": data_keys,
         "rows of host_credentials, byte for byte": rows,
         "KEKs": 1,
+        "MACs": 600,
     }
     without = verified(ledger)
     assert (without.ok, without.problems) == (True, [])

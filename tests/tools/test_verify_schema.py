@@ -46,7 +46,8 @@ CHANGES = {
         CREATE RULE lose AS ON UPDATE TO secrets.credential_access_log DO INSTEAD NOTHING""",
     "function ledger.refuse_change() is not as it was shipped: source": """
         CREATE OR REPLACE FUNCTION ledger.refuse_change() RETURNS trigger
-            LANGUAGE plpgsql SET search_path = pg_catalog AS $$BEGIN RETURN NULL; END$$""",
+            LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+            AS $$BEGIN RETURN NULL; END$$""",
     "function ledger.destroy(erasure bigint) is not as it was shipped: security definer": (
         "ALTER FUNCTION ledger.destroy(bigint) SECURITY INVOKER"
     ),

@@ -21,6 +21,7 @@ from secrets_broker.tools.verify.job import Job, Place
 from secrets_broker.tools.verify.run import Wanted
 from tests.conftest import TEMPLATE, fresh_database
 from tests.ledger.checkpoints import KEY
+from tests.ledger.helpers import BEGUN
 from tests.tools.export.helpers import exported as export_to
 from tests.tools.export.helpers import grow
 from tests.tools.test_verify_export import edit
@@ -83,7 +84,7 @@ def test_every_accessed_by_replaced(exported: Path) -> None:
         return table.set_column(index, "accessed_by", pa.array(["mallory"] * len(table)))
 
     position, detail = told(changed(exported, "access_log", change), "access_log")
-    assert position == 0
+    assert position == BEGUN
     assert detail.endswith("does not say what this entry says (accessed_by)")
 
 

@@ -31,6 +31,7 @@ class Checker:
         stored: Stored,
         findings: Findings,
         limit: int = LIMIT,
+        *,
         disowned: tuple[Span, ...] = (),
     ) -> None:
         self.disowned = disowned

@@ -24,8 +24,12 @@ class Authenticated(NamedTuple):
     type: str
     ok: bool
     details: Mapping[str, Any] | None
-    leaf: bytes
+    leaf: bytes | None
     mac: bytes | None
+
+
+Disowned = tuple[int, int | None, int | None]
+"""A row of ledger.disowned: the first position, the last one, and the event that says so."""
 
 
 class MacCheck:
@@ -33,9 +37,13 @@ class MacCheck:
 
     def __init__(self, keys: Mapping[tuple[str, int], EventKey]) -> None:
         self._keys = keys
+        # A key that opens proves that MACs are demanded, whatever became of the event there.
+        self._first_key = min((first for _, first in keys), default=None)
         self._before = NO_MAC
         self._wrong: list[Span] = []
         self._more = 0
+        self._disowned: list[Disowned] = []
+        self._claims: dict[str, int] = {}
         self.believed = NEVER
         self.count = 0
 
@@ -50,15 +58,24 @@ class MacCheck:
         if event.ok and event.details is not None:
             after = authenticity.evolve(after, event.type, event.details, event.position)
         begins_nothing = event.type == LEDGER_AUTHENTICATED and after == self.believed
-        if not after.demands(event.position) and not begins_nothing:
+        demanded = self._first_key is not None and event.position >= self._first_key
+        if not (demanded or after.demands(event.position) or begins_nothing):
             return
         self.count += 1
-        key_id = after.key_id(event.position)
-        key = self._keys.get((key_id or "", _began(after, event.position)))
-        if authenticity.fits(key, event.mac, event.position, event.leaf, self._before):
+        key = self._keys.get((after.key_id(event.position) or "", _began(after, event.position)))
+        if event.leaf is not None and authenticity.fits(
+            key, event.mac, event.position, event.leaf, self._before
+        ):
+            new = after.disowned[len(self.believed.disowned) :]
+            self._disowned += ((first, last, event.position) for first, last in new)
             self.believed = after
-        else:
-            self._note(event.position)
+            return
+        self._note(event.position)
+        if after.keys != self.believed.keys and after.ledger and len(self._claims) < MOST_TOLD:
+            self._claims.setdefault(after.ledger, event.position)
+        # A key that opens was begun here by somebody with the KEK, whatever became of the MAC.
+        if key is not None and after.keys != self.believed.keys:
+            self.believed = after
 
     def _note(self, position: int) -> None:
         if self._wrong and self._wrong[-1][1] == position - 1:
@@ -68,7 +85,7 @@ class MacCheck:
         else:
             self._more += 1
 
-    def finish(self, findings: Findings, disowned: Iterable[Span]) -> None:
+    def finish(self, findings: Findings, disowned: Iterable[Disowned]) -> None:
         """Tell what is wrong; `disowned` is what the database keeps of ledger.disowned events."""
         findings.checked["MACs"] = self.count
         for first, last in self._undisowned():
@@ -81,11 +98,11 @@ class MacCheck:
             )
         if self._more:
             findings.wrong(None, "mac", f"{self._more} more events were not made with the keys")
-        if tuple(disowned) != self.believed.disowned:
+        if set(disowned) != set(self._disowned):
             findings.wrong(None, "mac", "ledger.disowned is not what the events say")
 
     def _undisowned(self) -> tuple[Span, ...]:
-        begun = self.believed.begun
+        begun = self._demanded_from()
         return spans(
             [
                 position
@@ -94,6 +111,15 @@ class MacCheck:
                 if not self.believed.is_disowned(position) and (begun is None or position >= begun)
             ]
         )
+
+    def _demanded_from(self) -> int | None:
+        """From where MACs are demanded; what claimed to begin this before was somebody else's.
+
+        Not where it named the ledger's id, which nobody knew before that was drawn.
+        """
+        claimed = self._claims.get(self.believed.ledger or "")
+        known = (self.believed.begun, self._first_key, claimed)
+        return min((first for first in known if first is not None), default=None)
 
 
 def _began(state: authenticity.Authenticity, position: int) -> int:

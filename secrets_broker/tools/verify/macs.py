@@ -26,13 +26,16 @@ _LEDGERS: Final = f"""
 _KEYS: Final = "SELECT id, kek, wrapped, from_position FROM ledger.event_keys"
 _ANY_MAC: Final = "SELECT EXISTS (SELECT FROM ledger.events WHERE mac IS NOT NULL)"
 _DISOWNED: Final = """
-    SELECT first_position, last_position FROM ledger.disowned ORDER BY by_position, first_position
+    SELECT first_position, last_position, by_position FROM ledger.disowned
+    ORDER BY by_position, first_position
 """
 
 
 def disowned(source: DatabaseSource) -> tuple[Span, ...]:
     """The positions that nothing follows from."""
-    return tuple((first, last) for first, last in source.fetch(_DISOWNED))
+    # Where there is no last one, nothing is left out; with the keys, it is told.
+    rows = source.fetch(_DISOWNED)
+    return tuple((first, last) for first, last, _ in rows if last is not None)
 
 
 def check_macs(
@@ -52,7 +55,7 @@ def check_macs(
     for first in range(0, size, AT_ONCE):
         check.take(_events(source, first, min(first + AT_ONCE, size)))
         tell("MACs checked", min(first + AT_ONCE, size), size)
-    check.finish(findings, disowned(source))
+    check.finish(findings, [*map(tuple, source.fetch(_DISOWNED))])
 
 
 def _events(source: DatabaseSource, first: int, end: int) -> Iterator[Authenticated]:
