@@ -97,6 +97,15 @@ def test_before_the_first(ledger: Database, position: int) -> None:
     assert (report.size, report.first_bad) == (10, position)
 
 
+def test_behind_a_hole_nobody_is_blamed(ledger: Database) -> None:
+    """The MAC there covers that of the event that is gone: it cannot be checked, nor disowned."""
+    ledger.execute("DELETE FROM ledger.events WHERE position = 4")
+    report = verified(ledger, kms_key=KMS_KEY)
+    assert report.first_bad == 4
+    assert "mac" not in report.checks
+    assert any("1 events before which one is missing" in what for what in report.not_checked)
+
+
 def test_holes_and_twins(ledger: Database) -> None:
     """An event that is gone, and one that is there twice."""
     ledger.execute("DELETE FROM ledger.events WHERE position = 4")

@@ -40,6 +40,8 @@ class MacCheck:
         # A key that opens proves that MACs are demanded, whatever became of the event there.
         self._first_key = min((first for _, first in keys), default=None)
         self._before = NO_MAC
+        self._next = 0
+        self._behind_gaps = 0
         self._wrong: list[Span] = []
         self._more = 0
         self._disowned: list[Disowned] = []
@@ -51,7 +53,7 @@ class MacCheck:
         """Check these, which follow those before."""
         for event in events:
             self._check(event)
-            self._before = event.mac or NO_MAC
+            self._before, self._next = event.mac or NO_MAC, event.position + 1
 
     def _check(self, event: Authenticated) -> None:
         after = self.believed
@@ -70,7 +72,10 @@ class MacCheck:
             self._disowned += ((first, last, event.position) for first, last in new)
             self.believed = after
             return
-        self._note(event.position)
+        if event.position > self._next:
+            self._behind_gaps += 1  # its MAC covers that of an event which is not there
+        else:
+            self._note(event.position)
         if after.keys != self.believed.keys and after.ledger and len(self._claims) < MOST_TOLD:
             self._claims.setdefault(after.ledger, event.position)
         # A key that opens was begun here by somebody with the KEK, whatever became of the MAC.
@@ -95,6 +100,10 @@ class MacCheck:
                 "mac",
                 f"not made with this ledger's keys: {which}; look at it, then run "
                 f"secrets-broker disown {which}",
+            )
+        if self._behind_gaps:
+            findings.left_out(
+                f"who appended the {self._behind_gaps} events before which one is missing"
             )
         if self._more:
             findings.wrong(None, "mac", f"{self._more} more events were not made with the keys")
