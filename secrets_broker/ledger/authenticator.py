@@ -38,6 +38,7 @@ from secrets_broker.ledger.merkle import leaf_hash
 from secrets_broker.ledger.round_trip import RoundTrips, Statement
 
 MAX_KNOWN: Final = 16_384  # names whose last change is known; some 5 MB
+_AT_ONCE: Final = 1_000  # events that are in memory, however many somebody appended
 _LOOK_BACK: Final = 1_000  # events, to say where a run of forged ones began
 
 _STORED: Final = f"""
@@ -72,6 +73,7 @@ _DISOWNED: Final = """
 """
 
 _decoder = msgspec.json.Decoder(Event)
+_UNREADABLE: Final = Event(type="", at="", authn="", ok=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,13 +82,10 @@ class StoredEvent:
 
     position: int
     event: Event
+    leaf: bytes | None
+    """The leaf hash, from the row's columns; None where they make no entry of ours."""
     mac: bytes | None
     before: bytes
-
-    @property
-    def leaf(self) -> bytes:
-        """The leaf hash, from the row's columns."""
-        return leaf_hash(canonical_json(self.event))
 
 
 class Authenticator:
@@ -183,7 +182,9 @@ class Authenticator:
         """The positions in these ranges whose MAC is right."""
         right = []
         for first, last in spans:
-            right += [s.position for s in await self._read_span(first, last) if self._is_right(s)]
+            for begin in range(first, last + 1, _AT_ONCE):
+                some = await self._read_span(begin, min(begin + _AT_ONCE - 1, last))
+                right += [s.position for s in some if self._is_right(s)]
         return right
 
     def _judge(
@@ -241,7 +242,8 @@ class Authenticator:
         return self.authenticity.demands(position) and not self.is_left_out(position)
 
     def _is_right(self, stored: StoredEvent) -> bool:
-        return self._fits(stored.mac, stored.position, stored.leaf, stored.before)
+        leaf = stored.leaf
+        return leaf is not None and self._fits(stored.mac, stored.position, leaf, stored.before)
 
     def _fits(self, mac: bytes | None, position: int, leaf: bytes, before: bytes) -> bool:
         if not self.authenticity.demands(position):
@@ -269,4 +271,10 @@ class Authenticator:
 
 def _stored(row: Sequence[Any]) -> StoredEvent:
     position, entry, mac, before = row
-    return StoredEvent(position, _decoder.decode(entry), mac, before or NO_MAC)
+    try:
+        event = _decoder.decode(entry)
+        leaf = leaf_hash(canonical_json(event))
+    except (msgspec.MsgspecError, RecursionError):
+        # Made to break who reads it, and so by nobody who has the keys: it has no right MAC.
+        event, leaf = _UNREADABLE, None
+    return StoredEvent(position, event, leaf, mac, before or NO_MAC)

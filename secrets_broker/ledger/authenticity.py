@@ -74,14 +74,28 @@ def evolve(
             return before
         ledger, key = begins
         return replace(before, ledger=ledger, keys=(*before.keys, (position, key)))
-    if kind == events.LEDGER_DISOWNED:
+    # Before MACs are demanded anybody could have said so, and nobody had to look at it.
+    if kind == events.LEDGER_DISOWNED and before.demands(position):
         return replace(before, disowned=(*before.disowned, *ranges(details)))
     return before
 
 
 def ranges(details: Mapping[str, Any] | None) -> tuple[Span, ...]:
-    """The positions that a ledger.disowned event names."""
-    return tuple((first, last) for first, last in (details or {}).get(RANGES, ()))
+    """The positions that a ledger.disowned event names; none where it is not as we write them.
+
+    It is asked before anybody knows who made the event, so of whatever may stand there.
+    """
+    given = (details or {}).get(RANGES)
+    found = tuple(map(_span, given)) if isinstance(given, list) else ()
+    return tuple(span for span in found if span) if all(found) else ()
+
+
+def _span(given: Any) -> Span | None:
+    match given:
+        case [int(first), int(last)] if 0 <= first <= last:
+            return first, last
+        case _:
+            return None
 
 
 def spans(positions: Sequence[int]) -> tuple[Span, ...]:

@@ -184,6 +184,16 @@ BEGIN
         RAISE EXCEPTION 'an event cannot be more than five minutes ahead of the clock'
             USING ERRCODE = 'object_not_in_prerequisite_state';
     END IF;
+    -- What no reader could read would end every audit for good, disowned or not: it stays.
+    IF EXISTS (
+        SELECT FROM appended AS a
+        WHERE octet_length(a.body::text) > 1024 OR octet_length(a.details::text) > 32768
+           OR jsonb_path_exists(a.details, '$.**{65}')
+           OR jsonb_path_exists(a.details, '$.** ? (@.type() == "number"
+               && (@ > 9007199254740991 || @ < -9007199254740991))')) THEN
+        RAISE EXCEPTION 'an event''s details are too large, too deep, or have too large a number'
+            USING ERRCODE = 'object_not_in_prerequisite_state';
+    END IF;
     IF first_position = 0 AND NOT EXISTS (
         SELECT FROM appended AS a
         WHERE a.position = 0 AND a.type = 'ledger.authenticated' AND a.mac IS NOT NULL) THEN
