@@ -158,12 +158,26 @@ class Authenticator:
     async def check_head(self, position: int, mac: bytes | None, at: datetime) -> None:
         """Check the event that the batch will follow; raises UnauthenticEventError."""
         head = (position, mac, at)
-        if head == self._head or not self._is_checked(position):
+        if head == self._head:
             return
-        if await self._wrong([position]):
+        await self._check_at(position)
+        self._head = head
+
+    async def check_around(self, spans: Iterable[Span], size: int) -> None:
+        """Check the events beside what is set aside; raises UnauthenticEventError.
+
+        What is right follows what its maker has checked. So nothing is left between what is set
+        aside and the events that were made with the keys.
+        """
+        for first, last in spans:
+            for beside in (first - 1, last + 1):
+                if 0 <= beside < size:
+                    await self._check_at(beside)
+
+    async def _check_at(self, position: int) -> None:
+        if self._is_checked(position) and await self._wrong([position]):
             window = await self._read_span(max(0, position - _LOOK_BACK), position)
             self._refuse([s.position for s in window if not self._is_right(s)])
-        self._head = head
 
     async def check_changes(self, changes: Mapping[Name, tuple[int, State]]) -> None:
         """Check each credential's last change; raises UnauthenticEventError."""

@@ -92,6 +92,7 @@ async def _check(work: Transactions, fold: Fold, ranges: Sequence[Span]) -> None
     gone = [span for span in ranges if _touches(fold, span)]
     if gone:
         raise DisownRefusedError(f"position {gone[0][0]} is disowned already")
+    await work.check_around(ranges, fold.append.first_position)
 
 
 def _touches(fold: Fold, span: Span) -> bool:

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from secrets_broker.ledger.authenticity import Authenticity, evolve, ranges
+from secrets_broker.ledger.errors import UnauthenticEventError
 from secrets_broker.ledger.events import Context, Subject
 from secrets_broker.ledger.grants import Grants
 from secrets_broker.ledger.grants import evolve as evolve_grants
@@ -33,7 +34,9 @@ _APPEND = """
     FROM (SELECT max(position) AS last FROM ledger.events) AS there, generate_series(1, %s) AS n
 """
 _LAST = "SELECT max(position) FROM ledger.events"
-_PLANT = "SELECT ledger.begin_event_key('planted', kek, 'x', %s) FROM ledger.event_keys"
+_PLANT = (
+    "SELECT ledger.begin_event_key('planted', id, 'x', %s) FROM ledger.keks WHERE state = 'active'"
+)
 NESTED = json.dumps({"x": json.loads("[" * 64 + "]" * 64)})
 TOO_DEEP = '{"x":' + "[" * 65 + "]" * 65 + "}"
 
@@ -128,6 +131,19 @@ def test_forgeries_without_their_nodes(database: Database, keyring: Keyring, cou
     check_nodes(database)
 
 
+@pytest.mark.parametrize("some", [(3, 4), (2, 3), (4, 4)], ids=["tail", "head", "last"])
+def test_none_is_left_beside_what_is_disowned(
+    database: Database, keyring: Keyring, some: tuple[int, int]
+) -> None:
+    """Behind the event that disowns the others nobody would look at it again."""
+    record(database, keyring, upsert("a"))
+    assert append(database, "credential.read", None, 3) == 4
+    with pytest.raises(UnauthenticEventError):
+        run(disown(database.owner_url, keyring, [some], OPERATOR))
+    assert refused_at(database, keyring) == (2, 4)
+    run(disown(database.owner_url, keyring, [(2, 4)], OPERATOR))
+
+
 def test_a_planted_event_key_keeps_no_kek(database: Database, keyring: Keyring) -> None:
     """A rotation goes through it, and the old KEK is retired."""
     record(database, keyring, upsert("a"))
@@ -143,6 +159,7 @@ FROM_BEFORE: list[tuple[str, str | None]] = [
     ("ledger.disowned", '{"ranges": [[1, 1]]}'),
     ("ledger.authenticated", f'{{"ledger": "{"ab" * 16}", "event_key": "x"}}'),
     ("ledger.restored", '{"event_key": "x"}'),
+    ("ledger.restored", '{"event_key": "planted"}'),
     ("access_key.granted", "{}"),
     ("access_key.granted", None),
     ("access_key.granted", '{"id": [], "name": "x"}'),
@@ -159,7 +176,10 @@ def test_a_ledger_from_before_with_one_in_it(
     """It can be authenticated all the same, and nothing follows from the forgery."""
     record(database, keyring, upsert("a"))
     unauthenticate(database)
-    append(database, kind, details)
+    if details == '{"event_key": "planted"}':
+        plant(database)
+    else:
+        append(database, kind, details)
     begun, size = run(authenticated_since(database.owner_url, keyring))
     assert (begun, size) == (None, 3)
     run(to_accept(database.owner_url, keyring, size, 5))
