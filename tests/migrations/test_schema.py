@@ -54,7 +54,8 @@ def connection(migrated: str) -> Iterator[Connection]:
 def event(position: int, **columns: object) -> dict[str, object]:
     """A plain event, one second after the one before it."""
     at = f"2026-01-01T00:00:{position:02}Z"
-    return {"position": position, "at": at, "type": "credential.read"} | columns
+    kind = "credential.read" if position else "ledger.authenticated"
+    return {"position": position, "at": at, "type": kind} | columns
 
 
 def append(connection: Connection, *events: dict[str, object]) -> None:
