@@ -37,6 +37,7 @@ from secrets_broker.ledger.merkle import leaf_hash
 from secrets_broker.ledger.round_trip import RoundTrips, Statement
 
 MAX_KNOWN: Final = 16_384  # names whose last change is known; some 5 MB
+_AT_ONCE: Final = 1_000  # events that are in memory, however many somebody appended
 _LOOK_BACK: Final = 1_000  # events, to say where a run of forged ones began
 
 _STORED: Final = f"""
@@ -74,6 +75,7 @@ Last = tuple[int | None, int | None, int, str | None]
 """A name's last change: credential's id, version, position, and the data key of its body."""
 
 _decoder = msgspec.json.Decoder(Event)
+_UNREADABLE: Final = Event(type="", at="", authn="", ok=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,13 +84,10 @@ class StoredEvent:
 
     position: int
     event: Event
+    leaf: bytes | None
+    """The leaf hash, from the row's columns; None where they make no entry of ours."""
     mac: bytes | None
     before: bytes
-
-    @property
-    def leaf(self) -> bytes:
-        """The leaf hash, from the row's columns."""
-        return leaf_hash(canonical_json(self.event))
 
 
 class Authenticator:
@@ -166,12 +165,26 @@ class Authenticator:
     async def check_head(self, position: int, mac: bytes | None, at: datetime) -> None:
         """Check the event that the batch will follow; raises UnauthenticEventError."""
         head = (position, mac, at)
-        if head == self._head or not self._is_checked(position):
+        if head == self._head:
             return
-        if await self._wrong([position]):
+        await self._check_at(position)
+        self._head = head
+
+    async def check_around(self, spans: Iterable[Span], size: int) -> None:
+        """Check the events beside what is set aside; raises UnauthenticEventError.
+
+        What is right follows what its maker has checked. So nothing is left between what is set
+        aside and the events that were made with the keys.
+        """
+        for first, last in spans:
+            for beside in (first - 1, last + 1):
+                if 0 <= beside < size:
+                    await self._check_at(beside)
+
+    async def _check_at(self, position: int) -> None:
+        if self._is_checked(position) and await self._wrong([position]):
             window = await self._read_span(max(0, position - _LOOK_BACK), position)
             self._refuse([s.position for s in window if not self._is_right(s)])
-        self._head = head
 
     async def check_changes(self, records: Sequence[Sequence[Any]]) -> None:
         """Check each name's last change: rows of host, purpose and a `Last`, then anything.
@@ -202,7 +215,9 @@ class Authenticator:
         """The positions in these ranges whose MAC is right."""
         right = []
         for first, last in spans:
-            right += [s.position for s in await self._read_span(first, last) if self._is_right(s)]
+            for begin in range(first, last + 1, _AT_ONCE):
+                some = await self._read_span(begin, min(begin + _AT_ONCE - 1, last))
+                right += [s.position for s in some if self._is_right(s)]
         return right
 
     def _judge(
@@ -263,7 +278,8 @@ class Authenticator:
         return self.authenticity.demands(position) and not self.is_left_out(position)
 
     def _is_right(self, stored: StoredEvent) -> bool:
-        return self._fits(stored.mac, stored.position, stored.leaf, stored.before)
+        leaf = stored.leaf
+        return leaf is not None and self._fits(stored.mac, stored.position, leaf, stored.before)
 
     def _fits(self, mac: bytes | None, position: int, leaf: bytes, before: bytes) -> bool:
         if not self.authenticity.demands(position):
@@ -291,4 +307,10 @@ class Authenticator:
 
 def _stored(row: Sequence[Any]) -> StoredEvent:
     position, entry, mac, before = row
-    return StoredEvent(position, _decoder.decode(entry), mac, before or NO_MAC)
+    try:
+        event = _decoder.decode(entry)
+        leaf = leaf_hash(canonical_json(event))
+    except (msgspec.MsgspecError, RecursionError):
+        # Made to break who reads it, and so by nobody who has the keys: it has no right MAC.
+        event, leaf = _UNREADABLE, None
+    return StoredEvent(position, event, leaf, mac, before or NO_MAC)

@@ -75,23 +75,28 @@ def evolve(
             return before
         ledger, key = begins
         return replace(before, ledger=ledger, keys=(*before.keys, (position, key)))
-    if kind == events.LEDGER_DISOWNED:
+    # Before MACs are demanded anybody could have said so, and nobody had to look at it.
+    if kind == events.LEDGER_DISOWNED and before.demands(position):
         return replace(before, disowned=(*before.disowned, *ranges(details)))
     return before
 
 
 def ranges(details: Mapping[str, Any] | None) -> tuple[Span, ...]:
-    """The positions that a ledger.disowned event names; what is no range names none."""
-    found = details.get(RANGES) if isinstance(details, Mapping) else None
-    return tuple((one[0], one[1]) for one in _items(found) if _is_span(one))
+    """The positions that a ledger.disowned event names; none where it is not as we write them.
+
+    It is asked before anybody knows who made the event, so of whatever may stand there.
+    """
+    given = (details or {}).get(RANGES)
+    found = tuple(map(_span, given)) if isinstance(given, list) else ()
+    return tuple(span for span in found if span) if all(found) else ()
 
 
-def _items(found: object) -> Sequence[Any]:
-    return found if isinstance(found, list | tuple) else ()
-
-
-def _is_span(one: object) -> bool:
-    return len(_items(one)) == 2 and all(type(position) is int for position in _items(one))
+def _span(given: Any) -> Span | None:
+    match given:
+        case [first, last] if type(first) is type(last) is int and 0 <= first <= last:
+            return first, last
+        case _:
+            return None
 
 
 def spans(positions: Sequence[int]) -> tuple[Span, ...]:

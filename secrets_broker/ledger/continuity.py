@@ -37,7 +37,7 @@ _RESTORED: Final = """
     WHERE ok AND type = 'ledger.restored' AND details ->> 'origin' = %(origin)s
 """
 _LAST_LOSS: Final = """
-    SELECT details ->> 'origin', position, (details -> 'size')::bigint FROM ledger.events
+    SELECT details ->> 'origin', position, (details -> 'size')::bigint FROM ledger.effective_events
     WHERE ok AND type = 'ledger.restored'
       AND CASE WHEN jsonb_typeof(details -> 'size') = 'number'
           THEN (details -> 'size')::numeric > position
@@ -48,7 +48,7 @@ _LAST_LOSS: Final = """
 # wherever an event says so, however much of it that event knew of.
 _SEEN: Final = """
     SELECT (SELECT leaf_hash FROM ledger.events WHERE position = %(last)s),
-           EXISTS (SELECT FROM ledger.events
+           EXISTS (SELECT FROM ledger.effective_events
                    WHERE ok AND type = 'ledger.restored' AND details ->> 'origin' = %(origin)s
                      AND position <= %(last)s)
 """

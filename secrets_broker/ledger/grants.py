@@ -181,11 +181,16 @@ def _refused(field_name: str, message: str) -> InvalidCommandError:
 
 
 def evolve(grants: Grants, kind: str, details: Mapping[str, Any], position: int, at: str) -> Grants:
-    """Say which grants follow when this event, which was ok, stands at this position."""
+    """Say which grants follow when this event, which was ok, stands at this position.
+
+    From before MACs were demanded anybody's may be among them, so whatever it says has a meaning:
+    what is not understood allows nothing.
+    """
     following = replace(grants, generation=position)
     if kind == events.ACCESS_KEY_GRANTED:
-        return _with(following, _new(details, position))
-    known = grants.by_id.get(details.get("id", ""))
+        granted = _new(details, position)
+        return _with(following, granted) if granted else following
+    known = grants.by_id.get(_text(details, "id") or "")
     if known is None:
         return following
     match kind:
@@ -199,11 +204,18 @@ def evolve(grants: Grants, kind: str, details: Mapping[str, Any], position: int,
             return following
 
 
-def _new(details: Mapping[str, Any], position: int) -> Granted:
-    sha256 = details.get("sha256")
+def _text(details: Mapping[str, Any], name: str) -> str | None:
+    value = details.get(name)
+    return value if isinstance(value, str) else None
+
+
+def _new(details: Mapping[str, Any], position: int) -> Granted | None:
+    id_, name, sha256 = (_text(details, field) for field in ("id", "name", "sha256"))
+    if id_ is None or name is None:
+        return None
     return Granted(
-        id=details["id"],
-        name=details["name"],
+        id=id_,
+        name=name,
         rights=_read_rights(details),
         certificate=details.get("certificate") is True,
         position=position,
@@ -212,9 +224,13 @@ def _new(details: Mapping[str, Any], position: int) -> Granted:
 
 
 def _rotated_keys(known: Granted, details: Mapping[str, Any]) -> dict[str, datetime | None]:
-    until = from_rfc3339(details["previous_until"])
+    sha256 = _text(details, "sha256")
+    try:
+        until = from_rfc3339(_text(details, "previous_until") or "")
+    except (ValueError, OverflowError):
+        return {}
     before = {key: min(end, until) if end else until for key, end in known.keys.items()}
-    return {**before, details["sha256"]: None}
+    return {**before, sha256: None} if sha256 else {}
 
 
 def _read_rights(details: Mapping[str, Any]) -> Rights | None:

@@ -178,20 +178,22 @@ class _Rotation:
         stored = [WrappedEventKey(*row) for row in await cursor.fetchall()]
         if not stored or ledger is None:
             return
-        again = [
-            unwrap(self._keyring.require(key.kek), ledger, key).wrap(
-                self._new.kek, key.from_position
-            )
-            for key in stored
-        ]
         columns = (
             [key.id for key in stored],
             [key.kek for key in stored],
-            [key.wrapped for key in again],
+            [self._wrapped_again(ledger, key) for key in stored],
         )
         # Died before this commits: they are under the old KEK, and read again. Died after: they
         # are under the new one, and a process that holds them open does not notice.
         await self._connection.execute(_REWRAP_EVENT_KEYS, columns)
+
+    def _wrapped_again(self, ledger: str, key: WrappedEventKey) -> bytes:
+        if (key.from_position, key.id) not in self._store.authenticator.authenticity.keys:
+            # A forged event brought it. It opens nothing under any KEK, and must not keep an old
+            # one from being retired.
+            return key.wrapped
+        opened = unwrap(self._keyring.require(key.kek), ledger, key)
+        return opened.wrap(self._new.kek, key.from_position).wrapped
 
     async def _rewrap_all(self) -> None:
         total = sum(use.data_keys for use in await self._others())

@@ -184,6 +184,16 @@ BEGIN
         RAISE EXCEPTION 'an event cannot be more than five minutes ahead of the clock'
             USING ERRCODE = 'object_not_in_prerequisite_state';
     END IF;
+    -- What no reader could read would end every audit for good, disowned or not: it stays.
+    IF EXISTS (
+        SELECT FROM appended AS a
+        WHERE octet_length(a.body::text) > 1024 OR octet_length(a.details::text) > 32768
+           OR jsonb_path_exists(a.details, '$.**{65}')
+           OR jsonb_path_exists(a.details, '$.** ? (@.type() == "number"
+               && (@ > 9007199254740991 || @ < -9007199254740991))')) THEN
+        RAISE EXCEPTION 'an event''s details are too large, too deep, or have too large a number'
+            USING ERRCODE = 'object_not_in_prerequisite_state';
+    END IF;
     IF first_position = 0 AND NOT EXISTS (
         SELECT FROM appended AS a
         WHERE a.position = 0 AND a.type = 'ledger.authenticated' AND a.mac IS NOT NULL) THEN
@@ -291,7 +301,8 @@ END
 $$;
 
 -- Reads back what an append wrote. Positions at and above its first are its own, since it holds
--- the lock; its last MAC stands for all of them, since each covers the one before.
+-- the lock; its last MAC stands for all of them, since each covers the one before. ONLY: a table
+-- that inherits from one of ours has none of its guards.
 CREATE FUNCTION ledger.require_appended(
     first_position bigint, event_count bigint, last_mac bytea, body_count bigint,
     data_key_ids text[]
@@ -301,23 +312,24 @@ DECLARE
     ends bigint := first_position + event_count;
 BEGIN
     PERFORM ledger.require_rows('ledger.events', (
-        SELECT count(*) FROM ledger.events AS e WHERE e.position >= first_position), event_count);
+        SELECT count(*) FROM ONLY ledger.events AS e
+        WHERE e.position >= first_position), event_count);
     PERFORM ledger.require_rows('the last of ledger.events', (
-        SELECT count(*) FROM ledger.events AS e
+        SELECT count(*) FROM ONLY ledger.events AS e
         WHERE e.position = ends - 1 AND e.mac IS NOT DISTINCT FROM last_mac), 1);
     IF body_count > 0 THEN
         PERFORM ledger.require_rows('ledger.bodies', (
-            SELECT count(*) FROM ledger.bodies AS b WHERE b.position >= first_position),
+            SELECT count(*) FROM ONLY ledger.bodies AS b WHERE b.position >= first_position),
             body_count);
     END IF;
     IF data_key_ids <> '{}' THEN
         PERFORM ledger.require_rows('ledger.data_keys', (
-            SELECT count(*) FROM ledger.data_keys AS k WHERE k.id = ANY (data_key_ids)),
+            SELECT count(*) FROM ONLY ledger.data_keys AS k WHERE k.id = ANY (data_key_ids)),
             cardinality(data_key_ids));
     END IF;
     IF first_position >> 8 < ends >> 8 THEN
         PERFORM ledger.require_rows('ledger.nodes', (
-            SELECT count(*) FROM generate_series(1, 7) AS height JOIN ledger.nodes AS n
+            SELECT count(*) FROM generate_series(1, 7) AS height JOIN ONLY ledger.nodes AS n
             ON n.level = height AND n.index >= first_position >> 8 * height
                AND n.index < ends >> 8 * height), (
             SELECT sum((ends >> 8 * height) - (first_position >> 8 * height))::bigint

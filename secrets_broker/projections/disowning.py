@@ -15,8 +15,12 @@ from secrets_broker.ledger.errors import LedgerError
 from secrets_broker.ledger.events import LEDGER_DISOWNED, Context
 from secrets_broker.ledger.fold import Fold
 from secrets_broker.ledger.keyring import Keyring
+from secrets_broker.ledger.right_edge import missing_nodes, node_at
 from secrets_broker.projections.transactions import Transactions, transactions
 
+_COMPLETE: Final = """
+    INSERT INTO ledger.nodes (level, index, hash) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING
+"""
 MAX_RANGES: Final = 400  # each some 30 bytes of the event's 16 KiB of details
 
 
@@ -42,6 +46,8 @@ async def disown(
     """
     async with transactions(owner_url, keyring) as work:
         merged = spans(sorted({p for first, last in ranges for p in range(first, last + 1)}))
+        # Died after: they are of the tree as it stands, whatever it holds.
+        await _complete_nodes(work, merged[0][0])
         fold = await work.begin([], set_aside=merged)
         await _check(work, fold, merged)
         details = {RANGES: [list(span) for span in merged]}
@@ -50,6 +56,13 @@ async def disown(
         # after: every process leaves the events out from its next batch on.
         await work.commit(fold)
     return Disowned(outcome.position, merged)
+
+
+async def _complete_nodes(work: Transactions, first: int) -> None:
+    """Store the nodes that whoever appended left out; without them none above can be stored."""
+    for level, index in await missing_nodes(work.connection, first):
+        node = await node_at(work.connection, level, index)
+        await work.connection.execute(_COMPLETE, (node.level, node.index, node.hash))
 
 
 async def _check(work: Transactions, fold: Fold, ranges: Sequence[Span]) -> None:
@@ -79,6 +92,7 @@ async def _check(work: Transactions, fold: Fold, ranges: Sequence[Span]) -> None
     gone = [span for span in ranges if _touches(fold, span)]
     if gone:
         raise DisownRefusedError(f"position {gone[0][0]} is disowned already")
+    await work.check_around(ranges, fold.append.first_position)
 
 
 def _touches(fold: Fold, span: Span) -> bool:

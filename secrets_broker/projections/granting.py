@@ -87,7 +87,7 @@ async def read_grants(connection: "AsyncConnection[Any]") -> Grants:
     grants = Grants()
     cursor = await connection.execute(_GRANTS)
     for position, kind, details, at in await cursor.fetchall():
-        grants = evolve(grants, kind, details, position, rfc3339(at))
+        grants = evolve(grants, kind, details or {}, position, rfc3339(at))
     return grants
 
 

@@ -73,6 +73,10 @@ class Transactions:
         """The positions in these ranges whose events were made with the ledger's keys."""
         return await self._store.authenticator.rightly_made(ranges)
 
+    async def check_around(self, ranges: Iterable[Span], size: int) -> None:
+        """Check the events beside these ranges; raises UnauthenticEventError."""
+        await self._store.authenticator.check_around(ranges, size)
+
     async def catch_up(self) -> None:
         """Read the tree's edge, outside the lock."""
         known = self._seen

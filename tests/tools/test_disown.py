@@ -1,10 +1,12 @@
 """`disown` and `authenticate` as an operator runs them, and what `verify` says before and after."""
 
 import json
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
 from secrets_broker.ledger.errors import UnauthenticEventError
@@ -12,6 +14,7 @@ from secrets_broker.ledger.keyring import Keyring
 from tests.conftest import Database
 from tests.ledger.forging import forge
 from tests.ledger.helpers import lookup, password_of, record, upsert
+from tests.ledger.test_poison import POISON, append, plant
 from tests.ledger.unauthenticated import unauthenticate
 from tests.tools.test_commands import run, settings
 
@@ -134,3 +137,25 @@ def test_a_tampered_ledger_is_not_authenticated(
         owner.execute("ALTER TABLE ledger.events ENABLE ALWAYS TRIGGER append_only")
     command(database, tmp_path, "authenticate", "--yes", status=1)
     assert database.fetch("SELECT count(*) FROM ledger.event_keys") == [(0,)]
+
+
+def test_verify_is_content_once_all_is_disowned(
+    database: Database, keyring: Keyring, tmp_path: Path
+) -> None:
+    """Whatever the forgeries say, and with an event key that one of them brought."""
+    record(database, keyring, upsert("a"))
+    first = plant(database)
+    for kind, details in POISON:
+        with suppress(psycopg.errors.DataError):
+            append(database, kind, details)
+    last = append(database, "access_key.granted", None)
+    found = verified(database, tmp_path, status=1)
+    assert {"mac", "key"} <= {p["check"] for p in found["problems"]}
+    assert found["first_bad"] == first
+    command(database, tmp_path, "access", "list")
+    command(database, tmp_path, "events")
+
+    command(database, tmp_path, "disown", f"{first}-{last}", "--reason", "x")
+    assert verified(database, tmp_path)["ok"]
+    command(database, tmp_path, "rebuild")
+    command(database, tmp_path, "watch", "--once")

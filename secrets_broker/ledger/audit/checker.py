@@ -36,8 +36,7 @@ class Checker:
     ) -> None:
         self.disowned = disowned
         """What is left out: it has to be known before."""
-        self.found_disowned: tuple[Span, ...] = ()
-        """What ledger.disowned events say is to be left out."""
+        self._disowned_by: list[tuple[int, tuple[Span, ...]]] = []
         self.findings = findings
         self.lives = Lives(limit)
         self.rotations = Rotations()
@@ -53,6 +52,16 @@ class Checker:
     def size(self) -> int:
         """How many positions were taken in."""
         return self._spine.size
+
+    @property
+    def found_disowned(self) -> tuple[Span, ...]:
+        """What ledger.disowned events say is to be left out, but for those that are left out."""
+        found: tuple[Span, ...] = ()
+        # The newest first: only what follows an event can leave it out.
+        for position, spans in reversed(self._disowned_by):
+            if not any(first <= position <= last for first, last in found):
+                found = spans + found
+        return found
 
     @property
     def root(self) -> bytes | None:
@@ -126,7 +135,7 @@ class Checker:
     def _facts(self, examined: Examined) -> None:
         for fact in self._ordered(examined):
             if fact.type == LEDGER_DISOWNED:
-                self.found_disowned += ranges(fact.details)
+                self._disowned_by.append((fact.position, ranges(fact.details)))
             elif fact.type == LEDGER_RESTORED:
                 self._trust.restored(fact)
             elif fact.type in ROTATIONS:

@@ -65,7 +65,7 @@ class _Range:
             try:
                 entry = decode(raw)
                 bytes_ = encode(entry)
-            except (msgspec.DecodeError, UnicodeError):
+            except (msgspec.DecodeError, UnicodeError, RecursionError):
                 self._unreadable(position)
                 self.wrong(position, "entry", "the entry is not one of this format")
                 computed.append(leaf_hash(raw) if canonical else None)

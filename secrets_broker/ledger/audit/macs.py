@@ -90,8 +90,16 @@ class MacCheck:
         else:
             self._more += 1
 
-    def finish(self, findings: Findings, disowned: Iterable[Disowned]) -> None:
-        """Tell what is wrong; `disowned` is what the database keeps of ledger.disowned events."""
+    def finish(
+        self, findings: Findings, disowned: Iterable[Disowned], unopened: Iterable[int] = ()
+    ) -> None:
+        """Tell what is wrong.
+
+        `disowned` is what the database keeps of ledger.disowned events; `unopened` are the
+        positions of the events that brought a key that does not open.
+        """
+        for position in filter(self._matters, unopened):
+            findings.wrong(position, "key", "an event key does not open")
         findings.checked["MACs"] = self.count
         for first, last in self._undisowned():
             which = f"{first}" if first == last else f"{first}-{last}"
@@ -110,14 +118,18 @@ class MacCheck:
         if set(disowned) != set(self._disowned):
             findings.wrong(None, "mac", "ledger.disowned is not what the events say")
 
-    def _undisowned(self) -> tuple[Span, ...]:
+    def _matters(self, position: int) -> bool:
+        """Whether something follows from an event there, or would if its MAC were right."""
         begun = self._demanded_from()
+        return (begun is None or position >= begun) and not self.believed.is_disowned(position)
+
+    def _undisowned(self) -> tuple[Span, ...]:
         return spans(
             [
                 position
                 for first, last in self._wrong
                 for position in range(first, last + 1)
-                if not self.believed.is_disowned(position) and (begun is None or position >= begun)
+                if self._matters(position)
             ]
         )
 

@@ -51,11 +51,12 @@ def check_macs(
     if keyring is None:
         findings.left_out("who appended (MACs): that takes the keys, as a service has them")
         return
-    check = MacCheck(_event_keys(source, keyring, findings))
+    keys, unopened = _event_keys(source, keyring)
+    check = MacCheck(keys)
     for first in range(0, size, AT_ONCE):
         check.take(_events(source, first, min(first + AT_ONCE, size)))
         tell("MACs checked", min(first + AT_ONCE, size), size)
-    check.finish(findings, [*map(tuple, source.fetch(_DISOWNED))])
+    check.finish(findings, [*map(tuple, source.fetch(_DISOWNED))], unopened)
 
 
 def _events(source: DatabaseSource, first: int, end: int) -> Iterator[Authenticated]:
@@ -64,18 +65,19 @@ def _events(source: DatabaseSource, first: int, end: int) -> Iterator[Authentica
 
 
 def _event_keys(
-    source: DatabaseSource, keyring: Keyring, findings: Findings
-) -> dict[tuple[str, int], EventKey]:
+    source: DatabaseSource, keyring: Keyring
+) -> tuple[dict[tuple[str, int], EventKey], list[int]]:
+    """What opens, and from where on what does not was to be in force."""
     ledgers = [ledger for (ledger,) in source.fetch(_LEDGERS)]
-    opened = {}
+    opened, unopened = {}, []
     for row in source.fetch(_KEYS):
         stored = WrappedEventKey(*row)
         key = next(filter(None, (_open(keyring, ledger, stored) for ledger in ledgers)), None)
         if key is None:
-            findings.wrong(stored.from_position, "key", "an event key does not open")
+            unopened.append(stored.from_position)
         else:
             opened[stored.id, stored.from_position] = key
-    return opened
+    return opened, unopened
 
 
 def _open(keyring: Keyring, ledger: str, stored: WrappedEventKey) -> EventKey | None:
