@@ -44,6 +44,8 @@ def large(cluster: Cluster) -> Iterator[str]:
     """The auditor's URL of a ledger that is worth an index."""
     with fresh_database(cluster, TEMPLATE) as database:
         with psycopg.connect(database.owner_url, autocommit=True) as connection:
+            # Of a ledger that began before there were MACs.
+            connection.execute("ALTER TABLE ledger.events DISABLE TRIGGER check_append")
             connection.execute(CREATED, (NAMES,))
             connection.execute(READ, (NAMES, NAMES, EVENTS))
             connection.execute("VACUUM (ANALYZE) ledger.events")
