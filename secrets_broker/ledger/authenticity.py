@@ -99,6 +99,18 @@ def _span(given: Any) -> Span | None:
             return None
 
 
+def in_force(disownings: Sequence[tuple[int, tuple[Span, ...]]]) -> tuple[Span, ...]:
+    """What is left out, where nobody can check a MAC; each with its event's position, in order.
+
+    A forged one says nothing once it is itself left out, which only a later one can do.
+    """
+    found: tuple[Span, ...] = ()
+    for position, left_out in reversed(disownings):
+        if not any(first <= position <= last for first, last in found):
+            found = left_out + found
+    return found
+
+
 def spans(positions: Sequence[int]) -> tuple[Span, ...]:
     """Positions in ascending order as ranges."""
     found: list[Span] = []

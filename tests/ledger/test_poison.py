@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from secrets_broker.ledger.authenticity import Authenticity, evolve, ranges
+from secrets_broker.ledger.authenticity import Authenticity, evolve, in_force, ranges
 from secrets_broker.ledger.errors import UnauthenticEventError
 from secrets_broker.ledger.events import Context, Subject
 from secrets_broker.ledger.grants import Grants
@@ -208,6 +208,14 @@ _JSON = st.recursive(
 )
 _MEMBERS = ("ranges", "ledger", "event_key", "id", "name", "sha256", "rules", "previous_until")
 _DETAILS = st.none() | st.dictionaries(st.sampled_from(_MEMBERS), _JSON)
+
+
+def test_a_disowned_event_disowns_nothing() -> None:
+    """An export has no MACs: what is left out there is left out by what is not."""
+    forged, right = (5, ((1, 1),)), (6, ((5, 5),))
+    assert in_force([forged]) == ((1, 1),)
+    assert in_force([forged, right]) == ((5, 5),)
+    assert in_force([(4, ((2, 3),)), forged, right]) == ((2, 3), (5, 5))
 
 
 @given(_DETAILS)

@@ -16,7 +16,7 @@ from secrets_broker.ledger.audit.rotations import ROTATIONS, Rotations
 from secrets_broker.ledger.audit.spill import LIMIT, Spill
 from secrets_broker.ledger.audit.subtree import Spine, Stored
 from secrets_broker.ledger.audit.trust import Trust, WrongNode
-from secrets_broker.ledger.authenticity import Span, ranges
+from secrets_broker.ledger.authenticity import Span, in_force, ranges
 from secrets_broker.ledger.events import LEDGER_DISOWNED, LEDGER_RESTORED
 
 
@@ -56,12 +56,7 @@ class Checker:
     @property
     def found_disowned(self) -> tuple[Span, ...]:
         """What ledger.disowned events say is to be left out, but for those that are left out."""
-        found: tuple[Span, ...] = ()
-        # The newest first: only what follows an event can leave it out.
-        for position, spans in reversed(self._disowned_by):
-            if not any(first <= position <= last for first, last in found):
-                found = spans + found
-        return found
+        return in_force(self._disowned_by)
 
     @property
     def root(self) -> bytes | None:
