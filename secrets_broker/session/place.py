@@ -27,6 +27,10 @@ def attempts(given: Given) -> list[Given]:
     return single
 
 
+# What can only be set as a session begins, and has each statement warn: no COMMIT would be certain.
+_BEHIND: Final = " -c ignore_system_indexes=off"
+
+
 def conninfo(attempt: Given, seconds: float) -> str:
     """libpq's string for one attempt of so many seconds.
 
@@ -41,6 +45,8 @@ def conninfo(attempt: Given, seconds: float) -> str:
     }
     fixed = {"client_encoding": "UTF8", "connect_timeout": str(int(seconds) + 1)}
     kept = {name: value for name, value in attempt.items() if name != "replication"}
+    if kept.get("options"):
+        kept["options"] += _BEHIND  # the last one counts
     return make_conninfo("", **{**ours, **kept, **fixed})
 
 

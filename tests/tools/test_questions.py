@@ -16,7 +16,7 @@ from secrets_broker.ledger.keyring import Keyring
 from secrets_broker.tools.postgres import Cluster
 from secrets_broker.tools.questions.asking import PAGE_LINES
 from tests.conftest import KMS_KEY, Database
-from tests.ledger.helpers import lookup, record, upsert
+from tests.ledger.helpers import imported, lookup, record, upsert
 from tests.projections.asking import auditor
 from tests.tools.test_commands import ROOT, run
 
@@ -40,7 +40,7 @@ def env(cluster: Cluster, database: Database) -> dict[str, str]:
         manager.lookup_credential("a.example", "ssh", accessed_by="deploy")
         manager.lookup_credential("a.example", "ssh", accessed_by="deploy")
         manager.upsert_credential("b.example", "http", password="p4ssword")
-        manager.upsert_credential(NASTY, "ssh", password="p4ssword")
+        record(database, Keyring.from_kms_keys(KMS_KEY), imported(NASTY))
         manager.delete_credential(NASTY, "ssh", deleted_by="setup")
         manager.lookup_credential(NASTY, "ssh")
     return {"DATABASE_URL": auditor(cluster, database)}

@@ -78,7 +78,9 @@ contexts = st.builds(
     authn=st.sampled_from(["internal_key", "none"]),
     subject=st.none() | st.just(Subject(problem=NO_KEY)),
     claim=st.none() | texts,
-    ip=st.none() | st.ip_addresses().map(str),
+    # An IPv4 address that is mapped into IPv6 is written as IPv4: see docs/format.md.
+    ip=st.none()
+    | st.ip_addresses().filter(lambda ip: not getattr(ip, "ipv4_mapped", None)).map(str),
     request_id=st.none() | texts,
     reason=st.none() | texts,
 )
@@ -120,7 +122,7 @@ counts = st.builds(
 any_command: st.SearchStrategy[Command] = commands | imports | counts
 
 
-@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(any_command, contexts) | st.sampled_from(KEY_CHANGES), max_size=8))
 def test_the_tables_are_the_view_and_the_events(
     database: Database, keyring: Keyring, tmp_path_factory: pytest.TempPathFactory, steps: list[Any]
