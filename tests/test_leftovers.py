@@ -63,6 +63,7 @@ def found(command: str) -> list[processes.Process]:
     return [one for one in processes.below(1) if one.command == command and not one.is_over]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("then", "options"),
     [
@@ -84,6 +85,7 @@ def test_what_is_left_is_ended_and_told(tmp_path: Path, then: str, options: Sequ
     assert found(command) == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_run_that_is_ended_takes_everything_along(tmp_path: Path, number: int) -> None:
     """SIGTERM; and SIGKILL of the process that hands out the tests, as far as it can be known."""

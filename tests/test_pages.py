@@ -148,6 +148,7 @@ def test_the_readme(reader: Reader) -> None:
     assert re.search(r"files1\.example +winrm", said) or "files1.example" in said
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("page", [page for page in FOLLOWED_PAGES if page != "README.md"])
 @pytest.mark.parametrize("who", ["ordinary"], indirect=True)
 def test_the_page(reader: Reader, page: str) -> None:

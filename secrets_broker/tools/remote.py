@@ -160,8 +160,8 @@ class Connections:
                 # UnicodeError: a name that IDNA has no form for.
                 self._forget()
                 status, body = 0, why(error).encode()
-                if isinstance(error, ssl.SSLCertVerificationError):
-                    break  # the same certificate comes again
+                if isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError):
+                    break  # neither certificate will be another one
             if status == 200:
                 return body
             if status == 404:

@@ -193,6 +193,7 @@ def test_half_a_body_is_not_a_body(service: Service, framing: str) -> None:
     assert service.lookup(host=name.decode(), purpose="ssh").status == 404
 
 
+@pytest.mark.long
 def test_a_slow_request_is_cut_off(service: Service) -> None:
     """Head, body or silence: a request has 15 seconds to arrive, however it drips in.
 

@@ -45,6 +45,7 @@ def shell(start: Start, folder: Path, bin_dir: Path | None) -> Shell:
     return Shell(start(), folder, find_binaries(bin_dir))
 
 
+@pytest.mark.long
 def test_the_page(shell: Shell, folder: Path) -> None:
     """Every step does what it says: rotation under load, erasure, a restored dump, rekeying."""
     fill, settings, both, rotate, one, erase, restore, again, data_keys = blocks("keys.md")
