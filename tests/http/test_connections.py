@@ -81,11 +81,16 @@ def is_served(sock: socket.socket) -> bool:
 
 
 def counted(service: Service, number: int) -> None:
-    """Wait until the workers have taken so many connections; they count them each second."""
-    give_up = time.monotonic() + 20
-    while service.metrics()["secrets_connections"] <= number:  # that of /metrics is one more
+    """Wait until the workers have taken so many connections; they count them each second.
+
+    That of /metrics itself may be among them, so they have to be there in two counts in a row.
+    """
+    give_up = time.monotonic() + 30
+    seen = 0
+    while seen < 2:
         assert time.monotonic() < give_up, "the connections were not taken"
-        time.sleep(0.2)
+        seen = seen + 1 if service.metrics()["secrets_connections"] >= number else 0
+        time.sleep(1.1)
 
 
 def from_(service: Service, source: str, path: str) -> int:
