@@ -22,6 +22,12 @@ KEY: Final = "event_key"
 RANGES: Final = "ranges"
 
 
+TYPES: Final = frozenset(
+    {events.LEDGER_AUTHENTICATED, events.LEDGER_RESTORED, events.LEDGER_DISOWNED}
+)
+"""The events that `evolve` takes anything from."""
+
+
 @dataclass(frozen=True, slots=True)
 class Authenticity:
     """What the events so far say; `begun` is the position from which MACs are demanded."""

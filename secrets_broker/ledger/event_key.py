@@ -41,10 +41,12 @@ class EventKey:
     """The ledger's id, 128 random bits in hex: another ledger's events do not pass here."""
     id: str
     key: bytes = field(repr=False)
-    _beginning: bytes = field(init=False, repr=False, compare=False)
+    _begun: hmac.HMAC = field(init=False, repr=False, compare=False)
+    """What all of its MACs begin with, so that the key is not set up for each (RFC 2104, 4)."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_beginning", _LABEL + bytes.fromhex(self.ledger))
+        begun = hmac.new(self.key, _LABEL + bytes.fromhex(self.ledger), _HASH)
+        object.__setattr__(self, "_begun", begun)
 
     @classmethod
     def random(cls, ledger: str) -> "EventKey":
@@ -57,8 +59,9 @@ class EventKey:
         The chain keeps events of a lost timeline out after a restore. Every part has a fixed
         length, so no two inputs are the same bytes.
         """
-        place = position.to_bytes(8, "big")
-        return hmac.digest(self.key, self._beginning + place + leaf + before, _HASH)
+        mac = self._begun.copy()
+        mac.update(position.to_bytes(8, "big") + leaf + before)
+        return mac.digest()
 
     def fits(self, mac: bytes | None, position: int, leaf: bytes, before: bytes) -> bool:
         """Whether the MAC is this event's; compared in constant time."""

@@ -285,9 +285,10 @@ class Fold:
         position = self.append.position
         self.append.add_entry(entry)
         after = evolve(state, event, position)
-        self.authenticity = authenticity.evolve(
-            self.authenticity, event.type, event.details, position
-        )
+        if event.type in authenticity.TYPES:
+            self.authenticity = authenticity.evolve(
+                self.authenticity, event.type, event.details, position
+            )
         if event.type == LEDGER_DISOWNED:
             self.append.disownings.append(position)
         erased = event.type == ERASED
