@@ -121,7 +121,9 @@ class OfUrl(Settable):
     @property
     def options(self) -> str:
         """libpq's options."""
-        escaped = {name: value.replace(" ", "\\ ") for name, value in self.values.items()}
+        # What is of a transaction ends some servers' sessions as they begin: nothing is read then.
+        kept = {n: v for n, v in self.values.items() if not n.startswith("transaction_")}
+        escaped = {name: value.replace(" ", "\\ ") for name, value in kept.items()}
         return " ".join(f"-c {name}={value}" for name, value in escaped.items())
 
     def url(self, url: str) -> str:
