@@ -50,6 +50,11 @@ class Settings(Declared):
         return self.values.get(name)
 
     @property
+    def kms_key_is_set(self) -> bool:
+        """Whether there is a SECRETS_KMS_KEY, fit or not."""
+        return self.get(Declared.kms_key.name) is not None
+
+    @property
     def internal_key_if_on(self) -> str | None:
         """INTERNAL_KEY; None where it is switched off (INTERNAL_KEY_OFF), and only grants count."""
         return None if self.internal_key_is_off else self.internal_key
