@@ -27,7 +27,7 @@ def keyring(settings: Settings) -> Keyring:
     Raises MissingSettingError where there is neither SECRETS_KMS_KEY nor SECRETS_KMS, and
     UnfitKeyError where SECRETS_KMS_KEY is no key to go on with.
     """
-    wanted = settings.kms_url is None or settings.get("SECRETS_KMS_KEY") is not None
+    wanted = settings.kms_url is None or settings.kms_key_is_set
     current = [settings.kms_key] if wanted else []
     return Keyring.from_kms_keys(*current, *settings.previous_kms_keys)
 

@@ -14,9 +14,16 @@ from typing import Any, Final
 import msgspec
 import structlog
 
-from secrets_broker.settings import colours_are_welcome
+from secrets_broker.settings import ATTRIBUTES, colours_are_welcome
 
 _SECRET_NAMES: Final = ("password", "secret", "key", "token", "body", "authorization", "dsn", "url")
+# Under the name that the environment has for it, or our own.
+_SECRET_SETTINGS: Final = frozenset(
+    name
+    for attribute, setting in ATTRIBUTES.items()
+    if setting.secret
+    for name in (attribute, setting.name)
+)
 _PUBLIC_NAMES: Final = frozenset({"kek", "data_key_id"})
 MASK: Final = "********"
 
@@ -71,7 +78,9 @@ def mask_secrets(
 
 @cache  # the names come from our own code, so there are few
 def _sounds_secret(name: str) -> bool:
-    return name not in _PUBLIC_NAMES and any(word in name.lower() for word in _SECRET_NAMES)
+    return name in _SECRET_SETTINGS or (
+        name not in _PUBLIC_NAMES and any(word in name.lower() for word in _SECRET_NAMES)
+    )
 
 
 def _dump(event: MutableMapping[str, Any], **_: Any) -> str:

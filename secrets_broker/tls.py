@@ -15,16 +15,13 @@ from typing import Any, Final
 
 import structlog
 
-from secrets_broker.settings import (
-    TLS_CERT_FILE,
-    TLS_CLIENT_CA_FILE,
-    TLS_KEY_FILE,
-    Settings,
-    SettingsError,
-    Tls,
-)
+from secrets_broker.settings import Settings, SettingsError, Tls
 
 _log = structlog.get_logger(__name__)
+
+TLS_CERT_FILE: Final = Settings.tls_cert_file.name
+TLS_KEY_FILE: Final = Settings.tls_key_file.name
+TLS_CLIENT_CA_FILE: Final = Settings.tls_client_ca_file.name
 
 # With AEAD and forward secrecy alone, for TLS 1.2 (RFC 9325, section 4.2; ChaCha20: RFC 7905).
 # All suites of TLS 1.3 are so (RFC 8446, appendix B.4).

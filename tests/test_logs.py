@@ -13,6 +13,7 @@ import pytest
 import structlog
 
 from secrets_broker import logs
+from secrets_broker.settings import ATTRIBUTES, SECRETS
 
 MARK = "MarkerOfASecret-91c2"
 
@@ -65,7 +66,8 @@ def test_a_terminal_is_coloured_where_that_is_welcome(
 @pytest.mark.parametrize(
     "name",
     ["password", "new_password", "PASSWORD", "secret_data", "kms_key", "api_token", "body",
-     "request_body", "authorization", "dsn", "database_url"],
+     "request_body", "authorization", "dsn", "database_url", *SECRETS,
+     *(attribute for attribute, setting in ATTRIBUTES.items() if setting.secret)],
 )  # fmt: skip
 def test_a_name_that_sounds_secret_is_masked(written: io.StringIO, name: str) -> None:
     """The name shows that there was something; the value does not."""

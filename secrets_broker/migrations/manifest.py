@@ -17,6 +17,8 @@ from secrets_broker.migrations.errors import ManifestError
 FOLDER = Path(__file__).parent
 LIST_NAME = "SHA256SUMS"
 ROLLBACK = ".rollback.sql"
+PRESENT_NAME = "schema.sql"
+"""What the files come to, for people (present.py): none of them, and applied by nobody."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,7 @@ def write(folder: Path = FOLDER) -> None:
 
 
 def _found(folder: Path) -> list[SqlFile]:
-    paths = sorted(folder.glob("*.sql"))
+    paths = sorted(path for path in folder.glob("*.sql") if path.name != PRESENT_NAME)
     return [SqlFile(path, hashlib.sha256(path.read_bytes()).hexdigest()) for path in paths]
 
 

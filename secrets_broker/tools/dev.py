@@ -12,7 +12,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -22,7 +22,7 @@ from secrets_broker.migrations import runner
 from secrets_broker.settings import DATA_DIR, Settings
 from secrets_broker.tools.common import address_options, clear_errors, data_dir_option, say
 from secrets_broker.tools.erase_again import check_erasures
-from secrets_broker.tools.keygen import env_lines, fresh_settings
+from secrets_broker.tools.keygen import env_lines, fresh_beside
 from secrets_broker.tools.postgres import Cluster, own_folder
 from secrets_broker.tools.postgres.process import end_with_parent
 from secrets_broker.tools.serve import (
@@ -56,10 +56,9 @@ def dev(data_dir: Path | None, host: str, port: int) -> None:
         signal.signal(number, _interrupt)
     with clear_errors():
         settings = Settings.load(data_dir)
-        bin_dir = settings.get("SECRETS_BROKER_POSTGRES_BIN")
         _check_free(host, port)
         folder = own_folder(settings.data_dir or DEFAULT_DATA_DIR)
-        cluster = Cluster(folder, bin_dir=Path(bin_dir) if bin_dir else None, say=say)
+        cluster = Cluster(folder, bin_dir=settings.postgres_bin, say=say)
         try:
             with cluster:
                 _prepare(cluster, folder)
@@ -94,8 +93,8 @@ def _prepare(cluster: Cluster, folder: Path) -> None:
     runner.apply(cluster.superuser_url(DATABASE), say)
     cluster.ensure_login(LOGIN, member_of=SERVICE_ROLE)
     urls = {
-        "DATABASE_URL": cluster.url(LOGIN, DATABASE),
-        "MIGRATION_DATABASE_URL": cluster.superuser_url(DATABASE),
+        Settings.database_url.name: cluster.url(LOGIN, DATABASE),
+        Settings.owner_database_url.name: cluster.superuser_url(DATABASE),
     }
     write_env(folder / ".env", urls)
 
@@ -108,26 +107,20 @@ def write_env(path: Path, urls: Mapping[str, str]) -> None:
     lines = path.read_text().splitlines() if path.exists() else []
     kept = [line for line in lines if line.partition("=")[0] not in urls]
     names = {line.partition("=")[0] for line in kept}
-    added = {name: value for name, value in _fresh_beside(names).items() if name not in names}
     temporary = path.with_suffix(".new")
     temporary.unlink(missing_ok=True)
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w") as file:
-        file.write("".join(f"{line}\n" for line in kept) + env_lines({**added, **urls}))
+        file.write(
+            "".join(f"{line}\n" for line in kept) + env_lines({**fresh_beside(names), **urls})
+        )
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
 
 
-def _fresh_beside(names: Set[str]) -> dict[str, str]:
-    # What belongs together is added together: half a fresh pair would fit nothing.
-    fresh = fresh_settings()
-    pair = {name for name in fresh if name.startswith("LEDGER_")}
-    return {n: value for n, value in fresh.items() if not (n in pair and pair & names)}
-
-
 def _serve(cluster: Cluster, folder: Path, host: str, port: int) -> None:
-    environment = {**os.environ, DATA_DIR: str(folder.resolve()), "SECRETS_BROKER_LOG": "readable"}
+    handed = {DATA_DIR: str(folder.resolve()), Settings.readable_logs.name: "readable"}
     pid_file = folder / PID_FILE
     pid_file.unlink(missing_ok=True)  # a killed server's; its number may be another process's now
     server = subprocess.Popen(  # noqa: S603 - the command is ours
@@ -135,7 +128,7 @@ def _serve(cluster: Cluster, folder: Path, host: str, port: int) -> None:
             *server_command(host, port, default_workers(), *IN_THE_CLEAR),
             *("--pid", str(pid_file.resolve())),
         ],
-        env=environment,
+        env={**os.environ, **handed},
         start_new_session=True,  # Ctrl-C is for dev, which ends it in order
         preexec_fn=end_with_parent(signal.SIGTERM),  # noqa: PLW1509 - before any thread is made
     )

@@ -48,7 +48,7 @@ def check_erasures(settings: Settings) -> None:
     there = _still_there(settings, named)
     if not there:
         return
-    if settings.get("MIGRATION_DATABASE_URL") is None:
+    if settings.owner_database_url is None:
         raise NotAsked(
             f"the database has {len(there)} data keys that {path} names as erased: it was "
             f"restored from an older backup. Run secrets-broker erase --again {path}"

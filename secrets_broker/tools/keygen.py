@@ -3,11 +3,13 @@
 import re
 import secrets
 from base64 import b64encode
+from collections.abc import Callable, Set
 from typing import Final
 
 import click
 
 from secrets_broker.ledger.note import ED25519, SigningKey, is_name
+from secrets_broker.settings import DECLARED, OF_THE_LOG, Fresh
 from secrets_broker.tools.common import data_dir_option
 from secrets_broker.tools.watch.signature import new_webhook_key
 
@@ -38,19 +40,23 @@ def fresh_name() -> str:
 
 def fresh_settings(origin: str | None = None) -> dict[str, str]:
     """Every setting that is a key, and the log's origin: a random one where none is given."""
-    origin = origin or fresh_name()
-    signer = signing_key(origin)
-    return {
-        "SECRETS_KMS_KEY": new_key(),
-        "SECRETS_KMS_KEY_PREVIOUS": "",
-        "SECRETS_KMS": "",
-        "INTERNAL_KEY": new_key(),
-        "AUDITOR_KEY": new_key(),
-        "LEDGER_ORIGIN": origin,
-        "LEDGER_SIGNING_KEY": signer.private_text(),
-        "LEDGER_VERIFIER_KEY": str(signer.verifier),
-        "WATCH_WEBHOOK_KEY": new_webhook_key(),
+    signer = signing_key(origin or fresh_name())
+    makers: dict[Fresh, Callable[[], str]] = {
+        Fresh.EMPTY: str,
+        Fresh.KEY: new_key,
+        Fresh.WEBHOOK_KEY: new_webhook_key,
+        Fresh.LOG_NAME: lambda: signer.name,
+        Fresh.LOG_SIGNING_KEY: signer.private_text,
+        Fresh.LOG_VERIFIER_KEY: lambda: str(signer.verifier),
     }
+    return {setting.name: makers[setting.fresh]() for setting in DECLARED if setting.fresh}
+
+
+def fresh_beside(names: Set[str]) -> dict[str, str]:
+    """Those that a file with these names lacks; half of what is one key would fit nothing."""
+    of_the_log = {setting.name for setting in DECLARED if setting.fresh in OF_THE_LOG}
+    there = names | of_the_log if names & of_the_log else names
+    return {name: value for name, value in fresh_settings().items() if name not in there}
 
 
 def env_lines(values: dict[str, str]) -> str:

@@ -87,7 +87,7 @@ async def _keyring(settings: Settings, asked: Asked, fetch: Fetch, position: int
     """The keys, where there is something to open and nothing speaks against it."""
     if asked.no_keys or position == BEFORE_THE_FIRST:
         return None
-    if settings.get("SECRETS_KMS_KEY") is None and settings.kms_url is None:
+    if not settings.kms_key_is_set and settings.kms_url is None:
         say(f"no SECRETS_KMS_KEY is set: {_LEFT_OUT}")
         return None
     if not await _may_open(fetch):

@@ -1,4 +1,4 @@
-"""Write secrets_broker/migrations/shipped.json: what the migrations make, as PostgreSQL says it.
+"""Write what the migrations make, as PostgreSQL says it: shipped.json, and schema.sql for people.
 
 Run after a change to a migration, on the newest PostgreSQL that is at hand:
 
@@ -13,7 +13,8 @@ from typing import Any
 
 import psycopg
 
-from secrets_broker.migrations import runner
+from secrets_broker.migrations import present, runner
+from secrets_broker.migrations.present import LAYOUT, ROWS, Layout
 from secrets_broker.migrations.shipped import FILE, PINS, QUERIES, Catalogue, gathered, written
 from secrets_broker.session import connect_sync
 from secrets_broker.tools.postgres import Cluster
@@ -30,8 +31,17 @@ def catalogues(connection: "psycopg.Connection[Any]") -> Mapping[str, Catalogue]
         }
 
 
+def layouts(connection: "psycopg.Connection[Any]") -> list[Layout]:
+    """What schema.sql says beside the catalogue."""
+    found = []
+    for name, columns, options, comments in connection.execute(LAYOUT.encode()).fetchall():
+        rows = connection.execute(ROWS.format(name).encode()).fetchall()
+        found.append(Layout(name, columns, options, comments, [row for (row,) in rows]))
+    return found
+
+
 def main() -> None:
-    """Migrate a PostgreSQL of its own, ask it, and write the file."""
+    """Migrate a PostgreSQL of its own, ask it, and write the files."""
     folder = Path(tempfile.mkdtemp(prefix="secrets-broker-shipped-"))
     folder.chmod(0o711)  # as root, PostgreSQL's own account has to pass through
     try:
@@ -40,7 +50,10 @@ def main() -> None:
             url = cluster.superuser_url("shipped")
             runner.apply(url, lambda _: None)
             with connect_sync(url, {}) as connection:
-                FILE.write_text(written(catalogues(connection)), encoding="utf-8")
+                found = catalogues(connection)
+                FILE.write_text(written(found), encoding="utf-8")
+                schema = present.schema(found, layouts(connection))
+                present.FILE.write_text(schema, encoding="utf-8")
     finally:
         shutil.rmtree(folder)
 

@@ -60,9 +60,9 @@ def serve_command(
     with a new key.
     """
     given = {
-        "WITNESS_LOGS": " ".join(log_keys),
-        "WITNESS_STATE": str(state or ""),
-        "WITNESS_KEY_FILE": str(key_file or ""),
+        Settings.witness_logs.name: " ".join(log_keys),
+        Settings.witness_state.name: str(state or ""),
+        Settings.own_witness_key_file.name: str(key_file or ""),
     }
     with clear_errors():
         settings = _with(load_settings(data_dir), given)
@@ -97,10 +97,10 @@ def _with(settings: Settings, given: dict[str, str]) -> Settings:
 
 def _environment(settings: Settings) -> dict[str, str]:
     return {
-        "WITNESS_LOGS": " ".join(settings.witness_logs),
-        "WITNESS_STATE": str(settings.witness_state.absolute()),
-        "WITNESS_KEY_FILE": str(settings.witness_key_file.absolute()),
-        "SECRETS_BROKER_LOG": settings.get("SECRETS_BROKER_LOG") or "",
+        Settings.witness_logs.name: " ".join(settings.witness_logs),
+        Settings.witness_state.name: str(settings.witness_state.absolute()),
+        Settings.own_witness_key_file.name: str(settings.witness_key_file.absolute()),
+        Settings.readable_logs.name: "readable" if settings.readable_logs else "",
     }
 
 
@@ -110,7 +110,7 @@ def _prepare(settings: Settings) -> None:
         raise SettingsError("WITNESS_LOGS not set: name the logs to cosign, or give --log")
     state = WitnessState(settings.witness_state)
     path = settings.witness_key_file
-    own = settings.get("WITNESS_KEY_FILE") is None
+    own = settings.own_witness_key_file is None
     if own and path.exists() and not state.heads_path.exists():
         raise SettingsError(
             f"{path} is there, and {state.heads_path} is not: what was cosigned is not known any "

@@ -66,7 +66,7 @@ def _keyring(source: DatabaseSource, checker: Checker, settings: Settings) -> Ke
 
 
 def _why_no_keys(source: DatabaseSource, settings: Settings) -> str | None:
-    if not (settings.get("SECRETS_KMS_KEY") or settings.kms_url):
+    if not (settings.kms_key_is_set or settings.kms_url):
         return "no SECRETS_KMS_KEY"
     if not (source.may_read_keys and source.may_read_bodies):
         return "this login may not read bodies and data keys"

@@ -82,7 +82,7 @@ def verify(
         place = Place(folder, Remote.of(settings, url, tls) if url else None, partial)
         if place.is_database:  # the settings' own ledger, so what they keep of it counts too
             erasures = erasures or settings.erasures
-            if settings.get("SECRETS_KMS_KEY"):
+            if settings.kms_key_is_set:
                 _ = settings.kms_key  # where it is unfit, the settings are at fault, not the ledger
         kept = _kept(since, keys, settings.checkpoint_file if place.is_database else None)
         job = Job(settings, Wanted(keys, kept), erasures, place)
