@@ -31,6 +31,7 @@ from secrets_broker.ledger.keyring import Keyring
 from secrets_broker.ledger.rights import Rights
 from secrets_broker.projections import granting
 from secrets_broker.tools.postgres import Cluster
+from tests.ledger.helpers import login_of
 
 WHO: Final = Context(actor="bench", authn="cli")
 CREDENTIALS: Final = 2_000
@@ -56,7 +57,7 @@ def _grant(owner_url: str, name: str, **limits: object) -> str:
     rights = parse(Rights, {"rules": [RULE], **limits})
     command = Grant(grantee=name, id=new_grant_id(), sha256=digest(key), rights=rights)
     keyring = Keyring.from_kms_keys(KMS_KEY)
-    asyncio.run(granting.change(owner_url, keyring, command, WHO))
+    asyncio.run(granting.change(login_of(owner_url, keyring), command, WHO))
     return key
 
 

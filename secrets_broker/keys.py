@@ -16,6 +16,7 @@ from secrets_broker.ledger.note import (
     VerifierKey,
 )
 from secrets_broker.ledger.store import Store
+from secrets_broker.ledger.transactions import Login
 from secrets_broker.ledger.witness_http import Witness, WitnessUrlError
 from secrets_broker.projections.host_credentials import HostCredentials
 from secrets_broker.settings import Settings, SettingsError
@@ -61,16 +62,17 @@ async def loaded_keyring(settings: Settings, database_url: str) -> Keyring:
     return keys
 
 
-async def keyring_to_append(settings: Settings, database_url: str) -> Keyring:
-    """The same, for a tool that records something.
+async def login_to_append(settings: Settings, database_url: str) -> Login:
+    """As whom a tool records something.
 
     Raises LedgerMismatchError where the ledger does not extend the checkpoint in
     LEDGER_CHECKPOINT_FILE: a restored database does not know of that one by itself.
     """
     known = continuity(settings)
     keys = await loaded_keyring(settings, database_url)
-    await (await Store.connect(database_url, HostCredentials(), keys, TOOL_SESSION, known)).close()
-    return keys
+    login = Login(database_url, keys, HostCredentials())
+    await (await Store.connect(login.url, login.projection, keys, TOOL_SESSION, known)).close()
+    return login
 
 
 def close(asked: Sequence[Provider]) -> None:

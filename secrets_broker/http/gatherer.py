@@ -13,6 +13,7 @@ import structlog
 
 from secrets_broker.http import gauges, metrics
 from secrets_broker.http.turn import Turn
+from secrets_broker.ledger.background import BackgroundTask
 from secrets_broker.ledger.commands import Name
 from secrets_broker.ledger.errors import LedgerUnavailableError
 from secrets_broker.ledger.keyring import Keyring
@@ -77,21 +78,20 @@ class Gatherer:
         self._signs = signs
         self._turn = Turn(metrics.folder(), "gatherer")
         self._comparison = Comparison(self._reader, compare_seconds, entries)
-        self._tasks: list[asyncio.Task[None]] = []
+        self._tasks = (
+            BackgroundTask("queue-gauge", self._count),
+            BackgroundTask("gatherer", self._run),
+        )
 
     async def start(self) -> None:
         """Begin."""
-        self._tasks = [
-            asyncio.create_task(self._count(), name="queue-gauge"),
-            asyncio.create_task(self._run(), name="gatherer"),
-        ]
+        for task in self._tasks:
+            task.start()
 
     async def close(self) -> None:
         """Stop; a question that is under way is given up."""
         for task in self._tasks:
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+            await task.close()
         await self._reader.close()
         self._turn.give_up()
 

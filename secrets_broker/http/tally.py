@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from secrets_broker.http.flood import Flood, Window
+from secrets_broker.ledger.background import BackgroundTask
 from secrets_broker.ledger.commands import Record
 from secrets_broker.ledger.denial import UNKNOWN
 from secrets_broker.ledger.encoding import rfc3339
@@ -32,20 +33,17 @@ class Tally:
         self._flood = Flood()
         self._openings: dict[int, asyncio.Task[None]] = {}
         self._untold: list[Window] = []
-        self._closing = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self._task = BackgroundTask("tally", self._run)
         self._reading: asyncio.Task[LedgerUnavailableError | None] | None = None
         self._read_at = -READ_EACH_SECONDS
 
     async def start(self) -> None:
         """Begin to tell of floods that are over."""
-        self._task = asyncio.create_task(self._run(), name="tally")
+        self._task.start()
 
     async def close(self) -> None:
         """Tell of all that was counted; the writer has to be there still."""
-        self._closing.set()
-        if self._task:
-            await self._task
+        await self._task.close(within=None)
         self._untold += self._flood.windows.values()
         self._flood.windows.clear()
         await self._tell()
@@ -102,9 +100,9 @@ class Tally:
             del self._openings[id(window)]
 
     async def _run(self) -> None:
-        while not self._closing.is_set():
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._closing.wait(), _TELL_EACH_SECONDS)
+        closing = False
+        while not closing:
+            closing = await self._task.pause(_TELL_EACH_SECONDS)
             if self._flood.windows:
                 await self._look_again()
             self._untold += self._flood.over(time.monotonic())

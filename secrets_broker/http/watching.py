@@ -15,6 +15,7 @@ from psycopg import AsyncConnection
 
 from secrets_broker.http import metrics
 from secrets_broker.http.turn import Turn
+from secrets_broker.ledger.background import BackgroundTask
 from secrets_broker.ledger.conditions import Conditions, Thresholds
 from secrets_broker.ledger.errors import LedgerMismatchError, LedgerUnavailableError
 from secrets_broker.projections.following import Place, beginning, more
@@ -46,17 +47,15 @@ class Watching:
         self._place: Place | None = None
         self._new = 0
         """The first position whose conditions are counted."""
-        self._task: asyncio.Task[None] | None = None
+        self._task = BackgroundTask("watching", self._run)
 
     async def start(self) -> None:
         """Begin."""
-        self._task = asyncio.create_task(self._run(), name="watching")
+        self._task.start()
 
     async def close(self) -> None:
         """Stop; a question that is under way is given up."""
-        if self._task:
-            self._task.cancel()
-            await asyncio.wait([self._task])
+        await self._task.close()
         await self._reader.close()
         self._turn.give_up()
 

@@ -8,13 +8,13 @@ own, and takes no lock that a writer takes.
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from typing import Any, Final
 
 import psycopg
 import structlog
 from psycopg import AsyncConnection
 
+from secrets_broker.ledger.background import BackgroundTask
 from secrets_broker.ledger.checkpoint import Checkpoint, SignedCheckpoint
 from secrets_broker.ledger.connection import connect
 from secrets_broker.ledger.continuity import PUBLISHED, Continuity, restored_since
@@ -51,30 +51,24 @@ class Checkpointer:
         self._continuity = continuity
         self._halt = halt or Halt(continuity.file)
         self._connection: AsyncConnection[Any] | None = None
-        self._closing = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self._task = BackgroundTask("checkpointer", self._run)
         self._trouble: str | None = None
         self._unreadable = 0
 
     async def start(self) -> None:
         """Begin; what goes wrong is logged, and tried again."""
-        self._task = asyncio.create_task(self._run(), name="checkpointer")
+        self._task.start()
 
     async def close(self) -> None:
         """Make one more where the ledger grew, then stop."""
-        self._closing.set()
-        if self._task:
-            # What is under way may wait for a standby, and long.
-            _, late = await asyncio.wait([self._task], timeout=2 * _LAST_SECONDS)
-            for task in late:
-                task.cancel()
-                await asyncio.wait([task])
+        # What is under way may wait for a standby, and long.
+        await self._task.close(within=2 * _LAST_SECONDS)
         await self._disconnect()
 
     async def _run(self) -> None:
-        going_on = True
-        while going_on:
-            going_on = not await self._closed_within(self._seconds)
+        closing = False
+        while not closing:
+            closing = await self._task.pause(self._seconds)
             try:
                 async with asyncio.timeout(self._patience):
                     await self._once()
@@ -93,12 +87,7 @@ class Checkpointer:
 
     @property
     def _patience(self) -> float:
-        return _LAST_SECONDS if self._closing.is_set() else 30.0
-
-    async def _closed_within(self, seconds: float) -> bool:
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._closing.wait(), seconds)
-        return self._closing.is_set()
+        return _LAST_SECONDS if self._task.is_closing else 30.0
 
     async def _once(self) -> None:
         self._halt.check()

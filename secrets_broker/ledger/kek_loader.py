@@ -7,6 +7,7 @@ from typing import Final
 import psycopg
 import structlog
 
+from secrets_broker.ledger.background import BackgroundTask
 from secrets_broker.ledger.connection import connect
 from secrets_broker.ledger.errors import LedgerError
 from secrets_broker.ledger.keks import check_keys
@@ -31,14 +32,14 @@ class KekLoader:
         self._providers = providers
         self._wanted = asyncio.Event()
         self._tried = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self._task = BackgroundTask("kek-loader", self._run)
         self.failure: str | None = None
         """Why the last attempt failed; None where it did not."""
 
     async def start(self) -> None:
         """Begin, and wait for the first attempt."""
         self._wanted.set()
-        self._task = asyncio.create_task(self._run(), name="kek-loader")
+        self._task.start()
         try:
             await asyncio.wait_for(self._tried.wait(), START_SECONDS)
         except TimeoutError:
@@ -46,9 +47,7 @@ class KekLoader:
 
     async def close(self) -> None:
         """Stop."""
-        if self._task:
-            self._task.cancel()
-            await asyncio.wait([self._task])
+        await self._task.close()
 
     def see(self, kek_ids: Iterable[str]) -> None:
         """Fetch in the background where the ledger has a KEK that is not at hand."""

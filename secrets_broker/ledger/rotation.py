@@ -24,7 +24,6 @@ from secrets_broker.ledger.commands import Record
 from secrets_broker.ledger.errors import DecryptionError, LedgerError, RotationRefusedError
 from secrets_broker.ledger.event_key import WrappedEventKey, unwrap
 from secrets_broker.ledger.events import KEY_ROTATED, KEY_ROTATION_STARTED, Context
-from secrets_broker.ledger.fold import Fold
 from secrets_broker.ledger.keks import (
     KekUse,
     NewKek,
@@ -35,9 +34,9 @@ from secrets_broker.ledger.keks import (
 )
 from secrets_broker.ledger.keyring import ACTIVE, PREPARED, RETIRED, DataKey, Keyring
 from secrets_broker.ledger.kms.provider import Provider
-from secrets_broker.ledger.right_edge import load_seen
 from secrets_broker.ledger.round_trip import Statement
 from secrets_broker.ledger.store import Store
+from secrets_broker.ledger.transactions import Transactions
 
 # Two milliseconds each: larger ones are hardly faster, and lookups wait behind them for a core.
 CHUNK: Final = 100
@@ -119,6 +118,7 @@ class _Rotation:
         chunk: int,
     ) -> None:
         self._store = store
+        self._work = Transactions(store, keyring)
         self._connection = store.connection
         self._keyring = keyring
         self._new = new
@@ -171,8 +171,8 @@ class _Rotation:
 
     async def _rewrap_event_keys(self) -> None:
         """Wrap them all anew, in one transaction: there are as many as rotations of them."""
-        await self._store.read([], await load_seen(self._connection))
-        await self._store.give_up()
+        await self._work.begin([])
+        await self._work.give_up()
         ledger = self._store.authenticator.authenticity.ledger
         cursor = await self._connection.execute(_EVENT_KEYS, (self._new.kek.id,), binary=True)
         stored = [WrappedEventKey(*row) for row in await cursor.fetchall()]
@@ -272,7 +272,6 @@ class _Rotation:
         return [u for u in every if u.id != self._new.kek.id and u.state != RETIRED]
 
     async def _record(self, event_type: str, details: dict[str, Any], also: Statement) -> None:
-        seen = await load_seen(self._connection)
-        fold = Fold(await self._store.read([], seen), self._keyring)
+        fold = await self._work.begin([])
         fold.take(Record(type=event_type, details=details), self._context)
-        await self._store.append(fold, also)
+        await self._work.commit(fold, also)

@@ -8,7 +8,7 @@ lists.
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 import psycopg
@@ -33,6 +33,7 @@ from secrets_broker.ledger.grants import Grants
 from secrets_broker.ledger.keyring import DataKey, Keyring
 from secrets_broker.ledger.projection import Projection
 from secrets_broker.ledger.quota import Meters
+from secrets_broker.ledger.right_edge import check_contains, load_seen
 from secrets_broker.ledger.round_trip import RoundTrips, Rows, Statement
 from secrets_broker.ledger.seen import Seen
 from secrets_broker.ledger.usage import add_uses, unseen_uses
@@ -116,8 +117,23 @@ _NOW: Final = Statement("SET CONSTRAINTS ALL IMMEDIATE")
 _REQUIRE_APPENDED: Final = "SELECT ledger.require_appended($1, $2, decode($3, 'hex'), $4, $5)"
 
 
-class TooFarBehindError(Exception):
-    """More leaves are unseen than are read under the lock."""
+class _Head(NamedTuple):
+    """What `_HEAD` gives, in its order: the present end of the ledger."""
+
+    clock: datetime
+    position: int | None
+    last_at: datetime | None
+    last_mac: bytes | None
+    keks: dict[str, str] | None
+    unseen: bytes | None
+    """Leaf hashes and MACs, in turn, of the positions that this process has not seen."""
+    generation: int | None
+    """The last event that says who may what, or which events are believed."""
+
+    @property
+    def size(self) -> int:
+        """How many events there are."""
+        return 0 if self.position is None else self.position + 1
 
 
 class Store:
@@ -188,53 +204,80 @@ class Store:
     ) -> Snapshot:
         """Begin, take the lock, and read all that the batch needs, in one round trip.
 
-        `meters` take in what was used meanwhile; where there are none, that costs nothing.
+        `meters` take in what was used meanwhile; where there are none, that costs nothing. Where
+        this process is far behind, it catches up outside the lock first, and they begin empty.
 
-        Raises LedgerMismatchError, TooFarBehindError, or psycopg.Error; nothing is written.
+        Raises LedgerMismatchError, LedgerUnavailableError or psycopg.Error; nothing is written.
         """
         wanted = msgspec.json.encode(
             [{"host": host, "purpose": purpose} for host, purpose in names]
         )
+        meters, most = meters or Meters(), MAX_UNSEEN
+        rows = await self._lock_and_read(wanted, seen, meters, most)
+        head = _Head(*rows[2][0])
+        while head.size - seen.overlap > most:
+            # The lock is given back first: others need not wait for this process to catch up. What
+            # they append until the lock is its again grows, at worst, more slowly than the bound.
+            await self.give_up()
+            seen, meters, most = await self._caught_up(seen), Meters(), 2 * most
+            rows = await self._lock_and_read(wanted, seen, meters, most)
+            head = _Head(*rows[2][0])
+        return await self._snapshot(head, rows[3], rows[4:], seen, meters)
+
+    async def _lock_and_read(
+        self, wanted: bytes, seen: Seen, meters: Meters, most: int
+    ) -> Sequence[Rows]:
         answer = await self._round_trips.send(
             _BEGIN,
             self._lock,
-            Statement(_HEAD, (b"%d" % seen.overlap, b"%d" % MAX_UNSEEN, _NO_MAC)),
+            Statement(_HEAD, (b"%d" % seen.overlap, b"%d" % most, _NO_MAC)),
             Statement(self._named, (wanted,)),
             *self._unseen_uses(meters),
         )
         if len(answer.rows[1]) != 1:
             raise LedgerUnavailableError("ledger.lock has not its one row: nothing can be locked")
-        (clock, position, last_at, last_mac, keks, unseen, generation), *_ = answer.rows[2]
-        size = 0 if position is None else position + 1
-        if size - seen.overlap > MAX_UNSEEN:
-            raise TooFarBehindError
-        await self.authenticator.follow(-1 if generation is None else generation)
-        leaves, macs = _leaves_and_macs(unseen)
-        caught_up = seen.catch_up(size, leaves)
-        self.authenticator.check_chain(seen.overlap, leaves, macs)
-        if size:
-            await self.authenticator.check_head(position, last_mac, last_at)
+        return answer.rows
+
+    async def _caught_up(self, known: Seen) -> Seen:
+        seen = await load_seen(self._connection)
+        await check_contains(self._connection, known)
+        return seen
+
+    async def _snapshot(
+        self, head: "_Head", named: Rows, uses: Sequence[Rows], seen: Seen, meters: Meters
+    ) -> Snapshot:
+        """Hold what was read to its MACs, and make a snapshot of it."""
+        caught_up = await self._authenticated(head, seen)
         snapshot = Snapshot(
-            clock,
-            await self._last_at(size - 1, last_at),
+            head.clock,
+            await self._last_at(head.size - 1, head.last_at),
             caught_up,
-            keks or {},
+            head.keks or {},
             grants=self.grants,
-            meters=meters or Meters(),
+            meters=meters,
             authenticity=self.authenticator.authenticity,
-            event_key=self.authenticator.key_at(size),
-            last_mac=last_mac or NO_MAC,
+            event_key=self.authenticator.key_at(head.size),
+            last_mac=head.last_mac or NO_MAC,
         )
-        records = answer.rows[3]
         if self.authenticator.leaves_out_any:
-            records = await self._without_disowned(records)
-        await self.authenticator.check_changes(records)
-        for record in records:
+            named = await self._without_disowned(named)
+        await self.authenticator.check_changes(named)
+        for record in named:
             self._take(record, snapshot)
-        for uses in answer.rows[4:]:
-            believed = [use for use in uses if not self.authenticator.is_left_out(use[0])]
-            add_uses(snapshot.meters, self.grants, believed, size)
+        for used in uses:
+            believed = [use for use in used if not self.authenticator.is_left_out(use[0])]
+            add_uses(snapshot.meters, self.grants, believed, head.size)
         return snapshot
+
+    async def _authenticated(self, head: "_Head", seen: Seen) -> Seen:
+        """Take in what was appended meanwhile, once its MACs are right."""
+        await self.authenticator.follow(-1 if head.generation is None else head.generation)
+        leaves, macs = _leaves_and_macs(head.unseen)
+        caught_up = seen.catch_up(head.size, leaves)
+        self.authenticator.check_chain(seen.overlap, leaves, macs)
+        if head.position is not None and head.last_at is not None:
+            await self.authenticator.check_head(head.position, head.last_mac, head.last_at)
+        return caught_up
 
     async def _last_at(self, position: int, last_at: datetime | None) -> datetime | None:
         """The time of the last event that is not left out: another's moves no time."""
@@ -259,8 +302,8 @@ class Store:
         answer = await self._round_trips.send(again)
         return [record for record in records if record not in left_out] + answer.rows[0]
 
-    def _unseen_uses(self, meters: Meters | None) -> Iterator[Statement]:
-        if meters and meters.by_id:
+    def _unseen_uses(self, meters: Meters) -> Iterator[Statement]:
+        if meters.by_id:
             metered = [self.grants.by_id[id_] for id_ in meters.by_id]
             yield unseen_uses(meters.size, 2 * MAX_UNSEEN, metered)  # they may lag by a batch
 

@@ -13,6 +13,7 @@ import structlog
 from psycopg import AsyncConnection
 
 from secrets_broker.ledger.alone import be_alone
+from secrets_broker.ledger.background import BackgroundTask
 from secrets_broker.ledger.connection import connect
 from secrets_broker.ledger.errors import BusyError, LedgerError
 from secrets_broker.ledger.halt import Halt
@@ -42,18 +43,16 @@ class Submitter:
         self._database_url = database_url
         self._witnesses = witnesses
         self._halt = halt or Halt()
-        self._task: asyncio.Task[None] | None = None
+        self._task = BackgroundTask("submitter", self._run)
 
     async def start(self) -> None:
         """Begin."""
         if self._witnesses:
-            self._task = asyncio.create_task(self._run(), name="submitter")
+            self._task.start()
 
     async def close(self) -> None:
         """Stop; a request that is under way is left to end by itself."""
-        if self._task:
-            self._task.cancel()
-            await asyncio.wait([self._task])
+        await self._task.close()
 
     async def _run(self) -> None:
         told: str | None = None

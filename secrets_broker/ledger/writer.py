@@ -9,7 +9,6 @@ recorded.
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -20,6 +19,7 @@ import structlog
 from secrets_broker.ledger.access import Enter
 from secrets_broker.ledger.acknowledged import Acknowledged
 from secrets_broker.ledger.authenticated import Authenticated
+from secrets_broker.ledger.background import BackgroundTask
 from secrets_broker.ledger.caller import caller_of
 from secrets_broker.ledger.commands import Command, Name, Record
 from secrets_broker.ledger.continuity import PUBLISHED, Continuity
@@ -47,10 +47,10 @@ from secrets_broker.ledger.pace import Pace
 from secrets_broker.ledger.projection import Projection
 from secrets_broker.ledger.queue import Caller, FairQueue
 from secrets_broker.ledger.quota import Meters, is_limited
-from secrets_broker.ledger.right_edge import check_contains, load_seen
+from secrets_broker.ledger.right_edge import load_seen
 from secrets_broker.ledger.seen import Seen
 from secrets_broker.ledger.spacing import Spacing
-from secrets_broker.ledger.store import Store, TooFarBehindError
+from secrets_broker.ledger.store import Store
 from secrets_broker.ledger.usage import load_uses
 
 _log = structlog.get_logger(__name__)
@@ -116,8 +116,7 @@ class Writer:
         self._seen = Seen()
         self._rows_missing = False  # the last append was not stored whole
         self._alarm: str | None = None
-        self._closing = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self._task = BackgroundTask("ledger-writer", self._run)
 
     async def start(self) -> None:
         """Begin to take commands, then connect.
@@ -125,7 +124,7 @@ class Writer:
         Raises LedgerUnavailableError (WrongKeyError among them) where that fails now; the
         writer runs all the same, and tries again with the next command.
         """
-        self._task = asyncio.create_task(self._run(), name="ledger-writer")
+        self._task.start()
         if self._loader:
             await self._loader.start()
         await self.probe()
@@ -145,10 +144,8 @@ class Writer:
 
     async def close(self) -> None:
         """Record what waits, then stop."""
-        self._closing.set()
         self._wake.set()
-        if self._task:
-            await self._task
+        await self._task.close(within=None)
         if self._loader:
             await self._loader.close()
         await self._disconnect()
@@ -199,7 +196,7 @@ class Writer:
         self, requests: Sequence[Request], *, own: bool = False
     ) -> "asyncio.Future[Sequence[Result]]":
         self.halt.check_own()
-        if self._closing.is_set() or self._task is None:
+        if self._task.is_closing or not self._task.is_begun:
             raise LedgerUnavailableError("the writer is closed")
         results: asyncio.Future[Sequence[Result]] = asyncio.get_running_loop().create_future()
         waiting = _Waiting(requests, results)
@@ -214,7 +211,7 @@ class Writer:
         return caller_of(requests[0][1], self.grants)  # what comes together is of one caller
 
     async def _run(self) -> None:
-        while not (self._closing.is_set() and not self._queue):
+        while not (self._task.is_closing and not self._queue):
             await self._wake.wait()
             self._wake.clear()
             while self._queue:
@@ -224,8 +221,7 @@ class Writer:
     async def _space(self) -> None:
         """Wait until the database may be tried again; what comes meanwhile waits, too."""
         if self._store is None and (seconds := self._spacing.wait(time.monotonic())):
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._closing.wait(), seconds)
+            await self._task.pause(seconds)
 
     async def _record(self, batch: list[_Waiting]) -> None:
         self._probing = None  # it is in here, if there is one; who asks now gets a newer answer
@@ -358,14 +354,8 @@ class Writer:
         return snapshot
 
     async def _snapshot(self, store: Store, names: Sequence[Name]) -> Snapshot:
-        try:
-            snapshot = await store.read(names, self._seen, self.meters)
-        except TooFarBehindError:
-            # The lock is given back first: others need not wait for this process to catch up.
-            await store.give_up()
-            self.meters = Meters()
-            self._seen = await self._caught_up(store)
-            snapshot = await store.read(names, self._seen, self.meters)
+        snapshot = await store.read(names, self._seen, self.meters)
+        self._seen, self.meters = snapshot.seen, snapshot.meters
         if snapshot.grants is not self.grants:
             self.meters = self.meters.still_right(self.grants, snapshot.grants)
             self.grants = snapshot.grants
@@ -380,12 +370,6 @@ class Writer:
             for granted in found.values()
             if is_limited(granted.rights) and granted.id not in self.meters.by_id
         ]
-
-    async def _caught_up(self, store: Store) -> Seen:
-        known = self._seen
-        seen = await load_seen(store.connection)
-        await check_contains(store.connection, known)
-        return seen
 
     async def _alone(
         self, batch: Sequence[_Waiting], error: psycopg.Error

@@ -11,9 +11,8 @@ from secrets_broker.ledger.checkpoint import SignedCheckpoint
 from secrets_broker.ledger.errors import LedgerError
 from secrets_broker.ledger.events import IS_CHANGE, IS_CONTROL, Context
 from secrets_broker.ledger.grants import Granted
-from secrets_broker.ledger.keyring import Keyring
+from secrets_broker.ledger.transactions import Login, Transactions
 from secrets_broker.projections.granting import read_grants
-from secrets_broker.projections.transactions import Transactions, transactions
 
 _CHANGES: Final = f"""
     SELECT position, at::text, type, host, purpose, version, actor, authn, ip FROM ledger.events
@@ -54,20 +53,20 @@ class ToAccept:
     """The newest ones, newest first."""
 
 
-async def authenticated_since(owner_url: str, keyring: Keyring) -> tuple[int | None, int]:
+async def authenticated_since(login: Login) -> tuple[int | None, int]:
     """From which position MACs are demanded, None where they are not; and the ledger's size.
 
     Raises LedgerUnavailableError.
     """
-    async with transactions(owner_url, keyring) as work:
+    async with login.transactions() as work:
         fold = await work.begin([], begins=True)
         await work.give_up()
         return fold.authenticity.begun, fold.append.first_position
 
 
-async def to_accept(owner_url: str, keyring: Keyring, size: int, most: int) -> ToAccept:
+async def to_accept(login: Login, size: int, most: int) -> ToAccept:
     """The live grants and the newest changes; raises LedgerUnavailableError."""
-    async with transactions(owner_url, keyring) as work:
+    async with login.transactions() as work:
         grants = (await read_grants(work.connection)).by_id.values()
         rows = await work.fetch(_CHANGES, {"most": most})
     live = tuple(granted for granted in grants if granted.revoked_at is None)
@@ -75,8 +74,7 @@ async def to_accept(owner_url: str, keyring: Keyring, size: int, most: int) -> T
 
 
 async def authenticate(
-    owner_url: str,
-    keyring: Keyring,
+    login: Login,
     size: int,
     context: Context,
     kept: SignedCheckpoint | None = None,
@@ -86,7 +84,7 @@ async def authenticate(
     Raises ChangedMeanwhileError where a grant or a credential was changed since, or
     LedgerUnavailableError.
     """
-    async with transactions(owner_url, keyring) as work:
+    async with login.transactions() as work:
         fold = await work.begin([], begins=True)
         await _refuse_unseen(work, size)
         outcome = fold.authenticate(context, _details(kept))

@@ -14,9 +14,8 @@ from secrets_broker.ledger.commands import Record
 from secrets_broker.ledger.errors import LedgerError
 from secrets_broker.ledger.events import LEDGER_DISOWNED, Context
 from secrets_broker.ledger.fold import Fold
-from secrets_broker.ledger.keyring import Keyring
 from secrets_broker.ledger.right_edge import missing_nodes, node_at
-from secrets_broker.projections.transactions import Transactions, transactions
+from secrets_broker.ledger.transactions import Login, Transactions
 
 _COMPLETE: Final = """
     INSERT INTO ledger.nodes (level, index, hash) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING
@@ -36,15 +35,13 @@ class Disowned:
     ranges: tuple[Span, ...]
 
 
-async def disown(
-    owner_url: str, keyring: Keyring, ranges: Sequence[Span], context: Context
-) -> Disowned:
+async def disown(login: Login, ranges: Sequence[Span], context: Context) -> Disowned:
     """Record that these events are not the ledger's.
 
     Raises DisownRefusedError, or LedgerUnavailableError: UnauthenticEventError where there are
     more such events than the ranges have.
     """
-    async with transactions(owner_url, keyring) as work:
+    async with login.transactions() as work:
         merged = spans(sorted({p for first, last in ranges for p in range(first, last + 1)}))
         # Died after: they are of the tree as it stands, whatever it holds.
         await _complete_nodes(work, merged[0][0])

@@ -22,9 +22,8 @@ from secrets_broker.ledger.connection import TOOL_SESSION, connect
 from secrets_broker.ledger.encoding import rfc3339
 from secrets_broker.ledger.events import IS_CHANGE, Context, Event
 from secrets_broker.ledger.fold import Fold
-from secrets_broker.ledger.keyring import Keyring
+from secrets_broker.ledger.transactions import Login, Transactions, refused
 from secrets_broker.projections.pattern import like
-from secrets_broker.projections.transactions import Transactions, refused, transactions
 
 # A key's id and its credential's take 53 bytes at most; with the name that is under 16 KiB.
 KEYS_PER_EVENT: Final = 256
@@ -130,22 +129,22 @@ async def find(owner_url: str, host: str, purpose: str, *, exact: bool) -> list[
 
 
 async def erase(
-    owner_url: str, keyring: Keyring, context: Context, names: Sequence[Name]
+    login: Login, context: Context, names: Sequence[Name]
 ) -> AsyncIterator[Erased | None]:
     """Erase these names, each in a transaction of its own; None where nothing was left of one.
 
     Raises LedgerUnavailableError; what was given back until then is committed.
     """
-    async with transactions(owner_url, keyring) as work:
+    async with login.transactions() as work:
         for name in names:
             yield await _destroy(work, name, context)
 
 
 async def erase_again(
-    owner_url: str, keyring: Keyring, context: Context, data_keys: Collection[str]
+    login: Login, context: Context, data_keys: Collection[str]
 ) -> AsyncIterator[Erased]:
     """Destroy those of these data keys that are there, and what is under them."""
-    async with transactions(owner_url, keyring) as work:
+    async with login.transactions() as work:
         for name in await work.fetch(_NAMES_OF_KEYS, {"keys": list(data_keys)}):
             if erased := await _destroy(work, name, context, data_keys):
                 yield erased

@@ -11,9 +11,8 @@ from secrets_broker.ledger.access import GrantCommand
 from secrets_broker.ledger.encoding import rfc3339
 from secrets_broker.ledger.events import IS_ACCESS_KEY, Context
 from secrets_broker.ledger.grants import Granted, Grants, evolve
-from secrets_broker.ledger.keyring import Keyring
 from secrets_broker.ledger.rights import Rights
-from secrets_broker.projections.transactions import transactions
+from secrets_broker.ledger.transactions import Login
 
 _LAST: Final = 2**63 - 1
 """Behind every position (bigint)."""
@@ -67,12 +66,12 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
     last_used_from: str | None
 
 
-async def change(owner_url: str, keyring: Keyring, command: GrantCommand, context: Context) -> int:
+async def change(login: Login, command: GrantCommand, context: Context) -> int:
     """Record the change; the position of its event.
 
     Raises InvalidCommandError where the grant is not such, or LedgerUnavailableError.
     """
-    async with transactions(owner_url, keyring) as work:
+    async with login.transactions() as work:
         fold = await work.begin([])
         outcome = fold.take(command, context)
         # Died before the COMMIT: nothing has changed, and the key that was made opens nothing.

@@ -25,11 +25,11 @@ from secrets_broker.ledger.commands import Name, Record
 from secrets_broker.ledger.connection import TOOL_SESSION, connect
 from secrets_broker.ledger.errors import DecryptionError, LedgerUnavailableError
 from secrets_broker.ledger.events import IS_CHANGE, PROJECTION_REBUILT, Context
-from secrets_broker.ledger.fold import Fold, Outcome
+from secrets_broker.ledger.fold import Outcome
 from secrets_broker.ledger.keks import check_keys
 from secrets_broker.ledger.keyring import DataKey, Keyring
-from secrets_broker.ledger.right_edge import load_seen
 from secrets_broker.ledger.store import Store
+from secrets_broker.ledger.transactions import Transactions
 from secrets_broker.projections.host_credentials import REBUILD, HostCredentials, parameters
 from secrets_broker.session import words
 
@@ -179,12 +179,11 @@ class Rebuild:
 
     async def apply(self, found: Comparison, context: Context) -> Outcome:
         """Replace the rows that differ, and record that; under the ledger's lock."""
-        seen = await load_seen(self._connection)
-        snapshot = await self._store.read([], seen)
+        work = Transactions(self._store, self._keyring)
+        fold = await work.begin([])
         await self._catch_up()
         for statement in _APPLY:
             await self._connection.execute(statement)
-        fold = Fold(snapshot, self._keyring)
         details = {
             "projection": "secrets.host_credentials",
             "size": self._size,
@@ -195,7 +194,7 @@ class Rebuild:
         outcome = fold.take(Record(type=PROJECTION_REBUILT, details=details), context)
         # Died before this commits: the live table is as it was, and the table beside it is gone
         # with the session. Died after: the rows are right and the event says so.
-        await self._store.append(fold)
+        await work.commit(fold)
         return outcome
 
     async def _next(self, reader: AsyncConnection[Any], after: Name) -> list[Any]:

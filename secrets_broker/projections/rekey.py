@@ -17,9 +17,8 @@ from typing import Any, Final
 from secrets_broker.ledger.commands import Name, Rekey
 from secrets_broker.ledger.events import IS_CHANGE, Context
 from secrets_broker.ledger.fold import Fold
-from secrets_broker.ledger.keyring import Keyring
+from secrets_broker.ledger.transactions import Login, Transactions
 from secrets_broker.projections.pattern import like
-from secrets_broker.projections.transactions import Transactions, transactions
 
 BATCH: Final = 100  # some ten milliseconds of the ledger's lock
 
@@ -62,8 +61,7 @@ class Rekeyed:
 
 
 async def rekey(
-    owner_url: str,
-    keyring: Keyring,
+    login: Login,
     context: Context,
     host: str = "*",
     purpose: str = "*",
@@ -77,7 +75,7 @@ async def rekey(
     `begun` is told `since` before anything is done, and `progress` how many are. Raises
     LedgerUnavailableError; what was done until then stays.
     """
-    async with transactions(owner_url, keyring) as work:
+    async with login.transactions() as work:
         if since is None:
             ((since,),) = await work.fetch(_SIZE, {})
             await _begin_event_key(work, context)

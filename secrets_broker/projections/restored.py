@@ -25,15 +25,11 @@ from secrets_broker.ledger.errors import (
     LedgerUnavailableError,
 )
 from secrets_broker.ledger.events import LEDGER_RESTORED, Context
-from secrets_broker.ledger.fold import Fold
 from secrets_broker.ledger.kept import Facts, Mark
-from secrets_broker.ledger.keyring import Keyring
 from secrets_broker.ledger.note import SigningKey
 from secrets_broker.ledger.published import Published, read_published
-from secrets_broker.ledger.right_edge import load_seen
 from secrets_broker.ledger.store import Store
-from secrets_broker.projections.host_credentials import HostCredentials
-from secrets_broker.projections.transactions import refused
+from secrets_broker.ledger.transactions import Login, Transactions, refused
 
 
 class NothingLostError(LedgerError):
@@ -142,7 +138,7 @@ def _rewritten(size: int, wrong: int) -> RewrittenError:
 
 
 async def go_on(
-    owner_url: str, keyring: Keyring, key: SigningKey, context: Context, known: Known
+    login: Login, key: SigningKey, context: Context, known: Known
 ) -> tuple[Loss, SignedCheckpoint | None]:
     """Record the loss and publish the first checkpoint under the new origin.
 
@@ -150,7 +146,7 @@ async def go_on(
     """
     known.check_unused()
     store = await Store.connect(
-        owner_url, HostCredentials(), keyring, TOOL_SESSION, continuity=None
+        login.url, login.projection, login.keyring, TOOL_SESSION, continuity=None
     )
     try:
         loss = await find_loss(store.connection, known)
@@ -160,7 +156,7 @@ async def go_on(
                 "LEDGER_SIGNING_KEY and LEDGER_VERIFIER_KEY to new ones, as secrets-broker keygen "
                 "prints them"
             )
-        await _record(store, keyring, key, context, loss)
+        await _record(Transactions(store, login.keyring), key, context, loss)
         signed = await make_checkpoint(store.connection, key)
     except psycopg.Error as error:
         raise refused(error) from None
@@ -170,10 +166,8 @@ async def go_on(
     return loss, signed
 
 
-async def _record(
-    store: Store, keyring: Keyring, key: SigningKey, context: Context, loss: Loss
-) -> None:
-    fold = Fold(await store.read([], await load_seen(store.connection)), keyring)
+async def _record(work: Transactions, key: SigningKey, context: Context, loss: Loss) -> None:
+    fold = await work.begin([])
     details = {
         "origin": loss.left_behind.origin,
         "size": loss.left_behind.size,
@@ -185,7 +179,7 @@ async def _record(
     # Died before this commits: the ledger is refused as before, and this is run again. Died
     # after: the event excuses the lost checkpoints, and any service with the new key makes the
     # first checkpoint of the new origin.
-    await store.append(fold)
+    await work.commit(fold)
 
 
 async def _extends(

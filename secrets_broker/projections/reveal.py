@@ -16,6 +16,7 @@ from secrets_broker.ledger.errors import DecryptionError
 from secrets_broker.ledger.events import Context
 from secrets_broker.ledger.fold import Fold
 from secrets_broker.ledger.keyring import Keyring
+from secrets_broker.ledger.transactions import Login, Transactions
 from secrets_broker.projections.replay import (
     FIRST,
     Credential,
@@ -26,7 +27,6 @@ from secrets_broker.projections.replay import (
     changes,
     rows,
 )
-from secrets_broker.projections.transactions import Transactions, transactions
 
 BATCH: Final = 100  # some ten milliseconds of the ledger's lock
 
@@ -47,17 +47,15 @@ class Revealed:
     why: str | None = None
 
 
-async def reveal(
-    database_url: str, keyring: Keyring, context: Context, scope: Scope
-) -> AsyncIterator[list[Revealed]]:
+async def reveal(login: Login, context: Context, scope: Scope) -> AsyncIterator[list[Revealed]]:
     """Disclose a state, a batch at a time; what was given is on record.
 
     Raises LedgerUnavailableError; what was given until then is committed.
     """
-    async with transactions(database_url, keyring) as work:
+    async with login.transactions() as work:
         found = await changes(work.fetch, scope, FIRST, BATCH)
         while found:
-            yield await _batch(work, keyring, context, scope, found)
+            yield await _batch(work, login.keyring, context, scope, found)
             found = await changes(work.fetch, scope, found[-1].name, BATCH)
 
 

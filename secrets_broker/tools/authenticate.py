@@ -8,10 +8,10 @@ import click
 import msgspec
 
 from secrets_broker import logs
-from secrets_broker.keys import keyring_to_append, verifier_keys
+from secrets_broker.keys import login_to_append, verifier_keys
 from secrets_broker.ledger.checkpoint import SignedCheckpoint, open_checkpoint
 from secrets_broker.ledger.grants import Granted
-from secrets_broker.ledger.keyring import Keyring
+from secrets_broker.ledger.transactions import Login
 from secrets_broker.projections.authenticating import (
     ToAccept,
     authenticate,
@@ -61,25 +61,24 @@ def authenticate_command(
         settings = load_settings(data_dir)
         url = settings.migration_database_url
         require_schema(url)
-        keys = asyncio.run(keyring_to_append(settings, url))
-        begun, size = asyncio.run(authenticated_since(url, keys))
+        login = asyncio.run(login_to_append(settings, url))
+        begun, size = asyncio.run(authenticated_since(login))
         if begun is None:
-            begun = _begin(settings, keys, size, since, changes, yes=yes)
+            begun = _begin(settings, login, size, since, changes, yes=yes)
     done = {"authenticated_since": begun}
     text = f"authenticated from position {begun} on"
     click.echo(msgspec.json.encode(done) if as_json else text)
 
 
 def _begin(
-    settings: Settings, keys: Keyring, size: int, since: str | None, changes: int, *, yes: bool
+    settings: Settings, login: Login, size: int, since: str | None, changes: int, *, yes: bool
 ) -> int:
-    url = settings.migration_database_url
     kept = _verified(settings, since)
-    _show(asyncio.run(to_accept(url, keys, size, changes)))
+    _show(asyncio.run(to_accept(login, size, changes)))
     if not yes and not click.confirm("Accept them?", err=True):
         say("not accepted: look at each with secrets-broker events, then revoke it or store anew")
         raise SystemExit(1)
-    return asyncio.run(authenticate(url, keys, size, operator(), kept))
+    return asyncio.run(authenticate(login, size, operator(), kept))
 
 
 def _verified(settings: Settings, since: str | None) -> SignedCheckpoint | None:

@@ -5,7 +5,7 @@ import asyncio
 import click
 import msgspec
 
-from secrets_broker.keys import keyring_to_append
+from secrets_broker.keys import login_to_append
 from secrets_broker.projections.rekey import Rekeyed, rekey
 from secrets_broker.settings import Settings
 from secrets_broker.tools.common import operator, say
@@ -19,11 +19,10 @@ def make_data_keys(
     url = settings.migration_database_url
 
     async def run() -> Rekeyed:
-        keys = await keyring_to_append(settings, url)
+        login = await login_to_append(settings, url)
         with progress_bar() as tell:
             return await rekey(
-                url,
-                keys,
+                login,
                 operator(),
                 host,
                 purpose,

@@ -9,7 +9,7 @@ import click
 import msgspec
 
 from secrets_broker import logs
-from secrets_broker.keys import keyring_to_append
+from secrets_broker.keys import login_to_append
 from secrets_broker.ledger.authenticity import Span
 from secrets_broker.ledger.encoding import label_problem
 from secrets_broker.ledger.events import MAX_REASON
@@ -76,8 +76,8 @@ def disown_command(
 async def _run(settings: Settings, positions: tuple[Span, ...], reason: str) -> Disowned:
     url = settings.migration_database_url
     await asyncio.to_thread(require_schema, url)
-    keys = await keyring_to_append(settings, url)
-    return await disown(url, keys, positions, operator(reason))
+    login = await login_to_append(settings, url)
+    return await disown(login, positions, operator(reason))
 
 
 def _text(done: Disowned) -> str:

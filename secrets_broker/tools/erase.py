@@ -12,7 +12,7 @@ import click
 import msgspec
 
 from secrets_broker import logs
-from secrets_broker.keys import keyring_to_append
+from secrets_broker.keys import login_to_append
 from secrets_broker.ledger.encoding import label_problem
 from secrets_broker.ledger.errors import LedgerError
 from secrets_broker.ledger.events import MAX_REASON
@@ -157,10 +157,10 @@ async def _each(
 ) -> tuple[list[Erased], int]:
     names = [(f.host, f.purpose) for f in found]
     url, context = settings.migration_database_url, operator(reason)
-    keys = await keyring_to_append(settings, url)
+    login = await login_to_append(settings, url)
     done, gone = list[Erased](), 0
     with progress_bar() as tell, _how_far(done, len(names)):
-        async for erased in erasure.erase(url, keys, context, names):
+        async for erased in erasure.erase(login, context, names):
             if erased is None:
                 gone += 1
                 continue

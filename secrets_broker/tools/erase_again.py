@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Final
 
-from secrets_broker.keys import keyring_to_append
+from secrets_broker.keys import login_to_append
 from secrets_broker.ledger.errors import LedgerUnavailableError
 from secrets_broker.projections.erasure import Erased, erase_again, still_there
 from secrets_broker.settings import Settings
@@ -24,8 +24,8 @@ def apply_again(settings: Settings, path: Path, reason: str | None) -> list[Eras
 
     async def destroy() -> list[Erased]:
         url = settings.migration_database_url
-        keys = await keyring_to_append(settings, url)
-        found = erase_again(url, keys, operator(reason or _REASON), named)
+        login = await login_to_append(settings, url)
+        found = erase_again(login, operator(reason or _REASON), named)
         return [erased async for erased in found]
 
     done = asyncio.run(destroy())

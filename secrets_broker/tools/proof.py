@@ -11,7 +11,7 @@ from secrets_broker.ledger import inclusion
 from secrets_broker.ledger.connection import TOOL_SESSION, connect
 from secrets_broker.ledger.published import NotPublishedError
 from secrets_broker.ledger.receipt import Receipt
-from secrets_broker.projections.transactions import refused
+from secrets_broker.ledger.transactions import refused
 from secrets_broker.tools.common import (
     clear_errors,
     data_dir_option,

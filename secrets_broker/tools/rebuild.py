@@ -8,7 +8,8 @@ import click
 import msgspec
 
 from secrets_broker import logs
-from secrets_broker.keys import keyring_to_append, loaded_keyring
+from secrets_broker.keys import loaded_keyring, login_to_append
+from secrets_broker.ledger.keyring import Keyring
 from secrets_broker.projections import rebuild as projection
 from secrets_broker.projections.rebuild import Comparison
 from secrets_broker.settings import Settings
@@ -44,7 +45,7 @@ def _run(settings: Settings, check: bool) -> Comparison:
     url = settings.migration_database_url
     require_schema(url)
     with progress_bar() as tell:
-        keyring = asyncio.run((loaded_keyring if check else keyring_to_append)(settings, url))
+        keyring = asyncio.run(_keyring(settings, url, check))
         return asyncio.run(
             projection.rebuild(
                 url,
@@ -54,6 +55,12 @@ def _run(settings: Settings, check: bool) -> Comparison:
                 progress=lambda done: tell("credentials replayed", done, None),
             )
         )
+
+
+async def _keyring(settings: Settings, url: str, check: bool) -> Keyring:
+    if check:
+        return await loaded_keyring(settings, url)
+    return (await login_to_append(settings, url)).keyring
 
 
 def _text(found: Comparison, check: bool) -> str:

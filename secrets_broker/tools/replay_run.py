@@ -4,7 +4,7 @@ import sys
 from dataclasses import dataclass
 from typing import Final
 
-from secrets_broker.keys import keyring_to_append, loaded_keyring
+from secrets_broker.keys import loaded_keyring, login_to_append
 from secrets_broker.ledger.errors import FieldError, InvalidCommandError, LedgerUnavailableError
 from secrets_broker.ledger.keyring import Keyring
 from secrets_broker.projections import replay as states
@@ -128,11 +128,11 @@ async def _reveal(settings: Settings, asked: Asked, fetch: Fetch, position: int)
     scope, complete = asked.scope(position), True
     if not asked.yes:
         _confirm(await _count(fetch, scope), position)
-    keyring = await keyring_to_append(settings, settings.database_url)
+    login = await login_to_append(settings, settings.database_url)
     context = operator(asked.reason)
     with revealed_lines(asked.form) as lines:
         # What comes here is committed: on record first, then shown.
-        async for batch in reveal(settings.database_url, keyring, context, scope):
+        async for batch in reveal(login, context, scope):
             lines.write([RevealedCredential.of(one) for one in batch])
             unreadable = [_unreadable(one, one.why) for one in batch if one.why]
             say_unreadable(unreadable)

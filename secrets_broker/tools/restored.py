@@ -15,6 +15,8 @@ from secrets_broker.ledger.encoding import label_problem
 from secrets_broker.ledger.errors import LedgerUnavailableError
 from secrets_broker.ledger.events import MAX_REASON
 from secrets_broker.ledger.note import NoteError, VerifierKey
+from secrets_broker.ledger.transactions import Login
+from secrets_broker.projections.host_credentials import HostCredentials
 from secrets_broker.projections.restored import Known, Loss, NothingLostError, go_on
 from secrets_broker.settings import MissingSettingError, Settings
 from secrets_broker.tools.common import (
@@ -77,11 +79,11 @@ async def _run(
     if key is None:
         raise MissingSettingError("LEDGER_SIGNING_KEY")
     await asyncio.to_thread(require_schema, url)
-    keys = await loaded_keyring(settings, url)
+    login = Login(url, await loaded_keyring(settings, url), HostCredentials())
     kept = kept_elsewhere(since, verifier_keys(settings)) if since else None
     known = Known(continuity(settings).file, kept)
     try:
-        return await go_on(url, keys, key, operator(reason), known)
+        return await go_on(login, key, operator(reason), known)
     except NothingLostError as nothing:
         if known.lift(None):
             return f"{nothing}. The stop beside LEDGER_CHECKPOINT_FILE is ended."

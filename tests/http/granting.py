@@ -9,7 +9,7 @@ from secrets_broker.ledger.rights import Rights
 from secrets_broker.projections import granting
 from tests.conftest import KMS_KEY
 from tests.http.client import Service
-from tests.ledger.helpers import run
+from tests.ledger.helpers import login_of, run
 
 OPERATOR = Context(actor="tester", authn="cli")
 
@@ -49,7 +49,8 @@ class Keys:
         return self._do(Revoke(grantee=name))
 
     def _do(self, command: object) -> int:
-        return run(granting.change(self._url, self._keyring, command, OPERATOR))  # type: ignore[arg-type]
+        login = login_of(self._url, self._keyring)
+        return run(granting.change(login, command, OPERATOR))  # type: ignore[arg-type]
 
 
 def rule(*allow: str, host: str = "web-*", **more: object) -> dict[str, object]:

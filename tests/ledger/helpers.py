@@ -24,6 +24,7 @@ from secrets_broker.ledger.keyring import Keyring
 from secrets_broker.ledger.merkle import Node, node_hash
 from secrets_broker.ledger.seen import Seen
 from secrets_broker.ledger.store import Store
+from secrets_broker.ledger.transactions import Login
 from secrets_broker.ledger.writer import Writer
 from secrets_broker.projections.host_credentials import HostCredentials
 from secrets_broker.projections.rebuild import Comparison, rebuild
@@ -156,3 +157,8 @@ def naive_nodes(leaves: Sequence[bytes]) -> set[Node]:
         for width in (256**level,)
         for index in range(len(leaves) // width)
     }
+
+
+def login_of(url: str, keyring: Keyring) -> Login:
+    """As whom an operation of a test writes."""
+    return Login(url, keyring, HostCredentials())

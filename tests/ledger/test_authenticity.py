@@ -43,6 +43,7 @@ from tests.ledger.forging import forge
 from tests.ledger.helpers import (
     CONTEXT,
     delete,
+    login_of,
     lookup,
     password_of,
     rebuilt,
@@ -64,7 +65,7 @@ GRANT = {
 
 def disowned(database: Database, keyring: Keyring, *ranges: tuple[int, int]) -> int:
     """Disown as the command does; the event's position."""
-    return run(disown(database.owner_url, keyring, ranges, OPERATOR)).position
+    return run(disown(login_of(database.owner_url, keyring), ranges, OPERATOR)).position
 
 
 def refused_at(database: Database, keyring: Keyring) -> tuple[int, int]:

@@ -9,7 +9,7 @@ from secrets_broker.ledger.events import Context
 from secrets_broker.ledger.keyring import Keyring
 from secrets_broker.projections.rekey import rekey
 from tests.conftest import Database
-from tests.ledger.helpers import lookup, password_of, record, run, upsert, writing
+from tests.ledger.helpers import login_of, lookup, password_of, record, run, upsert, writing
 from tests.ledger.rotating import DiedError, die_after, fresh_kek, rotated
 from tests.ledger.test_checkpointer import tamper
 
@@ -51,7 +51,7 @@ def test_a_killed_rotation_goes_on(database: Database, keyring: Keyring) -> None
 def test_new_data_keys_bring_a_new_event_key(database: Database, keyring: Keyring) -> None:
     """In the same ledger, named by an event; what follows is made with it."""
     record(database, keyring, upsert("a"))
-    run(rekey(database.owner_url, keyring, OPERATOR))
+    run(rekey(login_of(database.owner_url, keyring), OPERATOR))
     rows = database.fetch(
         "SELECT position, details ->> 'ledger', details ->> 'event_key' FROM ledger.events"
         " WHERE type = 'ledger.authenticated' ORDER BY position"

@@ -22,7 +22,7 @@ from secrets_broker.ledger.keyring import Keyring
 from secrets_broker.projections.authenticating import authenticate, authenticated_since, to_accept
 from secrets_broker.projections.disowning import disown
 from tests.conftest import Database
-from tests.ledger.helpers import lookup, password_of, record, run, upsert, writing
+from tests.ledger.helpers import login_of, lookup, password_of, record, run, upsert, writing
 from tests.ledger.rotating import fresh_kek, rotated
 from tests.ledger.test_authenticity import OPERATOR, refused_at
 from tests.ledger.test_writer import check_nodes
@@ -95,7 +95,7 @@ def test_it_is_named_and_can_be_disowned(
     with suppress(psycopg.errors.DataError):
         position = append(database, kind, details)
         assert refused_at(database, keyring) == (position, position)
-        run(disown(database.owner_url, keyring, [(position, position)], OPERATOR))
+        run(disown(login_of(database.owner_url, keyring), [(position, position)], OPERATOR))
     assert password_of(record(database, keyring, lookup("a"))[0]) == "hunter2"
 
 
@@ -126,7 +126,7 @@ def test_forgeries_without_their_nodes(database: Database, keyring: Keyring, cou
     last = append(database, "credential.read", None, count)
     span = (last - count + 1, last)
     assert refused_at(database, keyring) == (max(span[0], last - 1_000), last)
-    run(disown(database.owner_url, keyring, [span], OPERATOR))
+    run(disown(login_of(database.owner_url, keyring), [span], OPERATOR))
     assert password_of(record(database, keyring, lookup("a"))[0]) == "hunter2"
     check_nodes(database)
 
@@ -139,9 +139,9 @@ def test_none_is_left_beside_what_is_disowned(
     record(database, keyring, upsert("a"))
     assert append(database, "credential.read", None, 3) == 4
     with pytest.raises(UnauthenticEventError):
-        run(disown(database.owner_url, keyring, [some], OPERATOR))
+        run(disown(login_of(database.owner_url, keyring), [some], OPERATOR))
     assert refused_at(database, keyring) == (2, 4)
-    run(disown(database.owner_url, keyring, [(2, 4)], OPERATOR))
+    run(disown(login_of(database.owner_url, keyring), [(2, 4)], OPERATOR))
 
 
 def test_a_planted_event_key_keeps_no_kek(database: Database, keyring: Keyring) -> None:
@@ -149,7 +149,7 @@ def test_a_planted_event_key_keeps_no_kek(database: Database, keyring: Keyring) 
     record(database, keyring, upsert("a"))
     position = plant(database)
     assert refused_at(database, keyring) == (position, position)
-    run(disown(database.owner_url, keyring, [(position, position)], OPERATOR))
+    run(disown(login_of(database.owner_url, keyring), [(position, position)], OPERATOR))
     new = fresh_kek()
     assert run(rotated(database, keyring, new)).retired == (keyring.first.id,)
     assert password_of(record(database, Keyring([new]), lookup("a"))[0]) == "hunter2"
@@ -180,10 +180,10 @@ def test_a_ledger_from_before_with_one_in_it(
         plant(database)
     else:
         append(database, kind, details)
-    begun, size = run(authenticated_since(database.owner_url, keyring))
+    begun, size = run(authenticated_since(login_of(database.owner_url, keyring)))
     assert (begun, size) == (None, 3)
-    run(to_accept(database.owner_url, keyring, size, 5))
-    assert run(authenticate(database.owner_url, keyring, size, OPERATOR)) == 3
+    run(to_accept(login_of(database.owner_url, keyring), size, 5))
+    assert run(authenticate(login_of(database.owner_url, keyring), size, OPERATOR)) == 3
     assert password_of(record(database, keyring, lookup("a"))[0]) == "hunter2"
     assert asked_by(database, keyring, "x") == "forbidden"
 

@@ -13,7 +13,7 @@ from secrets_broker.ledger.keyring import DataKey, Keyring
 from secrets_broker.projections.erasure import Erased, erase, erase_again
 from secrets_broker.projections.rekey import Rekeyed, rekey
 from tests.conftest import Database
-from tests.ledger.helpers import run
+from tests.ledger.helpers import login_of, run
 
 OPERATOR = Context(actor="operator", authn="cli", reason="GDPR-1")
 
@@ -77,7 +77,7 @@ def erased(database: Database, keyring: Keyring, *hosts: str) -> list[Erased | N
     names: list[Name] = [(host, "ssh") for host in hosts]
 
     async def all_of_them() -> list[Erased | None]:
-        found = erase(database.owner_url, keyring, OPERATOR, names)
+        found = erase(login_of(database.owner_url, keyring), OPERATOR, names)
         return [result async for result in found]
 
     return run(all_of_them())
@@ -87,7 +87,7 @@ def erased_again(database: Database, keyring: Keyring, *keys: str) -> list[Erase
     """Erase what is under these data keys."""
 
     async def all_of_them() -> list[Erased]:
-        found = erase_again(database.owner_url, keyring, OPERATOR, keys)
+        found = erase_again(login_of(database.owner_url, keyring), OPERATOR, keys)
         return [result async for result in found]
 
     return run(all_of_them())
@@ -95,4 +95,4 @@ def erased_again(database: Database, keyring: Keyring, *keys: str) -> list[Erase
 
 def rekeyed(database: Database, keyring: Keyring, host: str = "*", **options: Any) -> Rekeyed:
     """Give these hosts new data keys."""
-    return run(rekey(database.owner_url, keyring, OPERATOR, host, "*", **options))
+    return run(rekey(login_of(database.owner_url, keyring), OPERATOR, host, "*", **options))

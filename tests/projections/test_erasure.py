@@ -13,7 +13,7 @@ from secrets_broker.ledger.keyring import Keyring
 from secrets_broker.projections import erasure
 from secrets_broker.projections.erasure import KEYS_PER_EVENT, Erasable, Erasure
 from tests.conftest import Database
-from tests.ledger.helpers import delete, lookup, password_of, rebuilt, record, run, upsert
+from tests.ledger.helpers import delete, login_of, lookup, password_of, rebuilt, record, run, upsert
 from tests.ledger.test_bad_days import at_commit, count
 from tests.ledger.test_writer import check_leaves, check_nodes
 from tests.projections.keys import erased, erased_again, readable, rekeyed
@@ -201,7 +201,7 @@ def test_died_after_the_commit(database: Database, keyring: Keyring) -> None:
     async def die_after_the_first() -> None:
         names = [("a", "ssh"), ("b", "ssh")]
         context = Context(actor="operator", authn="cli")
-        running = erasure.erase(database.owner_url, keyring, context, names)
+        running = erasure.erase(login_of(database.owner_url, keyring), context, names)
         await anext(running)
         await running.aclose()  # type: ignore[attr-defined]
 
@@ -284,7 +284,9 @@ def test_the_service_cannot_erase(database: Database, keyring: Keyring) -> None:
     async def as_the_service() -> list[Any]:
         context = Context(actor="service", authn="cli")
         names = [("a", "ssh")]
-        return [r async for r in erasure.erase(database.service_url, keyring, context, names)]
+        return [
+            r async for r in erasure.erase(login_of(database.service_url, keyring), context, names)
+        ]
 
     with pytest.raises(LedgerError):
         run(as_the_service())

@@ -19,6 +19,7 @@ from tests.conftest import TEMPLATE, Database, fresh_database, migrated_cluster
 from tests.ledger.helpers import (
     CONTEXT,
     delete,
+    login_of,
     lookup,
     rebuilt,
     record,
@@ -98,7 +99,7 @@ def test_kill_9_in_the_middle(database: Database, keyring: Keyring, tmp_path: Pa
 
 async def take(database: Database, keyring: Keyring) -> list[Erased | None]:
     """Erase all names."""
-    return [r async for r in erase(database.owner_url, keyring, OPERATOR, NAMES)]
+    return [r async for r in erase(login_of(database.owner_url, keyring), OPERATOR, NAMES)]
 
 
 def test_two_at_once(database: Database, keyring: Keyring) -> None:
@@ -120,7 +121,7 @@ def test_the_database_is_restarted(own_cluster: Cluster, keyring: Keyring) -> No
 
     async def until_it_breaks(database: Database) -> None:
         done = 0
-        async for _ in erase(database.owner_url, keyring, OPERATOR, NAMES):
+        async for _ in erase(login_of(database.owner_url, keyring), OPERATOR, NAMES):
             done += 1
             if done == 20:
                 own_cluster.stop()

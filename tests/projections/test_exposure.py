@@ -25,7 +25,7 @@ from secrets_broker.projections.replay import Scope
 from secrets_broker.projections.reveal import reveal
 from secrets_broker.tools.postgres import Cluster
 from tests.conftest import TEMPLATE, Database, fresh_database
-from tests.ledger.helpers import delete, lookup, record, run, send, upsert, writing
+from tests.ledger.helpers import delete, login_of, lookup, record, run, send, upsert, writing
 from tests.projections.asking import Connection, answer, auditor, lived, pages, steps
 
 AUDIT = Context(actor="auditor", authn="cli", reason="AUD-1")
@@ -117,7 +117,7 @@ def test_who_read_it_out_of_the_history_received_it_too(
     record(database, keyring, upsert("a"), lookup("a"), upsert("a"), delete("a"), upsert("a"))
 
     async def reveal_all(position: int) -> None:
-        async for _ in reveal(database.service_url, keyring, AUDIT, Scope(position)):
+        async for _ in reveal(login_of(database.service_url, keyring), AUDIT, Scope(position)):
             pass
 
     run(reveal_all(1))

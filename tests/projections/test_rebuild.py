@@ -23,6 +23,7 @@ from tests.ledger.helpers import (
     CONTEXT,
     delete,
     json_objects,
+    login_of,
     lookup,
     password_of,
     rebuilt,
@@ -75,9 +76,9 @@ KEY_CHANGES = ("rekey", "erase")
 async def change_keys(database: Database, keyring: Keyring, kind: str) -> None:
     """Do one of these."""
     if kind == "rekey":
-        await rekey(database.owner_url, keyring, CONTEXT, "a", "*")
+        await rekey(login_of(database.owner_url, keyring), CONTEXT, "a", "*")
     else:
-        async for _ in erase(database.owner_url, keyring, CONTEXT, [("a", "ssh")]):
+        async for _ in erase(login_of(database.owner_url, keyring), CONTEXT, [("a", "ssh")]):
             pass
 
 

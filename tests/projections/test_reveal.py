@@ -10,7 +10,7 @@ from secrets_broker.ledger.keyring import Keyring
 from secrets_broker.projections.replay import Scope
 from secrets_broker.projections.reveal import BATCH, Revealed, reveal
 from tests.conftest import Database
-from tests.ledger.helpers import delete, lookup, password_of, record, run, upsert
+from tests.ledger.helpers import delete, login_of, lookup, password_of, record, run, upsert
 from tests.ledger.test_bad_days import as_usual, at_commit, count
 from tests.ledger.test_writer import check_leaves, check_nodes
 from tests.projections.keys import erased, rekeyed
@@ -28,7 +28,7 @@ def revealed(database: Database, keyring: Keyring, position: int, *patterns: str
 
     async def all_of_it() -> None:
         scope = Scope.parse(position, *(patterns or (None, None)))
-        async for batch in reveal(database.service_url, keyring, AUDIT, scope):
+        async for batch in reveal(login_of(database.service_url, keyring), AUDIT, scope):
             given.extend(batch)
 
     try:
@@ -124,7 +124,9 @@ def test_several_batches(database: Database, keyring: Keyring) -> None:
     sizes: list[tuple[int, int]] = []
 
     async def all_of_it() -> None:
-        async for batch in reveal(database.service_url, keyring, AUDIT, Scope(2 * BATCH + 1)):
+        async for batch in reveal(
+            login_of(database.service_url, keyring), AUDIT, Scope(2 * BATCH + 1)
+        ):
             assert [one.read for one in batch if one.content is None] == []
             sizes.append((len(batch), count(database) - len(hosts)))
 

@@ -18,7 +18,7 @@ from secrets_broker.projections.replay import Scope
 from secrets_broker.projections.reveal import reveal
 from tests.conftest import Database
 from tests.ledger.forging import forge
-from tests.ledger.helpers import lookup, rebuilt, record, run, send, upsert, writing
+from tests.ledger.helpers import login_of, lookup, rebuilt, record, run, send, upsert, writing
 from tests.ledger.rotating import rotated
 from tests.tools.verifying import OPERATOR, checkpoints, history, tables
 
@@ -86,13 +86,13 @@ def everything(database: Database, keyring: Keyring) -> None:
     for kind in ("credential.read", "credential.deleted"):
         forge(database.service_url, kind, host="h06", purpose="ssh", credential_id=7)
     forged = (size_of(database) - 2, size_of(database) - 1)
-    run(disown(database.owner_url, keyring, [forged], OPERATOR))
+    run(disown(login_of(database.owner_url, keyring), [forged], OPERATOR))
     rebuilt(database, keyring)
     run(rotated(database, keyring, Keyring.from_kms_keys(NEW_KEY).first))
 
     async def reveal_some() -> None:
         async for _ in reveal(
-            database.service_url, Keyring.from_kms_keys(NEW_KEY), OPERATOR, Scope(50)
+            login_of(database.service_url, Keyring.from_kms_keys(NEW_KEY)), OPERATOR, Scope(50)
         ):
             break
 

@@ -19,7 +19,7 @@ from secrets_broker.projections.reveal import reveal
 from secrets_broker.tools.postgres import Cluster
 from secrets_broker.tools.verify import run as running
 from tests.conftest import KMS_KEY, TEMPLATE, Database, fresh_database
-from tests.ledger.helpers import lookup, record, run, upsert
+from tests.ledger.helpers import login_of, lookup, record, run, upsert
 from tests.tools.verifying import (
     KEY,
     OPERATOR,
@@ -107,7 +107,7 @@ def test_passwords_read_out_of_the_history(ledger: Database, keyring: Keyring) -
     """`replay --reveal` discloses versions that are not live; that they did is no problem."""
 
     async def all_of_it() -> int:
-        found = reveal(ledger.service_url, keyring, OPERATOR, Scope(50))
+        found = reveal(login_of(ledger.service_url, keyring), OPERATOR, Scope(50))
         return sum([len(batch) async for batch in found])
 
     assert run(all_of_it()) == 40

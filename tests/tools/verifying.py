@@ -18,7 +18,7 @@ from secrets_broker.settings import Settings
 from secrets_broker.tools.verify.job import Job
 from secrets_broker.tools.verify.run import Wanted
 from tests.conftest import Database
-from tests.ledger.helpers import delete, lookup, record, run, upsert
+from tests.ledger.helpers import delete, login_of, lookup, record, run, upsert
 
 KEY = SigningKey("log.example", bytes(range(32)))
 OPERATOR = Context(actor="tester", authn="cli", reason="test")
@@ -93,7 +93,7 @@ def history(database: Database, keyring: Keyring) -> None:
     record(database, keyring, *(delete(host) for host in hosts[:4]), delete("nobody"))
     record(database, keyring, *(upsert(host) for host in hosts[:2]))
     erase_names(database, keyring, (hosts[0], "ssh"), (hosts[39], "ssh"))
-    run(rekey(database.owner_url, keyring, OPERATOR, "h1*", "*", lambda _: None))
+    run(rekey(login_of(database.owner_url, keyring), OPERATOR, "h1*", "*", lambda _: None))
     record(database, keyring, Record(type="projection.rebuilt", details={"size": 1}))
     ((size,),) = database.fetch("SELECT count(*) FROM ledger.events")
     record(database, keyring, *(lookup(hosts[n % 30 + 1]) for n in range(600 - size)))
@@ -103,7 +103,7 @@ def erase_names(database: Database, keyring: Keyring, *names: tuple[str, str]) -
     """Erase them."""
 
     async def all_of_them() -> list[Erased]:
-        found = erase(database.owner_url, keyring, OPERATOR, list(names))
+        found = erase(login_of(database.owner_url, keyring), OPERATOR, list(names))
         return [erased async for erased in found if erased]
 
     return run(all_of_them())

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from secrets_broker import logs
-from secrets_broker.keys import keyring_to_append
+from secrets_broker.keys import login_to_append
 from secrets_broker.ledger.access import ChangeGrant, Grant, GrantCommand, Revoke, RotateKey
 from secrets_broker.ledger.access_key import digest, new_access_key, new_grant_id
 from secrets_broker.ledger.commands import parse
@@ -177,8 +177,8 @@ def _record(settings: Settings, command: GrantCommand, reason: str | None) -> in
     require_schema(url)
 
     async def record() -> int:
-        keys = await keyring_to_append(settings, url)
-        return await granting.change(url, keys, command, operator(reason))
+        login = await login_to_append(settings, url)
+        return await granting.change(login, command, operator(reason))
 
     try:
         return asyncio.run(record())

@@ -7,7 +7,7 @@ import click
 import msgspec
 
 from secrets_broker import logs
-from secrets_broker.keys import keyring_to_append
+from secrets_broker.keys import login_to_append
 from secrets_broker.ledger.errors import LedgerError
 from secrets_broker.tools.common import (
     clear_errors,
@@ -44,10 +44,10 @@ def _run(data_dir: Path | None) -> Report:
         settings = load_settings(data_dir)
         urls = settings.migration_database_url, settings.database_url
         require_schema(urls[0])
-        keys = asyncio.run(keyring_to_append(settings, urls[0]))
+        login = asyncio.run(login_to_append(settings, urls[0]))
     try:
         with progress_bar() as progress:
-            return asyncio.run(import_legacy(*urls, keys, say=say, progress=progress))
+            return asyncio.run(import_legacy(*urls, login.keyring, say=say, progress=progress))
     except ImportRefusedError as error:
         raise NotAsked(str(error)) from None
     except LedgerError as error:

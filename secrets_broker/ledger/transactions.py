@@ -1,11 +1,17 @@
-"""A command's own transactions: under the ledger's lock, one after another, on one connection.
+"""An operation's own transactions: under the ledger's lock, one after another, on one connection.
 
-A service's writer takes what waits; a command decides by what it reads under the lock. Both use
-the same steps, Store.read, Fold, Store.append, so what holds of one holds of the other.
+A service's writer takes what waits; an operation decides by what it reads under the lock. Both go
+the same way, Store.read, Fold, Store.append, so what holds of one holds of the other:
+
+    async with login.transactions() as work:
+        fold = await work.begin(names)      # the lock is held from here on
+        fold.take(command, context)
+        await work.commit(fold)             # or give_up
 """
 
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from typing import Any, Final, LiteralString
 
 import psycopg
@@ -18,15 +24,15 @@ from secrets_broker.ledger.errors import LedgerUnavailableError
 from secrets_broker.ledger.fold import Fold
 from secrets_broker.ledger.keks import check_keys
 from secrets_broker.ledger.keyring import Keyring
-from secrets_broker.ledger.projection import Row
-from secrets_broker.ledger.right_edge import check_contains, load_seen
+from secrets_broker.ledger.projection import Projection, Row
+from secrets_broker.ledger.right_edge import load_seen
+from secrets_broker.ledger.round_trip import Statement
 from secrets_broker.ledger.seen import Seen
-from secrets_broker.ledger.store import Store, TooFarBehindError
-from secrets_broker.projections.host_credentials import HostCredentials
+from secrets_broker.ledger.store import Store
 from secrets_broker.session import words
 
-# As a writer's: whoever freezes with the lock is cut off, and every look-up is by an index. But
-# a name of a very long history has to be destroyed too, however long that takes.
+# As a writer's: a process that freezes with the lock is cut off, and every look-up is by an index.
+# But a name of a very long history has to be destroyed too, however long that takes.
 _SESSION: Final = {**SESSION, "statement_timeout": "0"}
 
 
@@ -36,7 +42,7 @@ class Transactions:
     def __init__(self, store: Store, keyring: Keyring) -> None:
         self._store = store
         self._keyring = keyring
-        self._seen = Seen()
+        self._seen: Seen | None = None
         self.rows: Mapping[Name, Row] = {}
 
     async def begin(
@@ -49,20 +55,15 @@ class Transactions:
         """
         self._store.authenticator.set_aside = set_aside
         self._store.authenticator.begins = begins
-        wanted = list(names)
-        try:
-            snapshot = await self._store.read(wanted, self._seen)
-        except TooFarBehindError:
-            # The lock is given back first: others need not wait for this process to catch up.
-            await self._store.give_up()
-            await self.catch_up()
-            snapshot = await self._store.read(wanted, self._seen)
+        if self._seen is None:  # others need not wait while a long ledger is joined
+            self._seen = await load_seen(self._store.connection)
+        snapshot = await self._store.read(names, self._seen)
         self.rows = snapshot.rows
         return Fold(snapshot, self._keyring)
 
-    async def commit(self, fold: Fold) -> None:
-        """Write and commit what the fold took."""
-        await self._store.append(fold)
+    async def commit(self, fold: Fold, *also: Statement) -> None:
+        """Write and commit what the fold took; `also` runs between the two."""
+        await self._store.append(fold, *also)
         self._seen = fold.append.seen()
 
     async def give_up(self) -> None:
@@ -77,12 +78,6 @@ class Transactions:
         """Check the events beside these ranges; raises UnauthenticEventError."""
         await self._store.authenticator.check_around(ranges, size)
 
-    async def catch_up(self) -> None:
-        """Read the tree's edge, outside the lock."""
-        known = self._seen
-        self._seen = await load_seen(self._store.connection)
-        await check_contains(self._store.connection, known)
-
     @property
     def connection(self) -> AsyncConnection[Any]:
         """For readers that are given one."""
@@ -94,22 +89,28 @@ class Transactions:
         return await cursor.fetchall()
 
 
-@asynccontextmanager
-async def transactions(owner_url: str, keyring: Keyring) -> AsyncIterator[Transactions]:
-    """Connect as the owner of the schemas; raises LedgerUnavailableError.
+@dataclass(frozen=True, slots=True)
+class Login:
+    """As whom an operation writes: a database login, the keys, the projection that follows."""
 
-    An error ends the connection, and with it what is not committed.
-    """
-    store = await Store.connect(owner_url, HostCredentials(), keyring, _SESSION)
-    try:
-        await check_keys(store.connection, keyring)
-        work = Transactions(store, keyring)
-        await work.catch_up()
-        yield work
-    except psycopg.Error as error:
-        raise refused(error) from None
-    finally:
-        await store.close()
+    url: str = field(repr=False)  # it may hold a password
+    keyring: Keyring
+    projection: Projection
+
+    @asynccontextmanager
+    async def transactions(self) -> AsyncIterator[Transactions]:
+        """Connect; raises LedgerUnavailableError, WrongKeyError among them.
+
+        An error ends the connection, and with it what is not committed.
+        """
+        store = await Store.connect(self.url, self.projection, self.keyring, _SESSION)
+        try:
+            await check_keys(store.connection, self.keyring)
+            yield Transactions(store, self.keyring)
+        except psycopg.Error as error:
+            raise refused(error) from None
+        finally:
+            await store.close()
 
 
 def refused(error: psycopg.Error) -> LedgerUnavailableError:
