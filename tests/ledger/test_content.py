@@ -1,6 +1,7 @@
 """A credential's fields: what follows from their one declaration."""
 
 from datetime import UTC, datetime
+from typing import Any
 
 from secrets_broker.ledger.commands import Upsert, parse
 from secrets_broker.ledger.content import FIELDS, FIRST, Content, disclosed
@@ -16,7 +17,7 @@ def test_an_upsert_takes_every_field_and_no_other() -> None:
 
 def test_every_field_is_disclosed_where_it_is_set() -> None:
     """What came after the first four, and what is not set, leaves an answer as it was."""
-    values = {"expires_at": datetime(2120, 1, 2, tzinfo=UTC)}
+    values: dict[str, Any] = {"expires_at": datetime(2120, 1, 2, tzinfo=UTC)}
     full = Content(**{name: values.get(name, name) for name in FIELDS})
     answer = disclosed("db1", "ssh", full, 7)
     assert answer.keys() == {*NAME, *FIELDS, "version"}
