@@ -14,8 +14,9 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from secrets_broker.ledger.commands import Command, Delete, Lookup, Upsert, parse, parse_at
+from secrets_broker.ledger.content import disclosed
 from secrets_broker.ledger.credential import DECRYPT_FAILED, EXPIRED, NOT_FOUND
-from secrets_broker.ledger.encoding import label_problem, name_problem, rfc3339
+from secrets_broker.ledger.encoding import label_problem, name_problem
 from secrets_broker.ledger.errors import (
     CredentialUndisclosableError,
     FieldError,
@@ -128,21 +129,8 @@ class SecretsManager:
         outcome = self._record(command, accessed_by, reason)
         if outcome.content is None:
             return None
-        found = {
-            "host": host,
-            "purpose": purpose,
-            "username": outcome.content.username,
-            "password": outcome.content.password,
-            "domain": outcome.content.domain,
-            "additional_data": outcome.content.additional_data,
-            "secret_data": outcome.content.secret_data,
-            "version": outcome.version,
-        }
-        if outcome.content.expires_at is not None:
-            found["expires_at"] = rfc3339(outcome.content.expires_at)
-        if outcome.content.rotate_after is not None:
-            found["rotate_after"] = outcome.content.rotate_after
-        return found
+        found = disclosed(host, purpose, outcome.content, outcome.version)
+        return {**found, "secret_data": outcome.content.secret_data}
 
     def delete_credential(
         self,

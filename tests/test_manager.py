@@ -1,6 +1,7 @@
 """SecretsManager, as its docstrings say."""
 
 import asyncio
+import inspect
 import threading
 import time
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from secrets_broker.ledger.content import FIELDS
 from secrets_broker.ledger.errors import (
     CredentialUndisclosableError,
     InvalidCommandError,
@@ -65,6 +67,14 @@ def test_a_credential_comes_back_as_it_went_in(manager: SecretsManager) -> None:
     found = manager.lookup_credential("db1", "ssh")
     assert found is not None
     assert (found["password"], found["username"], found["additional_data"]) == ("new", None, {})
+
+
+def test_a_credentials_fields_are_parameters() -> None:
+    """Every field can be stored, by its name, and none has to be."""
+    parameters = inspect.signature(SecretsManager.upsert_credential).parameters
+    besides = {"self", "host", "purpose", "created_by", "reason"}
+    assert parameters.keys() - besides == FIELDS.keys()
+    assert all(parameters[name].default is None for name in FIELDS)
 
 
 def test_a_credential_that_ends(

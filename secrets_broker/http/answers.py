@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from secrets_broker.ledger.commands import Content, Delete, Lookup, Upsert
-from secrets_broker.ledger.encoding import rfc3339
+from secrets_broker.ledger.commands import Delete, Lookup, Upsert
+from secrets_broker.ledger.content import disclosed
 from secrets_broker.ledger.fold import Outcome
 
 
@@ -22,23 +22,4 @@ def body(command: Upsert | Lookup | Delete, outcome: Outcome) -> dict[str, Any]:
             return {"success": True, "host": command.host, "purpose": command.purpose}
         case Lookup():
             assert outcome.content is not None  # noqa: S101 - it did not come to an error
-            return _disclosed(command, outcome.content, outcome.version)
-
-
-def _disclosed(command: Lookup, content: Content, version: int | None) -> dict[str, Any]:
-    answer = {
-        "host": command.host,
-        "purpose": command.purpose,
-        "username": content.username,
-        "password": content.password,
-        "domain": content.domain,
-        "additional_data": content.additional_data,
-        "version": version,
-    }
-    if content.secret_data is not None:
-        answer["secret_data"] = content.secret_data
-    if content.expires_at is not None:
-        answer["expires_at"] = rfc3339(content.expires_at)
-    if content.rotate_after is not None:
-        answer["rotate_after"] = content.rotate_after
-    return answer
+            return disclosed(command.host, command.purpose, outcome.content, outcome.version)

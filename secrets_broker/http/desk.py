@@ -16,15 +16,14 @@ from datetime import UTC, datetime
 
 from secrets_broker.http.flood import Window
 from secrets_broker.http.tally import Tally
-from secrets_broker.ledger.access import Enter, GrantCommand
+from secrets_broker.ledger.access import Enter
 from secrets_broker.ledger.commands import Command
-from secrets_broker.ledger.denial import asked
+from secrets_broker.ledger.denial import judge
 from secrets_broker.ledger.errors import InvalidCommandError, LedgerUnavailableError
 from secrets_broker.ledger.events import Context, Subject
 from secrets_broker.ledger.fold import Outcome
-from secrets_broker.ledger.grants import Granted, authn, too_wide
+from secrets_broker.ledger.grants import Granted, authn
 from secrets_broker.ledger.pace import Pace
-from secrets_broker.ledger.quota import judge
 from secrets_broker.ledger.rights import Refusal, Request
 from secrets_broker.ledger.writer import Writer
 
@@ -156,13 +155,8 @@ class Desk:
             await self._tally.read_grants()
 
     def _early(self, command: Command | Enter, context: Context) -> Refusal | None:
-        if context.subject is None:
-            return None
-        request, grants = asked(command, context, datetime.now(UTC)), self._writer.grants
-        refusal = judge(grants, self._writer.meters, context.subject, request)
-        if refusal is None and isinstance(command, GrantCommand):
-            return too_wide(grants, command, context.subject)
-        return refusal
+        grants, meters = self._writer.grants, self._writer.meters
+        return judge(grants, meters, command, context, datetime.now(UTC))
 
     async def _refuse(
         self, command: Command | Enter, context: Context, early: Refusal

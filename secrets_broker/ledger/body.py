@@ -8,26 +8,29 @@ equals the live one byte for byte.
 """
 
 from base64 import b64decode, b64encode
+from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from secrets_broker.ledger.commands import Content
-from secrets_broker.ledger.encoding import (
-    canonical_json,
-    from_rfc3339,
-    full_canonical_json,
-    rfc3339,
+from secrets_broker.ledger.content import (
+    FIELDS,
+    READABLE,
+    SEALED,
+    TIMES,
+    Content,
+    SqlType,
+    kept,
 )
+from secrets_broker.ledger.encoding import canonical_json, from_rfc3339, full_canonical_json
 from secrets_broker.ledger.envelope import (
     BODY,
     NO_PASSWORD,
     NONCE_BYTES,
     PASSWORD,
-    SECRET_DATA,
     TAG_BYTES,
     bind,
     seal,
@@ -50,66 +53,109 @@ class Place:
         return bind(label, *more, self.host, self.purpose, self.credential_id, self.version)
 
 
-# A field with a default is left out where it is not set, so that bodies of the time before
-# there was such a field, and those without it, are the same bytes.
-class Body(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What an event's body says and the projection's row holds; secrets stay sealed in it."""
+def _column(name: str) -> str:
+    return f"{name}_encrypted" if name in SEALED else name
 
-    username: str | None
-    domain: str | None
-    additional_data: Any
-    password_encrypted: str
-    secret_data_encrypted: str | None
-    expires_at: str | None = None
-    rotate_after: int | None = None
 
+LATER: Final = tuple(_column(name) for name, field in FIELDS.items() if field.later)
+"""Left out of a body where they are not set: those that are older than such a field stay the same
+bytes, and so do those without it."""
+
+
+def _parts() -> dict[str, SqlType]:
+    columns: dict[str, SqlType] = {name: FIELDS[name].type for name in READABLE}
+    columns |= {_column(name): "text" for name in SEALED}
+    return {**{name: columns[name] for name in columns if name not in LATER}, **columns}
+
+
+PARTS: Final = _parts()
+"""The fields of a body in the order of its JSON, each with the type of its column."""
+
+_PYTHON: Final[Mapping[SqlType, Any]] = {
+    "text": str | None,
+    "jsonb": Any,
+    "timestamptz": str | None,
+    "integer": int | None,
+}
+
+if TYPE_CHECKING:
+
+    class Body(msgspec.Struct, frozen=True):
+        """Its fields are PARTS, which a type checker cannot know."""
+
+        def __init__(self, *parts: Any, **named: Any) -> None: ...
+        def __getattr__(self, name: str) -> Any: ...
+
+else:
+    Body = msgspec.defstruct(
+        "Body",
+        [
+            (name, _PYTHON[kind], *((None,) if name in LATER else ()))
+            for name, kind in PARTS.items()
+        ],
+        namespace={
+            "__doc__": "What an event's body says and the projection's row holds; "
+            "secrets stay sealed in it."
+        },
+        module=__name__,
+        frozen=True,
+        omit_defaults=True,
+    )
 
 _decoder = msgspec.json.Decoder(Body)
+_unset: Final = {name: None for name in PARTS if name not in LATER}
+_always: Final = tuple(name for name in READABLE if name not in LATER)
+_later: Final = tuple(name for name in READABLE if name in LATER)
+# The password is sealed last, and bound to these too.
+_others: Final = tuple(
+    (name, _column(name), FIELDS[name].label or "") for name in SEALED if name != "password"
+)
 
 
 def seal_content(cipher: AESGCM, place: Place, content: Content) -> Body:
     """Seal what is secret in a content."""
-    expires_at = rfc3339(content.expires_at) if content.expires_at else None
-    plain = {
-        "username": content.username,
-        "domain": content.domain,
-        "additional_data": content.additional_data,
-        **_where_set(expires_at=expires_at, rotate_after=content.rotate_after),
-    }
-    secret_data = None
-    if content.secret_data is not None:
-        aad = _aad(SECRET_DATA, place, plain)
-        secret_data = _to_text(seal(cipher, msgspec.json.encode(content.secret_data), aad))
-    password = _seal_password(
-        cipher, content.password, place, plain | _where_set(secret_data_encrypted=secret_data)
-    )
-    return Body(**plain, password_encrypted=password, secret_data_encrypted=secret_data)
+    plain = {name: kept(value) for name, value in _served(content).items()}
+    sealed: dict[str, str] = {}
+    for name, column, label in _others:
+        if (value := getattr(content, name)) is not None:
+            aad = _aad(label, place, plain)
+            sealed[column] = _to_text(seal(cipher, msgspec.json.encode(value), aad))
+    password = _seal_password(cipher, content.password, place, plain | sealed)
+    return Body(**{**_unset, **plain, **sealed, "password_encrypted": password})
 
 
 def open_content(cipher: AESGCM, place: Place, body: Body) -> Content:
     """Open a content; raises DecryptionError where any field is not what was sealed."""
-    plain = {
-        "username": body.username,
-        "domain": body.domain,
-        "additional_data": body.additional_data,
-        **_where_set(expires_at=body.expires_at, rotate_after=body.rotate_after),
-    }
-    sealed_data = _where_set(secret_data_encrypted=body.secret_data_encrypted)
-    password = _open_password(cipher, body.password_encrypted, place, plain | sealed_data)
-    secret_data = None
-    if body.secret_data_encrypted is not None:
-        sealed = _from_text(body.secret_data_encrypted)
-        secret_data = msgspec.json.decode(unseal(cipher, sealed, _aad(SECRET_DATA, place, plain)))
-    return Content(
-        username=body.username,
-        domain=body.domain,
-        additional_data=body.additional_data,
-        password=password,
-        secret_data=secret_data,
-        # Opened, so it is the text that was sealed, and that was made of a time.
-        expires_at=from_rfc3339(body.expires_at) if body.expires_at else None,
-        rotate_after=body.rotate_after,
-    )
+    plain, sealed = _served(body), {}
+    for _, column, _ in _others:
+        if (text := getattr(body, column)) is not None:
+            sealed[column] = text
+    served = plain | sealed if sealed else plain
+    password = _open_password(cipher, body.password_encrypted, place, served)
+    opened = {}
+    for name, column, label in _others:
+        if column in sealed:
+            secret = unseal(cipher, _from_text(sealed[column]), _aad(label, place, plain))
+            opened[name] = msgspec.json.decode(secret)
+    for name in TIMES:
+        if name in plain:
+            # Opened, so it is the text that was sealed, and that was made of a time.
+            opened[name] = from_rfc3339(plain[name])
+    return Content(password=password, **(plain | opened if opened else plain))
+
+
+def _served(of: Content | Body) -> dict[str, Any]:
+    """What is readable of it, and what every ciphertext is bound to.
+
+    A later field is there only where it is set, so that the hashes of older rows stay as they are.
+    """
+    served = {}
+    for name in _always:
+        served[name] = getattr(of, name)
+    for name in _later:
+        if (value := getattr(of, name)) is not None:
+            served[name] = value
+    return served
 
 
 def seal_body(cipher: AESGCM, event_type: str, place: Place, body: Body) -> bytes:
@@ -140,12 +186,6 @@ def _open_password(cipher: AESGCM, text: str, place: Place, served: dict[str, An
             raise
     unseal(cipher, sealed, _aad(NO_PASSWORD, place, served))
     return None
-
-
-def _where_set(**fields: str | int | None) -> dict[str, Any]:
-    # A field beyond the first three is there only where it is set, so that a field which a
-    # later version adds leaves the hashes of older rows as they are.
-    return {name: value for name, value in fields.items() if value is not None}
 
 
 def _aad(label: str, place: Place, served: dict[str, Any]) -> bytes:

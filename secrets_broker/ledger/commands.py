@@ -7,68 +7,46 @@ and a rule, and never hold the value: it may be a password.
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Annotated, Any, Final, TypeVar, get_args
+from typing import Annotated, Any, TypeVar, get_args
 
 import msgspec
 from msgspec import Meta
+from msgspec.structs import force_setattr
 
 from secrets_broker.ledger.access import GrantCommand
-from secrets_broker.ledger.encoding import canonical_json, cut, json_problem, text_problem
+from secrets_broker.ledger.content import TIMES, Content, JsonObject, check, check_texts
+from secrets_broker.ledger.encoding import cut
 from secrets_broker.ledger.errors import FieldError, InvalidCommandError
-
-MAX_PASSWORD_BYTES: Final = 8 * 1024
-MAX_DATA_BYTES: Final = 32 * 1024
 
 Host = Annotated[str, Meta(min_length=1, max_length=255)]
 Purpose = Annotated[str, Meta(min_length=1, max_length=50)]
-ShortText = Annotated[str, Meta(max_length=255)]
-JsonObject = dict[str, Any]
-ExpiresAt = Annotated[datetime, Meta(tz=True)]
-RotateAfter = Annotated[int, Meta(ge=1, le=36_500)]
-"""Whole days; a hundred years at most."""
 
 Name = tuple[str, str]
 """A credential's name: host and purpose."""
 
 
-class Content(msgspec.Struct, frozen=True, kw_only=True):
-    """What a credential holds, in clear. It is never printed.
+class _Given(Content, frozen=True, kw_only=True):
+    """A content as callers give it, who are held to more than what was imported."""
 
-    Only what was imported can be without a password: earlier installations had such rows.
-    """
-
-    password: str | None
-    username: ShortText | None = None
-    domain: ShortText | None = None
-    additional_data: Any = msgspec.field(default_factory=dict)
-    secret_data: JsonObject | None = None
-    expires_at: ExpiresAt | None = None
-    rotate_after: RotateAfter | None = None
-
-    def __repr__(self) -> str:
-        """Show nothing: a repr ends in logs and tracebacks."""
-        return "Content(…)"
+    password: str
+    additional_data: JsonObject | None = None
 
 
-class Upsert(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+# The name is positional, so that it comes first: in errors too, which name what is missing.
+class Upsert(_Given, frozen=True, forbid_unknown_fields=True):
     """Store a credential: a new one, or the next version of the one of that name."""
 
     host: Host
     purpose: Purpose
-    password: str
-    username: ShortText | None = None
-    domain: ShortText | None = None
-    additional_data: JsonObject | None = None
-    secret_data: JsonObject | None = None
-    expires_at: ExpiresAt | None = None
-    rotate_after: RotateAfter | None = None
 
     def __post_init__(self) -> None:
-        """Hold what types cannot say."""
-        _check_texts(self, "host", "purpose", "username", "domain", "password")
-        _check_password(self.password)
-        _check_data(self.additional_data, self.secret_data)
-        _check_expiry(self.expires_at)
+        """Hold what types cannot say; an absent additional_data is empty, times are in UTC."""
+        check_texts(self, "host", "purpose")
+        check(self)
+        force_setattr(self, "additional_data", self.additional_data or {})
+        for field in TIMES:
+            moment = getattr(self, field)
+            force_setattr(self, field, moment and moment.astimezone(UTC))
 
     def __repr__(self) -> str:
         """Show the name only: a repr ends in logs and tracebacks."""
@@ -79,19 +57,6 @@ class Upsert(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         """The credential's name."""
         return self.host, self.purpose
 
-    @property
-    def content(self) -> Content:
-        """What is to be stored; an absent additional_data is an empty object, times are in UTC."""
-        return Content(
-            password=self.password,
-            username=self.username,
-            domain=self.domain,
-            additional_data=self.additional_data or {},
-            secret_data=self.secret_data,
-            expires_at=self.expires_at.astimezone(UTC) if self.expires_at else None,
-            rotate_after=self.rotate_after,
-        )
-
 
 class _Named(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     host: Host
@@ -99,7 +64,7 @@ class _Named(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     def __post_init__(self) -> None:
         """Hold what types cannot say."""
-        _check_texts(self, "host", "purpose")
+        check_texts(self, "host", "purpose")
 
     @property
     def name(self) -> Name:
@@ -168,10 +133,7 @@ class ImportCredential(_Named, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         """Hold the content to what an upsert's is held to."""
         super().__post_init__()
-        _check_texts(self.content, "username", "domain", "password")
-        _check_password(self.content.password)
-        _check_data(self.content.additional_data, self.content.secret_data)
-        _check_expiry(self.content.expires_at)
+        check(self.content)
 
 
 class ImportAccess(msgspec.Struct, frozen=True, kw_only=True):
@@ -291,45 +253,3 @@ def _field_error(message: str, kind: type[msgspec.Struct]) -> FieldError:
         text.partition(": ") if text.split(":")[0] in kind.__struct_fields__ else ("", "", text)
     )
     return FieldError(head or field, rest[:1].lower() + rest[1:])
-
-
-def _check_texts(command: msgspec.Struct, *fields: str) -> None:
-    for field in fields:
-        text = getattr(command, field)
-        problem = text_problem(text) if text is not None else None
-        if problem:
-            raise ValueError(f"{field}: {problem}")
-
-
-def _check_password(password: str | None) -> None:
-    if password is not None and len(password.encode("utf-8")) > MAX_PASSWORD_BYTES:
-        raise ValueError("password: must be at most 8 KiB")
-
-
-def _check_expiry(expires_at: datetime | None) -> None:
-    if expires_at is None:
-        return
-    if expires_at.utcoffset() is None:  # a time zone that knows no offset
-        raise ValueError("expires_at: must have an offset from UTC")
-    try:
-        expires_at.astimezone(UTC)
-    except OverflowError:
-        raise ValueError("expires_at: must be within the years 1 to 9999 in UTC") from None
-
-
-def _check_data(additional: JsonObject | None, secret: JsonObject | None) -> None:
-    total = 0
-    for field, data in (("additional_data", additional), ("secret_data", secret)):
-        total += _size(data) if data else 0
-        if total > MAX_DATA_BYTES:  # first: what is small has few values to look at
-            raise ValueError("additional_data: with secret_data must be at most 32 KiB")
-        problem = json_problem(data)
-        if problem:
-            raise ValueError(f"{field}: {problem}")
-
-
-def _size(data: JsonObject) -> int:
-    try:
-        return len(canonical_json(data))
-    except (TypeError, ValueError, OverflowError, RecursionError):
-        return 0  # it has no canonical form, and json_problem says why

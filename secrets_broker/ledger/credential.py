@@ -10,7 +10,6 @@ from typing import Any, assert_never
 
 from secrets_broker.ledger import events
 from secrets_broker.ledger.commands import (
-    Content,
     CredentialCommand,
     Delete,
     Erase,
@@ -22,6 +21,7 @@ from secrets_broker.ledger.commands import (
     Reveal,
     Upsert,
 )
+from secrets_broker.ledger.content import Content
 from secrets_broker.ledger.encoding import name_problem
 from secrets_broker.ledger.errors import FieldError, InvalidCommandError
 from secrets_broker.ledger.events import Event
@@ -129,15 +129,14 @@ def _recorded(command: Erase | ImportAccess | Reveal | Record) -> Decision:
 
 
 def _store(state: State, command: Upsert, position: int, opened: Opened) -> Decision:
-    content = command.content
     if state is None:
         _check_new_name(command)
     if state is not None and isinstance(opened, Undisclosable):
         return Decision(events.UPDATED, state.id, state.version, error=DECRYPT_FAILED)
     if state is None:
         # An id made from the position is never used twice; the database holds it to that.
-        return Decision(events.CREATED, position + 1, 1, content=content)
-    return Decision(events.UPDATED, state.id, state.version + 1, content=content)
+        return Decision(events.CREATED, position + 1, 1, content=command)
+    return Decision(events.UPDATED, state.id, state.version + 1, content=command)
 
 
 def _check_new_name(command: Upsert) -> None:

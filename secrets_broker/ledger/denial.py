@@ -1,16 +1,30 @@
-"""From a command and its caller to what is judged, and from a refusal to its event. Pure."""
+"""Whether a caller is allowed what it asks for, and what a refusal is recorded as. Pure.
 
+`judge` is the one judgement. A request is held to it before the writer is bothered, by the grants
+as this process last read them (http/desk.py), and once more under the ledger's lock, by those of
+that moment (fold.py). The second one counts.
+"""
+
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final
 
 import msgspec
 
-from secrets_broker.ledger.access import Enter
+from secrets_broker.ledger import grants as granting
+from secrets_broker.ledger.access import Enter, GrantCommand
 from secrets_broker.ledger.commands import Command, Delete, Lookup, Upsert
 from secrets_broker.ledger.credential import Decision
-from secrets_broker.ledger.events import ACCESS_DENIED, CERTIFICATE, NO_KEY, TWO_KEYS, Context
-from secrets_broker.ledger.grants import EXPIRED, REVOKED, UNKNOWN_KEY, Grants, authn
-from secrets_broker.ledger.quota import HOSTS, REQUESTS
+from secrets_broker.ledger.events import (
+    ACCESS_DENIED,
+    CERTIFICATE,
+    NO_KEY,
+    TWO_KEYS,
+    Context,
+    Subject,
+)
+from secrets_broker.ledger.grants import EXPIRED, REVOKED, UNKNOWN_KEY, Grants, authn, too_wide
+from secrets_broker.ledger.quota import HOSTS, REQUESTS, Meters
 from secrets_broker.ledger.rights import (
     ADMIN,
     DELETE,
@@ -32,6 +46,32 @@ NO_VALID_KEY: Final = (NO_KEY, TWO_KEYS, CERTIFICATE, UNKNOWN_KEY, REVOKED, EXPI
 """The rules of a refusal of one who proves nothing."""
 RULES: Final = (*NO_VALID_KEY, *TESTS, REASON, REQUESTS, HOSTS, WIDER)
 """Every rule that a refusal may name."""
+
+
+def judge(
+    grants: Grants, meters: Meters, command: Command | Enter, context: Context, at: datetime
+) -> Refusal | None:
+    """Say why the caller is refused, by its rights, its limits, or for giving more than it has.
+
+    None where it is allowed what it asks for, or where nothing of it is to be judged.
+    """
+    subject = context.subject
+    if subject is None:
+        return None
+    request = asked(command, context, at)
+    refusal = granting.judge(grants, subject, request) or _over(grants, meters, subject, request)
+    if refusal is None and isinstance(command, GrantCommand):
+        return too_wide(grants, command, subject)
+    return refusal
+
+
+def _over(grants: Grants, meters: Meters, subject: Subject, request: Request) -> Refusal | None:
+    granted = grants.of(subject)
+    limited = meters.judge(granted, request) if granted else None
+    if limited is None or granted is None:
+        return None
+    how = authn(granted, subject)
+    return replace(limited, key=granted.id, name=granted.name, authn=how)
 
 
 def asked(command: Command | Enter, context: Context, at: datetime) -> Request:

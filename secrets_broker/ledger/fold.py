@@ -19,7 +19,8 @@ from secrets_broker.ledger.access import Enter, GrantCommand
 from secrets_broker.ledger.append import Append, StoredBody
 from secrets_broker.ledger.authenticity import NEVER, Authenticity
 from secrets_broker.ledger.body import Body, Place, open_content, seal_body, seal_content
-from secrets_broker.ledger.commands import Command, Content, Lookup, Name, Record, Rekey, Upsert
+from secrets_broker.ledger.commands import Command, Lookup, Name, Record, Rekey, Upsert
+from secrets_broker.ledger.content import Content
 from secrets_broker.ledger.credential import (
     INITIAL,
     UNDISCLOSABLE,
@@ -30,7 +31,7 @@ from secrets_broker.ledger.credential import (
     decide,
     evolve,
 )
-from secrets_broker.ledger.denial import asked, denied, proven
+from secrets_broker.ledger.denial import denied, judge, proven
 from secrets_broker.ledger.encoding import rfc3339
 from secrets_broker.ledger.errors import (
     DecryptionError,
@@ -51,7 +52,7 @@ from secrets_broker.ledger.events import (
 from secrets_broker.ledger.grants import Grants
 from secrets_broker.ledger.keyring import ACTIVE, PREPARED, DataKey, Kek, Keyring
 from secrets_broker.ledger.projection import Change, Row
-from secrets_broker.ledger.quota import Meters, Use, judge
+from secrets_broker.ledger.quota import Meters, Use
 from secrets_broker.ledger.rights import Refusal
 from secrets_broker.ledger.seen import Seen
 
@@ -157,7 +158,7 @@ class Fold:
 
         Where the caller is not allowed what he asks for, the event is the refusal's.
         """
-        refusal = self._judge(command, context)
+        refusal = judge(self._grants, self._meters, command, context, self._at)
         if refusal:
             return self._refuse(command, context, refusal)
         context = proven(self._grants, context)
@@ -178,17 +179,8 @@ class Fold:
 
     def enter(self, command: Enter, context: Context) -> Outcome | None:
         """Append an event where the caller is refused; None, and no event, where he is not."""
-        refusal = self._judge(command, context)
+        refusal = judge(self._grants, self._meters, command, context, self._at)
         return self._refuse(command, context, refusal) if refusal else None
-
-    def _judge(self, command: Command | Enter, context: Context) -> Refusal | None:
-        if context.subject is None:
-            return None
-        request = asked(command, context, self._at)
-        refusal = judge(self._grants, self._meters, context.subject, request)
-        if refusal is None and isinstance(command, GrantCommand):
-            return granting.too_wide(self._grants, command, context.subject)
-        return refusal
 
     def _meter(self, command: Command, context: Context, position: int) -> None:
         granted = self._grants.of(context.subject) if context.subject else None

@@ -9,13 +9,11 @@ event; it counts in the process that it came to, for as long as that keeps its m
 import math
 from collections import OrderedDict, deque
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import islice, repeat, takewhile
 from typing import Final
 
-from secrets_broker.ledger import grants as granting
-from secrets_broker.ledger.events import Subject
 from secrets_broker.ledger.grants import Granted, Grants
 from secrets_broker.ledger.rights import RATE_LIMITED, READ, Limit, Refusal, Request, Rights
 
@@ -133,19 +131,6 @@ class Meters:
     def size(self) -> int:
         """How many events all of them have seen."""
         return min(meter.size for meter in self.by_id.values())
-
-
-def judge(grants: Grants, meters: Meters, subject: Subject, request: Request) -> Refusal | None:
-    """Say why a request is refused, by rights or by limits; None where it is allowed."""
-    refusal = granting.judge(grants, subject, request)
-    granted = grants.of(subject)
-    if refusal is not None or granted is None:
-        return refusal
-    limited = meters.judge(granted, request)
-    if limited is None:
-        return None
-    how = granting.authn(granted, subject)
-    return replace(limited, key=granted.id, name=granted.name, authn=how)
 
 
 def is_limited(rights: Rights | None) -> bool:

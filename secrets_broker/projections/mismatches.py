@@ -11,13 +11,15 @@ from psycopg import AsyncConnection
 
 from secrets_broker.ledger.commands import Name
 from secrets_broker.ledger.events import IS_CHANGE
+from secrets_broker.projections.host_credentials import STATE
 
 ENTRIES: Final = 10_000
 """Changes that one page looks at, at most: about a tenth of a second."""
 
 # The newest change of a name comes first, so it is there even where the others are cut off; the
 # next page begins behind the name. A page that is not full reaches to the end.
-_DIFFERING: Final = """
+_DIFFERING: Final = (
+    """
     WITH changes AS (
         SELECT host, purpose, position, credential_id, version, body ->> 'key' AS key
         FROM ledger.effective_events
@@ -31,11 +33,11 @@ _DIFFERING: Final = """
         SELECT DISTINCT ON (host, purpose) * FROM changes
         ORDER BY host, purpose, position DESC),
     live AS (
-        SELECT host, purpose, id, version, position, data_key FROM secrets.host_credentials
+        SELECT host, purpose, __state__ FROM secrets.host_credentials
         WHERE {behind} AND (host, purpose)
               <= ((SELECT final.host FROM final), (SELECT final.purpose FROM final))
       UNION ALL
-        SELECT host, purpose, id, version, position, data_key FROM secrets.host_credentials
+        SELECT host, purpose, __state__ FROM secrets.host_credentials
         WHERE {behind} AND NOT EXISTS (SELECT FROM final)),
     differing AS (
         SELECT last.position, live.position AS claimed,
@@ -44,9 +46,12 @@ _DIFFERING: Final = """
                     ELSE 'has a row of another change' END AS what
         FROM last FULL JOIN live USING (host, purpose)
         WHERE CASE WHEN last.key IS NULL THEN live.id IS NOT NULL
-                   ELSE (live.id, live.version, live.position, live.data_key) IS DISTINCT FROM
+                   ELSE (__live__) IS DISTINCT FROM
                         (last.credential_id, last.version, last.position, last.key) END)
 """.replace("__is_change__", IS_CHANGE)
+    .replace("__state__", ", ".join(STATE))
+    .replace("__live__", ", ".join(f"live.{name}" for name in STATE))
+)
 _FIRST: Final = "true"
 _NEXT: Final = "(host, purpose) > (%(host)s, %(purpose)s)"
 

@@ -14,18 +14,18 @@ the position never changes, and no transaction is long.
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from secrets_broker.ledger.body import Body, Place, open_body, open_content
-from secrets_broker.ledger.commands import Content, Name
-from secrets_broker.ledger.encoding import rfc3339, rfc3339_or_none
+from secrets_broker.ledger.commands import Name
+from secrets_broker.ledger.content import Content, kept
 from secrets_broker.ledger.errors import DecryptionError
 from secrets_broker.ledger.events import DELETED, ERASED, IS_CHANGE
 from secrets_broker.ledger.keyring import DataKey, Keyring
-from secrets_broker.projections.host_credentials import REPLAY, parameters
+from secrets_broker.projections.host_credentials import NAMES, REPLAY, parameters
 from secrets_broker.projections.pattern import ANY, like
 from secrets_broker.projections.point import Fetch
 from secrets_broker.projections.rebuild import Unreadable
@@ -145,30 +145,28 @@ class Stored:
         return open_content(self.cipher, self.place, self.body)
 
 
-class Credential(msgspec.Struct, frozen=True, kw_only=True):
-    """A row of secrets.host_credentials as it was; times are RFC 3339 in UTC.
+if TYPE_CHECKING:
 
-    `erased` tells that its body was destroyed since.
-    """
+    class Credential(msgspec.Struct, frozen=True):
+        """Its fields are those columns, which a type checker cannot know."""
 
-    id: int
-    host: str
-    purpose: str
-    username: str | None
-    password_encrypted: str | None
-    domain: str | None
-    additional_data: Any
-    created_at: str
-    updated_at: str
-    created_by: str | None
-    updated_by: str | None
-    secret_data_encrypted: str | None
-    version: int
-    position: int
-    data_key: str
-    expires_at: str | None
-    rotate_after: int | None
-    erased: bool
+        erased: bool
+
+        def __init__(self, **columns: Any) -> None: ...
+        def __getattr__(self, name: str) -> Any: ...
+
+else:
+    Credential = msgspec.defstruct(
+        "Credential",
+        [*((name, Any) for name in NAMES), ("erased", bool)],
+        namespace={
+            "__doc__": "A row of secrets.host_credentials as it was, by its columns; times are "
+            "RFC 3339 in UTC. `erased` tells that its body was destroyed since."
+        },
+        module=__name__,
+        frozen=True,
+        kw_only=True,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,31 +265,8 @@ def _given(position: int, body: Body | None) -> dict[str, Any]:
 
 
 def _credential(record: Sequence[Any], stored: Mapping[int, Stored]) -> Credential:
-    *texts, created_at, updated_at, created_by, updated_by, secret_data, version, position = record[
-        :14
-    ]
-    data_key, expires_at, rotate_after = record[14:]
-    credential_id, host, purpose, username, password, domain, additional_data = texts
-    return Credential(
-        id=credential_id,
-        host=host,
-        purpose=purpose,
-        username=username,
-        password_encrypted=password,
-        domain=domain,
-        additional_data=additional_data,
-        created_at=rfc3339(created_at),
-        updated_at=rfc3339(updated_at),
-        created_by=created_by,
-        updated_by=updated_by,
-        secret_data_encrypted=secret_data,
-        version=version,
-        position=position,
-        data_key=data_key,
-        expires_at=rfc3339_or_none(expires_at),
-        rotate_after=rotate_after,
-        erased=stored[position].erased,
-    )
+    columns = {name: kept(value) for name, value in zip(NAMES, record, strict=True)}
+    return Credential(**columns, erased=stored[columns["position"]].erased)
 
 
 def _unreadable(found: Sequence[LastChange], stored: Mapping[int, Stored]) -> list[Unreadable]:

@@ -12,7 +12,8 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from secrets_broker.ledger.commands import Content, Name
+from secrets_broker.ledger.commands import Name
+from secrets_broker.ledger.content import Content
 from secrets_broker.ledger.encoding import rfc3339
 from secrets_broker.ledger.errors import DecryptionError
 from secrets_broker.ledger.events import IS_CHANGE

@@ -11,7 +11,8 @@ from typing import Final
 
 import structlog
 
-from secrets_broker.ledger.commands import Content, Reveal
+from secrets_broker.ledger.commands import Reveal
+from secrets_broker.ledger.content import Content
 from secrets_broker.ledger.errors import DecryptionError
 from secrets_broker.ledger.events import Context
 from secrets_broker.ledger.fold import Fold

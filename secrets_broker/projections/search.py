@@ -11,23 +11,10 @@ from typing import Any, ClassVar, Final
 import msgspec
 from psycopg import AsyncConnection
 
-from secrets_broker.ledger.encoding import rfc3339, rfc3339_or_none
+from secrets_broker.ledger.content import kept
 from secrets_broker.ledger.rights import Request, Rule, fit
 from secrets_broker.projections import cursor as cursors
 from secrets_broker.projections.pattern import ANY, like
-
-# The rules first as the database can tell, so that pages are full. LIKE's escape is a backslash.
-_PAGE: Final = r"""
-    SELECT id, host, purpose, username, domain, version, created_at, created_by, updated_at,
-           updated_by, expires_at, rotate_after
-    FROM secrets.host_credentials
-    WHERE (host, purpose) > (%(after_host)s, %(after_purpose)s)
-      AND host LIKE %(host)s AND purpose LIKE %(purpose)s
-      AND (%(rules)s::jsonb IS NULL OR EXISTS (
-          SELECT FROM jsonb_to_recordset(%(rules)s::jsonb) AS rule (hosts text[], purposes text[])
-          WHERE host LIKE ANY (rule.hosts) AND purpose LIKE ANY (rule.purposes)))
-    ORDER BY host, purpose LIMIT %(limit)s
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +45,20 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
     updated_by: str | None
     expires_at: str | None
     rotate_after: int | None
+
+
+_COLUMNS: Final = ", ".join(Line.__struct_fields__).replace("credential_id", "id")
+# The rules first as the database can tell, so that pages are full. LIKE's escape is a backslash.
+_PAGE: Final = r"""
+    SELECT __columns__
+    FROM secrets.host_credentials
+    WHERE (host, purpose) > (%(after_host)s, %(after_purpose)s)
+      AND host LIKE %(host)s AND purpose LIKE %(purpose)s
+      AND (%(rules)s::jsonb IS NULL OR EXISTS (
+          SELECT FROM jsonb_to_recordset(%(rules)s::jsonb) AS rule (hosts text[], purposes text[])
+          WHERE host LIKE ANY (rule.hosts) AND purpose LIKE ANY (rule.purposes)))
+    ORDER BY host, purpose LIMIT %(limit)s
+""".replace("__columns__", _COLUMNS)
 
 
 class Cursor(cursors.Cursor, frozen=True):
@@ -124,7 +125,5 @@ def _patterns(rules: Sequence[Rule]) -> str:
 
 
 def _line(record: tuple[Any, ...]) -> Line:
-    fields = dict(zip(Line.__struct_fields__, record, strict=True))
-    for name in ("created_at", "updated_at"):
-        fields[name] = rfc3339(fields[name])
-    return Line(**{**fields, "expires_at": rfc3339_or_none(fields["expires_at"])})
+    fields = zip(Line.__struct_fields__, record, strict=True)
+    return Line(**{name: kept(value) for name, value in fields})

@@ -10,6 +10,7 @@ from typing import Any, Final, Protocol
 import click
 import msgspec
 
+from secrets_broker.ledger.content import SEALED
 from secrets_broker.projections.rebuild import Unreadable
 from secrets_broker.projections.replay import Credential
 from secrets_broker.projections.replay_diff import Difference
@@ -32,30 +33,30 @@ _DIFFERENCES: Final = (
 )
 
 
-class RevealedCredential(Credential, frozen=True, kw_only=True):
-    """A credential as it was, with its secrets; `read` is the position of the event that says so.
-
-    It is made to be printed on standard output, and nowhere else.
-    """
-
-    password: str | None
-    secret_data: Any
-    read: int | None
-
-    @classmethod
-    def of(cls, revealed: Revealed) -> "RevealedCredential":
-        """Put the two together."""
-        content = revealed.content
-        return cls(
-            **msgspec.structs.asdict(revealed.credential),
-            password=content.password if content else None,
-            secret_data=content.secret_data if content else None,
-            read=revealed.read,
-        )
-
+class _Unprinted(Credential, frozen=True, kw_only=True):
     def __repr__(self) -> str:
         """Show nothing: a repr ends in logs and tracebacks."""
         return "RevealedCredential(…)"
+
+
+# It is made to be printed on standard output, and nowhere else.
+_RevealedCredential: Final = msgspec.defstruct(
+    "RevealedCredential",
+    [*((name, Any) for name in SEALED), ("read", int | None)],
+    bases=(_Unprinted,),
+    module=__name__,
+    frozen=True,
+    kw_only=True,
+)
+
+
+def revealed_line(revealed: Revealed) -> msgspec.Struct:
+    """A credential as it was, with its secrets, and the position of the event that says so."""
+    return _RevealedCredential(
+        **msgspec.structs.asdict(revealed.credential),
+        **{name: getattr(revealed.content, name, None) for name in SEALED},
+        read=revealed.read,
+    )
 
 
 class Lines(Protocol):
@@ -92,7 +93,7 @@ def state_lines(form: Form) -> AbstractContextManager[Lines]:
 
 def revealed_lines(form: Form) -> AbstractContextManager[Lines]:
     """For credentials with their secrets."""
-    return _lines(form, RevealedCredential, _REVEALED, "no credentials")
+    return _lines(form, _RevealedCredential, _REVEALED, "no credentials")
 
 
 def difference_lines(form: Form) -> AbstractContextManager[Lines]:

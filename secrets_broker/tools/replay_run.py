@@ -19,8 +19,8 @@ from secrets_broker.tools.common import operator, say
 from secrets_broker.tools.output import Form
 from secrets_broker.tools.reading import reading
 from secrets_broker.tools.replay_report import (
-    RevealedCredential,
     difference_lines,
+    revealed_line,
     revealed_lines,
     say_unreadable,
     state_lines,
@@ -133,7 +133,7 @@ async def _reveal(settings: Settings, asked: Asked, fetch: Fetch, position: int)
     with revealed_lines(asked.form) as lines:
         # What comes here is committed: on record first, then shown.
         async for batch in reveal(login, context, scope):
-            lines.write([RevealedCredential.of(one) for one in batch])
+            lines.write([revealed_line(one) for one in batch])
             unreadable = [_unreadable(one, one.why) for one in batch if one.why]
             say_unreadable(unreadable)
             complete = complete and not unreadable

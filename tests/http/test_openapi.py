@@ -20,6 +20,7 @@ from secrets_broker.http.protocol import NO_ROUTES
 from secrets_broker.http.router import Lifespan
 from secrets_broker.http.routes import MATCH, SERVICE, TABLE, Match, Route
 from secrets_broker.ledger.commands import Delete, Lookup, Upsert
+from secrets_broker.ledger.content import FIELDS, FIRST
 from secrets_broker.ledger.keyring import Keyring
 from secrets_broker.ledger.rights import DELETE, READ, REFUSALS, WRITE
 from secrets_broker.ledger.rights import OPERATIONS as RIGHTS
@@ -46,6 +47,9 @@ def test_the_description_is_valid(description: Any) -> None:
     OpenAPIV31SpecValidator(description).validate()
 
 
+LIMITS = ("minLength", "maxLength", "minimum", "maximum", "format")
+
+
 def resolved(description: Any, schema: Any) -> Any:
     """A schema with its references followed."""
     while "$ref" in schema:
@@ -57,11 +61,10 @@ def resolved(description: Any, schema: Any) -> Any:
 
 
 def limits(schema: Any) -> dict[str, Any]:
-    """What a schema of one field allows: its types and lengths."""
+    """What a schema of one field allows: its types, lengths, range, and format."""
     kinds = schema.get("anyOf", [schema])
     types = {kind for one in kinds for kind in _types(one)}
-    sizes = {name: one[name] for one in kinds for name in ("minLength", "maxLength") if name in one}
-    return {"types": types, **sizes}
+    return {"types": types, **{name: one[name] for one in kinds for name in LIMITS if name in one}}
 
 
 def _types(schema: Any) -> list[str]:
@@ -82,6 +85,18 @@ def test_request_bodies_are_described_as_the_code_takes_them(
     assert {
         field: limits(resolved(description, schema)) for field, schema in text["properties"].items()
     } == {field: limits(schema) for field, schema in code["properties"].items()}
+
+
+def test_a_lookups_answer_is_described_as_the_fields_are_declared(description: Any) -> None:
+    """Every field and no other, of the type and range that it was stored with."""
+    text = description["components"]["schemas"]["Credential"]
+    assert text["required"] == ["host", "purpose", *FIRST, "version"]
+    assert text["properties"].keys() == {"host", "purpose", *FIELDS, "version"}
+    code = msgspec.json.schema(Upsert)["$defs"]["Upsert"]["properties"]
+    for name in FIELDS:
+        given, stored = limits(resolved(description, text["properties"][name])), limits(code[name])
+        assert given.pop("types") - {"null"} == stored["types"] - {"null"}
+        assert given.items() <= stored.items()
 
 
 def test_the_query_is_described_as_the_code_takes_it(description: Any) -> None:

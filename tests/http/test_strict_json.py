@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from secrets_broker.http.errors import InvalidRequestError
 from secrets_broker.http.routes import MAX_BATCH_BYTES, MAX_BODY_BYTES
 from secrets_broker.http.strict_json import MAX_COUNTED, NotAloneError, decode, items
-from secrets_broker.ledger.commands import MAX_DATA_BYTES, MAX_PASSWORD_BYTES, Upsert, parse
+from secrets_broker.ledger.commands import Upsert, parse
+from secrets_broker.ledger.content import MAX_DATA_BYTES, MAX_PASSWORD_BYTES
 from secrets_broker.ledger.errors import InvalidCommandError
 from tests.ledger.helpers import json_objects, json_values
 

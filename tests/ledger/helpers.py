@@ -9,14 +9,8 @@ from typing import Any, TypeVar
 
 from hypothesis import strategies as st
 
-from secrets_broker.ledger.commands import (
-    Command,
-    Content,
-    Delete,
-    ImportCredential,
-    Lookup,
-    Upsert,
-)
+from secrets_broker.ledger.commands import Command, Delete, ImportCredential, Lookup, Upsert
+from secrets_broker.ledger.content import Content
 from secrets_broker.ledger.events import Context
 from secrets_broker.ledger.fold import Fold, Outcome
 from secrets_broker.ledger.keks import check_keys

@@ -20,7 +20,7 @@ from secrets_broker.ledger.body import (
     seal_body,
     seal_content,
 )
-from secrets_broker.ledger.commands import Content
+from secrets_broker.ledger.content import Content
 from secrets_broker.ledger.encoding import rfc3339
 from secrets_broker.ledger.errors import DecryptionError
 from secrets_broker.tools.postgres import Cluster

@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from secrets_broker.ledger.commands import (
-    Content,
     CredentialCommand,
     Delete,
     Erase,
@@ -20,6 +19,7 @@ from secrets_broker.ledger.commands import (
     Rekey,
     Upsert,
 )
+from secrets_broker.ledger.content import Content
 from secrets_broker.ledger.credential import (
     INITIAL,
     UNDISCLOSABLE,

@@ -16,13 +16,13 @@ from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_a
 
 from secrets_broker.ledger.commands import (
     Command,
-    Content,
     Delete,
     ImportAccess,
     ImportCredential,
     Lookup,
     Upsert,
 )
+from secrets_broker.ledger.content import Content
 from secrets_broker.ledger.errors import LedgerUnavailableError, WrongKeyError
 from secrets_broker.ledger.events import BodyReference, Context, Event, encode_entry
 from secrets_broker.ledger.fold import Outcome

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from secrets_broker.ledger.commands import Content, ImportAccess, ImportCredential
+from secrets_broker.ledger.commands import ImportAccess, ImportCredential
+from secrets_broker.ledger.content import Content
 from secrets_broker.ledger.events import Context
 from secrets_broker.ledger.keyring import Keyring
 from secrets_broker.projections.questions.exposure import (

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from secrets_broker.ledger.commands import Command, Content, ImportCredential
+from secrets_broker.ledger.commands import Command, ImportCredential
+from secrets_broker.ledger.content import Content
 from secrets_broker.ledger.errors import LedgerUnavailableError, WrongKeyError
 from secrets_broker.ledger.events import Context
 from secrets_broker.ledger.keyring import Keyring

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from secrets_broker.ledger.commands import Content, ImportCredential
+from secrets_broker.ledger.commands import ImportCredential
+from secrets_broker.ledger.content import Content
 from secrets_broker.ledger.errors import LedgerError, WrongKeyError
 from secrets_broker.ledger.keyring import Keyring
 from secrets_broker.projections.rekey import BATCH, Rekeyed

@@ -7,8 +7,9 @@ import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from secrets_broker.ledger.commands import Command, Content, Name
+from secrets_broker.ledger.commands import Command, Name
 from secrets_broker.ledger.connection import connect
+from secrets_broker.ledger.content import Content
 from secrets_broker.ledger.errors import DecryptionError
 from secrets_broker.ledger.keyring import Keyring
 from secrets_broker.projections import replay, replay_diff

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from secrets_broker.ledger.commands import Content, ImportAccess, ImportCredential
+from secrets_broker.ledger.commands import ImportAccess, ImportCredential
+from secrets_broker.ledger.content import Content
 from secrets_broker.ledger.encoding import rfc3339
 from secrets_broker.ledger.errors import InvalidCommandError
 from secrets_broker.ledger.keyring import Keyring

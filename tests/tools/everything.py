@@ -5,8 +5,9 @@ from typing import Any, Final
 
 from secrets_broker.ledger.access import ChangeGrant, Grant, Revoke, RotateKey
 from secrets_broker.ledger.access_key import digest, new_grant_id
-from secrets_broker.ledger.commands import Content, ImportAccess, ImportCredential, Record
+from secrets_broker.ledger.commands import ImportAccess, ImportCredential, Record
 from secrets_broker.ledger.connection import connect
+from secrets_broker.ledger.content import Content
 from secrets_broker.ledger.encoding import rfc3339
 from secrets_broker.ledger.events import ACCESS_COUNTED, ACCESS_COUNTING, Context, Subject
 from secrets_broker.ledger.keyring import Keyring
