@@ -3,13 +3,13 @@
 import socket
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from http.client import HTTPException
+from http.client import HTTPException, IncompleteRead
 from threading import Event, Timer
 from typing import Final
 
 from urllib3 import BaseHTTPResponse, HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.exceptions import HTTPError, IncompleteRead
+from urllib3.exceptions import HTTPError
 
 from secrets_broker.outbound.address import Endpoint
 from secrets_broker.outbound.client import Answer, Request, TooLongError, UnreachableError
@@ -105,7 +105,7 @@ def _body(response: BaseHTTPResponse, most: int) -> bytes:
     if len(body) > most:
         raise TooLongError(most)
     if response.length_remaining:  # still to come, when the connection has ended
-        raise IncompleteRead(len(body), response.length_remaining)
+        raise IncompleteRead(b"", response.length_remaining)
     return body
 
 
