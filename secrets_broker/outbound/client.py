@@ -1,7 +1,7 @@
 """The one HTTP client: bounded in time and in what is read, and never in the way of the end.
 
 No proxy and no .netrc of the environment is used, and no redirect followed: what is sent, a key
-among it, goes to the named server and to nothing else. Nobody is asked again by itself.
+among it, goes to the named server and to nothing else. Nothing is sent a second time.
 """
 
 import asyncio

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from secrets_broker.outbound.address import Endpoint
-from secrets_broker.outbound.client import Request, UnreachableError, ask_once
+from secrets_broker.outbound.client import Request, TooLongError, UnreachableError, ask_once
 
 # Pauses between the tries, in seconds; Vault's own clients make three tries too.
 _PAUSES: Final = (0.25, 0.5)
@@ -52,8 +52,9 @@ def _ask_once(endpoint: Endpoint, path: str, token: str, body: Mapping[str, str]
 
 def words(error: UnreachableError) -> str:
     """Why there is no answer, with the name of the error; may quote what was answered."""
-    cause = error.cause
-    return str(error) if isinstance(cause, TimeoutError) else f"{type(cause).__name__}: {cause}"
+    if isinstance(error, TooLongError) or isinstance(error.cause, TimeoutError):
+        return str(error)
+    return f"{type(error.cause).__name__}: {error.cause}"
 
 
 def _read(status: int, raw: bytes) -> Answer:
