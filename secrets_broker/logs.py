@@ -55,6 +55,7 @@ def configure(*, readable: bool = False, level: int = logging.INFO) -> None:
         )
     )
     logging.basicConfig(handlers=[handler], level=level, force=True)
+    logging.getLogger("urllib3").propagate = False  # it tells URLs, and what was answered
     logging.getLogger("botocore").setLevel(logging.WARNING)  # it tells where it finds its login
     logging.getLogger("yoyo").setLevel(logging.WARNING)  # the runner tells of each file itself
 

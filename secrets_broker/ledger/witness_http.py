@@ -4,13 +4,13 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from secrets_broker.ledger.endpoint import Endpoint, HttpUrlError, parse_url
 from secrets_broker.ledger.errors import LedgerError
-from secrets_broker.ledger.http_post import REQUEST_SECONDS, Answer, post
 from secrets_broker.ledger.note import COSIGNATURE, NoteError, VerifierKey
 from secrets_broker.ledger.witness import PATH
+from secrets_broker.outbound.address import Endpoint, HttpUrlError, parse_url
+from secrets_broker.outbound.client import REQUEST_SECONDS, Answer, Request, ask_apart
 
-_HEADERS: Final = {"Content-Type": "text/plain; charset=utf-8", "User-Agent": "secrets-broker"}
+_HEADERS: Final = {"Content-Type": "text/plain; charset=utf-8"}
 # What may stand in a request line; everything else would have to be escaped already.
 _PREFIX: Final = re.compile(r"(?:/[\w.~!$&'()*+,;=:@%-]*)*", re.ASCII)
 
@@ -58,4 +58,5 @@ def _split(url: str) -> tuple[Endpoint, str]:
 
 async def submit(witness: Witness, body: bytes, seconds: float = REQUEST_SECONDS) -> Answer:
     """POST a request, and read at most 64 KiB of the answer; raises UnreachableError."""
-    return await post(witness.endpoint, witness.prefix + PATH, body, _HEADERS, seconds)
+    request = Request("POST", witness.prefix + PATH, _HEADERS, body)
+    return await ask_apart(witness.endpoint, request, seconds)

@@ -6,10 +6,8 @@ from typing import Any, Final
 from psycopg import AsyncConnection
 
 from secrets_broker.ledger.checkpoint import SignedCheckpoint
-from secrets_broker.ledger.endpoint import UnreachableError
 from secrets_broker.ledger.errors import LedgerError
 from secrets_broker.ledger.hashes import prove
-from secrets_broker.ledger.http_post import Answer
 from secrets_broker.ledger.note import NoteError, Signature, parse_signatures
 from secrets_broker.ledger.proof import ProofError, plan_consistency
 from secrets_broker.ledger.published import (
@@ -20,6 +18,7 @@ from secrets_broker.ledger.published import (
 )
 from secrets_broker.ledger.witness import SIZE_TYPE, AddCheckpoint, parse_size
 from secrets_broker.ledger.witness_http import Witness, submit
+from secrets_broker.outbound.client import Answer, UnreachableError
 
 # A witness that has another size says which; more often only where others submit meanwhile.
 _TRIES: Final = 4

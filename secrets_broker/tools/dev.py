@@ -10,8 +10,6 @@ import signal
 import socket
 import subprocess
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -19,6 +17,8 @@ from typing import Final
 import click
 
 from secrets_broker.migrations import runner
+from secrets_broker.outbound.address import Endpoint
+from secrets_broker.outbound.client import Request, UnreachableError, ask_once
 from secrets_broker.settings import DATA_DIR, Settings
 from secrets_broker.tools.common import address_options, clear_errors, data_dir_option, say
 from secrets_broker.tools.erase_again import check_erasures
@@ -147,7 +147,7 @@ def _serve(cluster: Cluster, folder: Path, host: str, port: int) -> None:
 def _announce(server: "subprocess.Popen[bytes]", folder: Path, host: str, port: int) -> None:
     address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     deadline = time.monotonic() + READY_SECONDS
-    while not _answers(f"{address}/health/ready"):
+    while not _is_ready(Endpoint(False, host, port, timeout=2)):
         if server.poll() is not None or time.monotonic() > deadline:
             raise NotAsked("the server did not start; its messages are above")
         time.sleep(0.05)
@@ -155,11 +155,10 @@ def _announce(server: "subprocess.Popen[bytes]", folder: Path, host: str, port: 
     click.echo(_hint(address, folder))
 
 
-def _answers(url: str) -> bool:
+def _is_ready(service: Endpoint) -> bool:
     try:
-        with urllib.request.urlopen(url, timeout=2) as answer:  # noqa: S310 - an http URL of ours
-            return bool(answer.status == 200)
-    except (urllib.error.URLError, OSError):
+        return ask_once(service, Request("GET", "/health/ready")).status == 200
+    except UnreachableError:
         return False
 
 

@@ -1,12 +1,12 @@
 """`secrets-broker health`: whether a service is fit to be asked; for health checks."""
 
 from http import HTTPStatus
-from http.client import HTTPException
 from typing import Final
 
 import click
 import msgspec
 
+from secrets_broker.outbound.client import UnreachableError
 from secrets_broker.tools.common import data_dir_option
 from secrets_broker.tools.remote import ClientTls, Remote, RemoteError, tls_options, why
 from secrets_broker.tools.status import NotAsked, NotSo
@@ -49,8 +49,10 @@ def health(data_dir: object, url: str, tls: ClientTls, live: bool) -> None:
         status = msgspec.json.decode(said, type=_Health).status
     except RemoteError as error:
         raise NotAsked(f"{url} is no secrets-broker: {error}") from None
-    except (OSError, ValueError, HTTPException) as error:
+    except UnreachableError as error:
         raise NotAsked(f"{url} does not answer: {why(error)}") from None
+    except msgspec.DecodeError as error:
+        raise NotAsked(f"{url} does not answer: {type(error).__name__}") from None
     if status != wanted:
         raise NotAsked(f"{url} is no secrets-broker: it says {status!r}")
     click.echo(status)

@@ -1,13 +1,10 @@
-"""Another service over HTTP: how a command is told of it, and the one client that asks it.
+"""Another service over HTTP: how a command is told of it, and asks it.
 
-A key goes to the address that was given and to no other: no redirect is followed, and no proxy of
-the environment is used. With --cert the certificate proves who asks, so no key is sent beside it.
+With --cert the certificate proves who asks, so no key is sent beside it.
 """
 
 import functools
-import http.client
 import ssl
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -18,8 +15,9 @@ from urllib.parse import quote
 import click
 import msgspec
 
-from secrets_broker.ledger.endpoint import Endpoint, HttpUrlError, parse_url
 from secrets_broker.ledger.errors import LedgerError
+from secrets_broker.outbound.address import Endpoint, HttpUrlError, parse_url
+from secrets_broker.outbound.client import Client, Request, TooLongError, UnreachableError
 from secrets_broker.settings import MissingSettingError, Settings
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -144,23 +142,21 @@ class Remote:
 
 
 class Connections:
-    """Asks a service, from any number of threads, each over a connection of its own."""
+    """Asks a service, from any number of threads, over connections that are kept."""
 
     def __init__(self, remote: Remote) -> None:
         self._remote = remote
-        self._own = threading.local()
-        self._opened: list[http.client.HTTPConnection] = []
+        self._client = Client(remote.endpoint)
 
     def get(self, path: str) -> bytes | None:
         """An answer's body; None for 404. Raises RemoteError."""
         for pause in (*PAUSES, None):
             try:
                 status, body = self.once(path)
-            except (OSError, http.client.HTTPException, UnicodeError) as error:
-                # UnicodeError: a name that IDNA has no form for.
-                self._forget()
+            except UnreachableError as error:
                 status, body = 0, why(error).encode()
-                if isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError):
+                cause = error.cause
+                if isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLEOFError):
                     break  # neither certificate will be another one
             if status == 200:
                 return body
@@ -174,44 +170,26 @@ class Connections:
     def once(self, path: str, most: int = MAX_ANSWER) -> tuple[int, bytes]:
         """Ask one time: the status, and the body.
 
-        Raises OSError, HTTPException, and RemoteError where it is longer than so many bytes.
+        Raises UnreachableError, and RemoteError where it is longer than so many bytes.
         """
-        connection = self._connection()
-        headers = {"Accept-Encoding": "identity", "User-Agent": "secrets-broker"}
-        if self._remote.key is not None:
-            headers["Authorization"] = f"Bearer {self._remote.key}"
-        connection.request("GET", self._remote.prefix + path, headers=headers)
-        answer = connection.getresponse()
-        body = answer.read(most + 1)
-        if len(body) > most:
-            raise RemoteError(f"{path.partition('?')[0]}: the answer is too long")
-        if answer.length:  # asked for a number of bytes, http.client is content with fewer
-            raise http.client.IncompleteRead(body, answer.length)
-        return answer.status, body
+        key = self._remote.key
+        fields = {} if key is None else {"Authorization": f"Bearer {key}"}
+        request = Request("GET", self._remote.prefix + path, fields, most=most)
+        try:
+            answer = self._client.ask(request)
+        except TooLongError:
+            raise RemoteError(f"{path.partition('?')[0]}: the answer is too long") from None
+        return answer.status, answer.body
 
     def close(self) -> None:
         """Close every connection."""
-        for connection in self._opened:
-            connection.close()
+        self._client.close()
 
     def __enter__(self) -> "Connections":
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def _connection(self) -> http.client.HTTPConnection:
-        known: http.client.HTTPConnection | None = getattr(self._own, "connection", None)
-        if known is None:
-            known = self._own.connection = self._remote.endpoint.connect()
-            self._opened.append(known)
-        return known
-
-    def _forget(self) -> None:
-        known = getattr(self._own, "connection", None)
-        if known is not None:
-            known.close()
-            self._own.connection = None
 
     def _refusal(self, path: str, status: int, body: bytes) -> str:
         url, asked = self._remote.url, path.partition("?")[0]
@@ -225,11 +203,12 @@ class Connections:
         return f"{url} answers {asked} with {status}{_detail(body)}"
 
 
-def why(error: Exception) -> str:
+def why(error: UnreachableError) -> str:
     """Why there is no answer, in words that hold nothing of what was sent or answered."""
-    if isinstance(error, ssl.SSLError):  # no name of ours and nothing that was answered is in it
-        return f"TLS: {getattr(error, 'verify_message', None) or error.reason or 'it failed'}"
-    return type(error).__name__
+    cause = error.cause
+    if isinstance(cause, ssl.SSLError):  # no name of ours and nothing that was answered is in it
+        return f"TLS: {getattr(cause, 'verify_message', None) or cause.reason or 'it failed'}"
+    return type(cause).__name__
 
 
 class _Problem(msgspec.Struct):

@@ -22,9 +22,9 @@ from psycopg import sql
 
 from secrets_broker.ledger.access_key import digest
 from secrets_broker.ledger.conditions import WORDS, Condition
-from secrets_broker.ledger.endpoint import HttpUrlError
 from secrets_broker.ledger.events import Context, Subject
 from secrets_broker.ledger.keyring import Keyring
+from secrets_broker.outbound.address import HttpUrlError
 from secrets_broker.settings import SettingsError
 from secrets_broker.tools.postgres import Cluster
 from secrets_broker.tools.watch.delivery import LONGEST_PAUSE, Delivery, pause

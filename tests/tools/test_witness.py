@@ -13,7 +13,6 @@ import pytest
 
 from secrets_broker.ledger.checkpoint import Checkpoint, SignedCheckpoint
 from secrets_broker.ledger.connection import connect
-from secrets_broker.ledger.endpoint import UnreachableError
 from secrets_broker.ledger.keyring import Keyring
 from secrets_broker.ledger.merkle import EMPTY_ROOT
 from secrets_broker.ledger.note import COSIGNATURE, Note, Signature, SigningKey, parse_signatures
@@ -27,6 +26,7 @@ from secrets_broker.ledger.witnessing import (
     cosign,
     submittable,
 )
+from secrets_broker.outbound.client import UnreachableError
 from secrets_broker.tools.postgres import Cluster
 from tests.conftest import TEMPLATE, Database, fresh_database
 from tests.http.conftest import serving

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import unquote
 
-from secrets_broker.ledger.endpoint import Endpoint, UnreachableError
 from secrets_broker.ledger.envelope import KEK, bind
 from secrets_broker.ledger.errors import DecryptionError, KmsError, KmsUrlError
 from secrets_broker.ledger.kms.provider import (
@@ -32,8 +31,10 @@ from secrets_broker.ledger.kms.provider import (
     unforeseen,
     unwrapped,
 )
-from secrets_broker.ledger.kms.transit_http import Answer, ask
+from secrets_broker.ledger.kms.transit_http import Answer, ask, words
 from secrets_broker.ledger.kms.url import parameters, require_safe_transport, split
+from secrets_broker.outbound.address import Endpoint
+from secrets_broker.outbound.client import UnreachableError
 
 _PATH: Final = re.compile(r"/(?P<mount>[\w.-]+(?:/[\w.-]+)*)/keys/(?P<key>[\w.-]+)", re.ASCII)
 # Vault reads version 0 as 1, so a changed byte there would go unnoticed.
@@ -115,7 +116,7 @@ class Transit:
             answer = ask(self.endpoint, path, self.token, request)
         except UnreachableError as error:
             advice = "check that this machine reaches the server, and its certificate"
-            raise failed(self.id, quoted(str(error), secret, self.token), advice) from None
+            raise failed(self.id, quoted(words(error), secret, self.token), advice) from None
         except Exception as error:
             # Not one of the library's own errors: its text may hold anything, its type does not.
             raise unforeseen(self.id, error) from None

@@ -1,26 +1,19 @@
-"""One request to Vault's HTTP API: JSON in, JSON out, a few seconds, a few tries.
-
-No proxy of the environment is used and no redirect followed: the token goes to the named server
-and to nothing else.
-"""
+"""One request to Vault's HTTP API: JSON in, JSON out, a few seconds, a few tries."""
 
 import json
 import time
 from collections.abc import Mapping
-from contextlib import closing
 from dataclasses import dataclass, field
-from http.client import HTTPException
 from typing import Final
 
-from secrets_broker.ledger.endpoint import Endpoint, UnreachableError
+from secrets_broker.outbound.address import Endpoint
+from secrets_broker.outbound.client import Request, TooLongError, UnreachableError, ask_once
 
 # Pauses between the tries, in seconds; Vault's own clients make three tries too.
 _PAUSES: Final = (0.25, 0.5)
 # Rate limit, and what a server or a balancer before it answers for moments:
 # https://developer.hashicorp.com/vault/api-docs#http-status-codes
 _PASSING: Final = frozenset({412, 429, 502, 503, 504})
-# A wrap is some hundred bytes; this is for an error's text.
-_ANSWER_BYTES: Final = 65_536
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,15 +46,15 @@ def _ask_once(endpoint: Endpoint, path: str, token: str, body: Mapping[str, str]
         # Vault's agents can be set to refuse requests without it (against forgery by browsers).
         "X-Vault-Request": "true",
     }
-    try:
-        with closing(endpoint.connect()) as connection:
-            connection.request("POST", path, json.dumps(body), headers)
-            response = connection.getresponse()
-            return _read(response.status, response.read(_ANSWER_BYTES))
-    except TimeoutError:
-        raise UnreachableError(f"no answer within {endpoint.timeout:g} s") from None
-    except (OSError, HTTPException) as error:
-        raise UnreachableError(f"{type(error).__name__}: {error}") from None
+    answer = ask_once(endpoint, Request("POST", path, headers, json.dumps(body).encode()))
+    return _read(answer.status, answer.body)
+
+
+def words(error: UnreachableError) -> str:
+    """Why there is no answer, with the name of the error; may quote what was answered."""
+    if isinstance(error, TooLongError) or isinstance(error.cause, TimeoutError):
+        return str(error)
+    return f"{type(error.cause).__name__}: {error.cause}"
 
 
 def _read(status: int, raw: bytes) -> Answer:

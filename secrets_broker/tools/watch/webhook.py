@@ -9,8 +9,8 @@ from typing import Final
 from urllib.parse import SplitResult
 
 from secrets_broker.ledger.conditions import Condition
-from secrets_broker.ledger.endpoint import Endpoint, HttpUrlError, UnreachableError, parse_url
-from secrets_broker.ledger.http_post import post
+from secrets_broker.outbound.address import Endpoint, HttpUrlError, parse_url
+from secrets_broker.outbound.client import Request, UnreachableError, ask_apart
 from secrets_broker.tools.watch.signature import WebhookKey, headers
 from secrets_broker.tools.watch.sink import DeliveryError, line
 
@@ -49,7 +49,8 @@ class Webhook:
             )
         endpoint = replace(endpoint, ca_file=ca_file, timeout=SECONDS)
         try:
-            endpoint.connect()  # nothing is sent yet, but the certificates are read
+            if endpoint.tls:
+                endpoint.context()  # so that a file that is of no use is told of now
         except OSError as error:
             raise HttpUrlError(
                 f"{ca_file}: no certificates of it ({type(error).__name__})"
@@ -61,13 +62,13 @@ class Webhook:
         body = line(condition).encode()
         fields = {
             "Content-Type": "application/json",
-            "User-Agent": "secrets-broker",
             # The id of each attempt is the same, so that a receiver knows it again.
             **headers(self.keys, condition.id, int(time.time()), body),
         }
+        # Its status says all: whatever follows may be long, or broken off.
+        request = Request("POST", self.target, fields, body, most=None)
         try:
-            # Its status says all: whatever follows may be long, or broken off.
-            answer = await post(self.endpoint, self.target, body, fields, SECONDS, read=False)
+            answer = await ask_apart(self.endpoint, request, SECONDS)
         except UnreachableError as error:
             raise DeliveryError(f"{self.endpoint.origin}: {error}") from None
         status = answer.status

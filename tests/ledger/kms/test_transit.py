@@ -183,6 +183,13 @@ def test_an_answer_that_repeats_a_secret_is_withheld(vault: Vault) -> None:
         transit(vault).wrap(KEY, KEK_ID)
 
 
+def test_an_answer_without_an_end(vault: Vault) -> None:
+    """What is read is bounded, and it is said that there is more."""
+    vault.next_replies = [errors(400, "x" * 70_000)] * 3
+    with refusal(KmsError, "the answer is longer than 65536 bytes; check", TOKEN):
+        transit(vault).wrap(KEY, KEK_ID)
+
+
 @pytest.mark.parametrize(
     "body",
     [

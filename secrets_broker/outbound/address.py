@@ -1,11 +1,7 @@
-"""A server that is spoken to over HTTP, and how its certificate is checked.
-
-The standard library's client: it uses no proxy of the environment and follows no redirect.
-"""
+"""A server that is spoken to over HTTP, and how its certificate is checked."""
 
 import ssl
 from dataclasses import dataclass
-from http.client import HTTPConnection, HTTPSConnection
 from pathlib import Path
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
@@ -16,10 +12,6 @@ _TIMEOUT: Final = 5.0
 
 class HttpUrlError(ValueError):
     """A URL that is not one of an HTTP server; the text does not repeat it."""
-
-
-class UnreachableError(Exception):
-    """No answer: the text is a short reason, free of what was sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +33,6 @@ class Endpoint:
         """Scheme, host and port."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{'https' if self.tls else 'http'}://{host}:{self.port}"
-
-    def connect(self) -> HTTPConnection:
-        """A connection that opens with its first request; raises UnreachableError, OSError."""
-        if not self.tls:
-            return HTTPConnection(self.host, self.port, timeout=self.timeout)
-        return HTTPSConnection(self.host, self.port, timeout=self.timeout, context=self.context())
 
     def context(self) -> ssl.SSLContext:
         """How TLS is spoken; raises OSError, of which ssl.SSLError is one, for its files."""

@@ -1,0 +1,1 @@
+"""Every HTTP request that we send: addresses, TLS, the one client; no ledger, setting or route."""

@@ -1,0 +1,140 @@
+"""The one HTTP client: bounded in time and in what is read, and never in the way of the end.
+
+No proxy and no .netrc of the environment is used, and no redirect followed: what is sent, a key
+among it, goes to the named server and to nothing else. Nothing is sent a second time.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from threading import Lock, Thread
+from typing import TYPE_CHECKING, Final
+
+from secrets_broker.outbound.address import Endpoint
+
+if TYPE_CHECKING:
+    from secrets_broker.outbound.wire import Connections
+
+REQUEST_SECONDS: Final = 10.0  # for all of a request, once the connection stands
+MAX_ANSWER_BYTES: Final = 64 * 1024
+
+_OURS: Final = {"User-Agent": "secrets-broker", "Accept-Encoding": "identity"}
+
+
+class UnreachableError(Exception):
+    """No answer: the text is a short reason, free of what was sent and of what was answered.
+
+    `cause` is the error beneath it; its own text may quote what was answered.
+    """
+
+    def __init__(self, words: str, cause: Exception) -> None:
+        super().__init__(words)
+        self.cause = cause
+
+
+class TooLongError(UnreachableError):
+    """The answer is longer than what is read of one."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__(f"the answer is longer than {most} bytes", ValueError())
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is asked; the target is a path, with a query perhaps."""
+
+    method: str
+    target: str = field(repr=False)
+    fields: Mapping[str, str] = field(default_factory=dict, repr=False)
+    body: bytes | None = field(default=None, repr=False)
+    most: int | None = MAX_ANSWER_BYTES
+    """How many bytes of a body are taken; None: it is not read at all."""
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The fields, and those of every request."""
+        return {**_OURS, **self.fields}
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What was answered, as it came."""
+
+    status: int
+    media_type: str
+    body: bytes = field(repr=False)
+    retry_after: str | None = None
+
+
+class Client:
+    """Asks one server, from any number of threads, over connections that are used again."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
+        self._connections: Connections | None = None
+        self._making = Lock()
+
+    def ask(self, request: Request) -> Answer:
+        """Each step is bounded by the endpoint's time-out; raises UnreachableError."""
+        return self._opened().ask(request)
+
+    def close(self) -> None:
+        """Close every connection."""
+        if self._connections is not None:
+            self._connections.close()
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _opened(self) -> "Connections":
+        # Slow to load, and most processes send nothing.
+        from secrets_broker.outbound.wire import Connections  # noqa: PLC0415
+
+        with self._making:
+            if self._connections is None:
+                self._connections = Connections(self._endpoint)
+            return self._connections
+
+
+def ask_once(endpoint: Endpoint, request: Request, seconds: float = REQUEST_SECONDS) -> Answer:
+    """Ask over a connection of its own; raises UnreachableError.
+
+    The endpoint's time-out is for the connection, and for each step; `seconds` are for all of the
+    rest: a server may send a byte now and then for ever.
+    """
+    from secrets_broker.outbound.wire import ask_alone  # noqa: PLC0415 - as in Client
+
+    return ask_alone(endpoint, request, seconds)
+
+
+async def ask_apart(
+    endpoint: Endpoint, request: Request, seconds: float = REQUEST_SECONDS
+) -> Answer:
+    """The same beside the event loop; raises UnreachableError."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[Answer] = loop.create_future()
+
+    def work() -> None:
+        try:
+            outcome: Answer | Exception = ask_once(endpoint, request, seconds)
+        except Exception as error:  # of whatever kind: who waits would wait for ever
+            outcome = error
+        with suppress(RuntimeError):  # the loop has ended, and nobody waits any more
+            loop.call_soon_threadsafe(_settle, done, outcome)
+
+    # Not a thread of the loop's pool: the end of the process would wait for it.
+    Thread(target=work, name="ask", daemon=True).start()
+    return await done
+
+
+def _settle(done: "asyncio.Future[Answer]", outcome: Answer | Exception) -> None:
+    if done.done():
+        return
+    if isinstance(outcome, Answer):
+        done.set_result(outcome)
+    else:
+        done.set_exception(outcome)
