@@ -15,8 +15,9 @@ from secrets_broker.ledger.errors import (
     InvalidCommandError,
     LedgerMismatchError,
 )
+from secrets_broker.ledger.search_by_time import asking
 from secrets_broker.projections.following import Place, place_at
-from secrets_broker.projections.point import Point, asking
+from secrets_broker.projections.point import Point
 from secrets_broker.projections.questions.walk import size
 from secrets_broker.tools.common import (
     clear_errors,
