@@ -23,7 +23,7 @@ from secrets_broker.ledger.right_edge import check_contains, load_seen
 from secrets_broker.ledger.seen import Seen
 from secrets_broker.ledger.store import Store, TooFarBehindError
 from secrets_broker.projections.host_credentials import HostCredentials
-from secrets_broker.session import words
+from secrets_broker.session import with_grant
 
 # As a writer's: whoever freezes with the lock is cut off, and every look-up is by an index. But
 # a name of a very long history has to be destroyed too, however long that takes.
@@ -113,5 +113,5 @@ async def transactions(owner_url: str, keyring: Keyring) -> AsyncIterator[Transa
 
 
 def refused(error: psycopg.Error) -> LedgerUnavailableError:
-    """The same in the ledger's words; only the message, since a detail line quotes values."""
-    return LedgerUnavailableError(f"the database refused or broke off: {words(error)}")
+    """The same in the ledger's words."""
+    return LedgerUnavailableError(f"the database refused or broke off: {with_grant(error)}")

@@ -19,7 +19,7 @@ from secrets_broker.ledger.events import MAX_NAME, Context
 from secrets_broker.migrations import runner
 from secrets_broker.migrations.errors import MigrationError, OutdatedSchemaError
 from secrets_broker.projections.restored import NothingLostError, RewrittenError
-from secrets_broker.session import words
+from secrets_broker.session import with_grant
 from secrets_broker.settings import Settings, SettingsError
 from secrets_broker.tools.postgres import PostgresError
 from secrets_broker.tools.status import NotAsked, NotSo
@@ -113,7 +113,7 @@ def clear_errors() -> Iterator[None]:
     except (SettingsError, LedgerError, MigrationError, PostgresError) as error:
         raise NotAsked(str(error)) from None
     except psycopg.errors.InsufficientPrivilege as error:
-        raise NotAsked(words(error)) from None
+        raise NotAsked(with_grant(error)) from None
 
 
 def require_schema(database_url: str) -> None:
