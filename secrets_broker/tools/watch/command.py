@@ -16,6 +16,7 @@ from secrets_broker.ledger.errors import (
     LedgerMismatchError,
 )
 from secrets_broker.ledger.search_by_time import asking
+from secrets_broker.projections.duration import parse_duration
 from secrets_broker.projections.following import Place, place_at
 from secrets_broker.projections.point import Point
 from secrets_broker.projections.questions.walk import size
@@ -31,7 +32,6 @@ from secrets_broker.tools.reading import reading
 from secrets_broker.tools.status import ANOTHER_LEDGER, NotAsked
 from secrets_broker.tools.watch.delivery import Delivery
 from secrets_broker.tools.watch.options import (
-    period,
     seconds,
     sink,
     sink_options,
@@ -111,7 +111,7 @@ def watch(data_dir: Path | None, **given: Any) -> None:
         plan = Plan(
             settings.database_url,
             thresholds(given),
-            period("--learn", given["learn"]),
+            parse_duration("--learn", given["learn"]),
             given["interval"],
             seconds("--projection-every", given["projection_every"]),
             frozenset(given["without"]),
