@@ -131,7 +131,7 @@ def _item(command: Item | InvalidCommandError, result: Result) -> dict[str, Any]
         position = result.position if result.refusal.authn else None
         return _problem(problems.of_refusal(result.refusal), position)
     if result.error is not None:
-        return _problem(problems.of_outcome(result.error), result.position)
+        return _problem(problems.OF_OUTCOMES[result.error], result.position)
     assert not isinstance(command, InvalidCommandError)  # noqa: S101 - that is its own result
     return {"status": 200, "position": result.position, **answers.body(command, result)}
 

@@ -27,7 +27,7 @@ class _Resource:
         resp.set_header("X-Ledger-Position", str(outcome.position))
         resp.context.position = outcome.position
         if outcome.error is not None:
-            errors.write(resp, problems.of_outcome(outcome.error))
+            errors.write(resp, problems.OF_OUTCOMES[outcome.error])
             return
         resp.content_type = falcon.MEDIA_JSON
         resp.data = msgspec.json.encode(answers.body(command, outcome))

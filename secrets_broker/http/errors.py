@@ -1,6 +1,6 @@
 """Errors as answers: whatever is raised becomes a problem, and a problem fills an answer."""
 
-from typing import Any
+from typing import Any, get_args
 
 import falcon
 import falcon.asgi
@@ -24,6 +24,16 @@ class InvalidRequestError(Exception):
         self.errors = errors
 
 
+Foreseen = (
+    InvalidRequestError
+    | InvalidCommandError
+    | NotPublishedError
+    | LedgerUnavailableError
+    | RefusedError
+)
+"""What is raised on purpose; of anything else only its kind is logged."""
+
+
 def write(resp: falcon.asgi.Response, problem: Problem) -> None:
     """Fill an answer that says what went wrong."""
     resp.status = problem.status
@@ -38,19 +48,25 @@ def install(app: "falcon.asgi.App[Any, Any]") -> None:
     """Make this module answer for everything that is raised."""
     app.add_error_handler(Exception, _unexpected)
     app.add_error_handler(falcon.HTTPError, _http_error)
-    app.add_error_handler(InvalidRequestError, _invalid)
-    app.add_error_handler(InvalidCommandError, _invalid)
-    app.add_error_handler(LedgerUnavailableError, _unavailable)
-    app.add_error_handler(RefusedError, _refused)
-    app.add_error_handler(NotPublishedError, _not_published)
+    for kind in get_args(Foreseen):
+        app.add_error_handler(kind, _foreseen)
 
 
-def answer(resp: falcon.asgi.Response, error: RefusedError | LedgerUnavailableError) -> None:
+def answer(resp: falcon.asgi.Response, error: Foreseen) -> None:
     """Fill an answer in place of the one that was there."""
-    if isinstance(error, LedgerUnavailableError):
-        metrics.unavailable(error)
-        write(resp, problems.of_ledger(error))
-        return
+    match error:
+        case InvalidRequestError() | InvalidCommandError():
+            write(resp, problems.of_rules(error.errors))
+        case NotPublishedError():
+            write(resp, problems.not_published(str(error)))
+        case LedgerUnavailableError():
+            metrics.unavailable(error)
+            write(resp, problems.of_ledger(error).problem)
+        case RefusedError():
+            _refuse(resp, error)
+
+
+def _refuse(resp: falcon.asgi.Response, error: RefusedError) -> None:
     refusal = error.refusal
     resp.context.rule = refusal.rule
     resp.context.counted = error.position is None
@@ -60,40 +76,10 @@ def answer(resp: falcon.asgi.Response, error: RefusedError | LedgerUnavailableEr
     write(resp, problems.of_refusal(refusal))
 
 
-async def _invalid(
-    _req: falcon.asgi.Request,
-    resp: falcon.asgi.Response,
-    error: InvalidRequestError | InvalidCommandError,
-    _params: dict[str, Any],
-) -> None:
-    write(resp, problems.of_rules(error.errors))
-
-
-async def _refused(
-    _req: falcon.asgi.Request,
-    resp: falcon.asgi.Response,
-    error: RefusedError,
-    _params: dict[str, Any],
+async def _foreseen(
+    _req: falcon.asgi.Request, resp: falcon.asgi.Response, error: Foreseen, _params: dict[str, Any]
 ) -> None:
     answer(resp, error)
-
-
-async def _unavailable(
-    _req: falcon.asgi.Request,
-    resp: falcon.asgi.Response,
-    error: LedgerUnavailableError,
-    _params: dict[str, Any],
-) -> None:
-    answer(resp, error)
-
-
-async def _not_published(
-    _req: falcon.asgi.Request,
-    resp: falcon.asgi.Response,
-    error: NotPublishedError,
-    _params: dict[str, Any],
-) -> None:
-    write(resp, problems.not_published(str(error)))
 
 
 async def _http_error(
@@ -104,7 +90,7 @@ async def _http_error(
 ) -> None:
     if error.headers:
         resp.set_headers(error.headers)
-    write(resp, problems.OF_HTTP.get(error.status_code, problems.OF_HTTP[400]))
+    write(resp, problems.OF_HTTP.get(error.status_code, problems.MALFORMED))
 
 
 async def _unexpected(

@@ -1,9 +1,8 @@
 """Proofs and kept checkpoints, for auditors; a receipt also for whoever got a position."""
 
-import re
 from base64 import b64encode
 from datetime import datetime
-from typing import Annotated, ClassVar, Final
+from typing import Annotated, ClassVar
 
 import falcon
 import falcon.asgi
@@ -14,11 +13,10 @@ from secrets_broker.http.errors import InvalidRequestError
 from secrets_broker.http.log import ask
 from secrets_broker.http.query import known_fields, page_limit
 from secrets_broker.ledger import evidence, inclusion
+from secrets_broker.ledger.checkpoint import NUMBER
 from secrets_broker.ledger.errors import FieldError
 from secrets_broker.projections.cursor import Cursor, Position
 from secrets_broker.projections.reader import Reader
-
-_NUMBER: Final = re.compile("0|[1-9][0-9]{0,17}")
 
 
 class ProofOfInclusion:
@@ -109,6 +107,6 @@ def _required(fields: dict[str, str], name: str) -> int:
 
 def _optional(fields: dict[str, str], name: str) -> int | None:
     text = fields.get(name)
-    if text is not None and not _NUMBER.fullmatch(text):
+    if text is not None and not NUMBER.fullmatch(text):
         raise InvalidRequestError(FieldError(name, "must be a whole number, without a sign"))
     return None if text is None else int(text)

@@ -12,16 +12,7 @@ import structlog
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from secrets_broker.http import counters, errors, metrics, problems
-from secrets_broker.ledger.errors import (
-    KmsError,
-    LedgerAheadError,
-    LedgerMismatchError,
-    LedgerUnavailableError,
-    QueueFullError,
-    RowsMissingError,
-    UnauthenticEventError,
-    WrongKeyError,
-)
+from secrets_broker.ledger.errors import LedgerUnavailableError
 from secrets_broker.ledger.writer import Writer
 
 _log = structlog.get_logger(__name__)
@@ -29,19 +20,7 @@ _log = structlog.get_logger(__name__)
 # Anybody may ask, and each probe takes the ledger's lock: one a second is enough.
 PROBE_SECONDS: Final = 1.0
 
-# Anybody may read the answer, so it holds one of these sentences and never an error's own text,
-# which names hosts, ports and keys. The log has that.
-_UNAVAILABLE: Final = "The database does not answer, or is not fit for the ledger; see the log."
-_SENTENCES: Final[dict[type[LedgerUnavailableError], str]] = {
-    WrongKeyError: "SECRETS_KMS_KEY is not the key of this ledger; see the log.",
-    KmsError: "The key management service does not give the ledger's key; see the log.",
-    LedgerMismatchError: "The ledger does not continue what this process has seen; see the log.",
-    UnauthenticEventError: "The ledger has an event that was not made with its keys; see the log.",
-    RowsMissingError: "The database does not store what it is given; see the log.",
-    LedgerAheadError: "The last event is far ahead of the database's clock; see the log.",
-    QueueFullError: "Too many requests wait for the ledger.",
-}
-DETAILS: Final = (_UNAVAILABLE, *_SENTENCES.values())
+DETAILS: Final = tuple(dict.fromkeys(each.not_ready for each in problems.OF_LEDGER.values()))
 """All that /health/ready may say of why it is not."""
 
 
@@ -79,7 +58,7 @@ class Ready:
             await self._writer.probe()
         except LedgerUnavailableError as error:
             self._note(str(error))
-            return _SENTENCES.get(type(error), _UNAVAILABLE)
+            return problems.of_ledger(error).not_ready
         self._note(None)
         return None
 

@@ -9,8 +9,7 @@ import falcon
 import falcon.asgi
 import structlog
 
-from secrets_broker.http import errors
-from secrets_broker.http.problems import Problem
+from secrets_broker.http import errors, problems
 from secrets_broker.ledger import evidence
 from secrets_broker.ledger.errors import LedgerMismatchError
 from secrets_broker.ledger.tile import Tile
@@ -23,7 +22,6 @@ _log = structlog.get_logger(__name__)
 _IMMUTABLE: Final = "private, max-age=31536000, immutable"
 _BRIEF: Final = "private, max-age=1"
 _LEVEL: Final = 6
-_NO_TILE: Final = Problem(404, "not_found", "The published log has no such tile.")
 _REFUSED: Final = re.compile(r"q\s*=\s*0(\.0{0,3})?")
 
 
@@ -54,7 +52,7 @@ class LogTile:
         if wanted is not None and not req.query_string:
             data = await ask(self._reader, lambda c: evidence.tile(c, wanted))
         if wanted is None or data is None:
-            errors.write(resp, _NO_TILE)
+            errors.write(resp, problems.NO_TILE)
             return
         resp.content_type = "application/octet-stream"
         resp.set_header("Cache-Control", _IMMUTABLE)

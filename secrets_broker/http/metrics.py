@@ -15,17 +15,11 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from secrets_broker.http import counters
+from secrets_broker.http.problems import OF_LEDGER, OTHER, of_ledger
 from secrets_broker.ledger.conditions import WORDS
 from secrets_broker.ledger.conditions.condition import CHECKPOINT_AGE, PROJECTION_DIFFERENCE
 from secrets_broker.ledger.denial import RULES
-from secrets_broker.ledger.errors import (
-    KmsError,
-    LedgerMismatchError,
-    LedgerUnavailableError,
-    OutcomeUnknownError,
-    QueueFullError,
-    WrongKeyError,
-)
+from secrets_broker.ledger.errors import LedgerUnavailableError
 
 LOOKUPS = Counter("secrets_credential_lookups_total", "Credential lookups, whatever came of them.")
 LOOKUP_FAILURES = Counter(
@@ -50,7 +44,6 @@ _OUTCOME_OF: Final = {
     429: "refused",
     503: "unavailable",
 }
-OTHER: Final = "other"
 # 1 ms is a commit on a fast disk, 10 s the longest that a batch may take.
 _SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 REQUEST_SECONDS = Histogram(
@@ -103,13 +96,6 @@ _LAST_REFUSAL = Gauge(
     multiprocess_mode="mostrecent",  # it stays true when the worker ends
 )
 
-_CAUSE_OF: Final[dict[type[Exception], str]] = {
-    QueueFullError: "queue_full",
-    WrongKeyError: "wrong_key",
-    KmsError: "kms",
-    LedgerMismatchError: "mismatch",
-    OutcomeUnknownError: "outcome_unknown",
-}
 UNAVAILABLE = Counter(
     "secrets_requests_unavailable_total",
     "Requests answered with 503, by the cause.",
@@ -143,7 +129,7 @@ _refusals: Final = {
     for rule in (*RULES, OTHER)
     for record in (EVENT, COUNTED)
 }
-_unavailable: Final = {cause: UNAVAILABLE.labels(cause) for cause in (*_CAUSE_OF.values(), OTHER)}
+_unavailable: Final = {each.cause: UNAVAILABLE.labels(each.cause) for each in OF_LEDGER.values()}
 _connections: Final = {cap: CONNECTIONS_REFUSED.labels(cap) for cap in CAPS}
 _conditions: Final = {word: WATCHED.labels(word) for word in CONDITIONS}
 
@@ -188,7 +174,7 @@ def refused(rule: str, *, counted: bool, times: int = 1) -> None:
 
 def unavailable(error: LedgerUnavailableError) -> None:
     """Count a request that gets a 503."""
-    _unavailable[_CAUSE_OF.get(type(error), OTHER)].inc()
+    _unavailable[of_ledger(error).cause].inc()
 
 
 def connection_refused(cap: str) -> None:

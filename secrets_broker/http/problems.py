@@ -1,11 +1,15 @@
 """What went wrong, as a status and a body: the one place that says which error is which answer.
 
+Each problem is a constant here; openapi.yaml and the table in docs/api.md list their statuses and
+reasons, and a test holds them to it.
+
 Bodies are `{"reason": word, "detail": sentence, "errors": [{"field", "message"}]}`; a credential's
 404 is `{"reason": "not_found"}` or `{"reason": "expired"}` and no more. No body holds a value that
 the caller sent.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from secrets_broker.ledger.credential import DECRYPT_FAILED
@@ -13,12 +17,21 @@ from secrets_broker.ledger.credential import EXPIRED as CREDENTIAL_EXPIRED
 from secrets_broker.ledger.credential import NOT_FOUND as CREDENTIAL_NOT_FOUND
 from secrets_broker.ledger.errors import (
     FieldError,
+    KmsError,
+    LedgerAheadError,
+    LedgerMismatchError,
     LedgerUnavailableError,
+    NotGrantedError,
     OutcomeUnknownError,
+    QueueFullError,
+    RowsMissingError,
+    UnauthenticEventError,
+    WrongKeyError,
 )
 from secrets_broker.ledger.rights import RATE_LIMITED, REASON_REQUIRED, WIDER, Refusal
 
 RETRY_AFTER_SECONDS: Final = 1
+OTHER: Final = "other"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,67 +56,137 @@ class Problem:
         return body
 
 
+INVALID: Final = Problem(400, "invalid_request", "The request breaks a rule.")
+MALFORMED: Final = Problem(400, "invalid_request", "The request is malformed.")
+NOT_HTTP: Final = Problem(400, "invalid_request", "The request is not valid HTTP/1.1.")
+FORBIDDEN: Final = Problem(403, "forbidden", "Invalid or missing X-Internal-Key header")
+NOT_ALLOWED: Final = replace(
+    FORBIDDEN, detail="The key does not allow this request; its event says which rule."
+)
+TOO_WIDE: Final = replace(
+    FORBIDDEN,
+    detail="The key may grant nothing wider than what it has itself; see docs/access.md.",
+)
+NO_REASON: Final = Problem(
+    403, REASON_REQUIRED, "This request needs a reason: send it in the header X-Access-Reason."
+)
 NOT_FOUND: Final = Problem(404, "not_found")
+EXPIRED: Final = Problem(404, "expired")
+NOT_PUBLISHED: Final = Problem(404, "not_found", retry_after=RETRY_AFTER_SECONDS)
+NO_TILE: Final = Problem(404, "not_found", "The published log has no such tile.")
 NO_SUCH_PATH: Final = Problem(
     404, "no_such_path", "There is no such path here: it has to be as documented, byte for byte."
 )
-EXPIRED: Final = Problem(404, "expired")
-FORBIDDEN: Final = Problem(403, "forbidden", "Invalid or missing X-Internal-Key header")
-_NOT_ALLOWED: Final = "The key does not allow this request; its event says which rule."
-_WIDER: Final = "The key may grant nothing wider than what it has itself; see docs/access.md."
-_REASON_REQUIRED: Final = "This request needs a reason: send it in the header X-Access-Reason."
-_RATE_LIMITED: Final = "The key allows no more requests for now; try again later."
-_UNDISCLOSABLE: Final = Problem(
+OTHER_METHODS: Final = Problem(
+    405, "method_not_allowed", "The path knows other methods; see the Allow header."
+)
+TOO_SLOW: Final = Problem(408, "timeout", "The request did not arrive in time.")
+TOO_LARGE: Final = Problem(413, "too_large", "The request's body is too large.")
+NOT_JSON: Final = Problem(
+    415,
+    "unsupported_media_type",
+    "The request's Content-Type must be application/json, without a Content-Encoding.",
+)
+NOT_EXPECTED: Final = Problem(417, "expectation_failed", "Only 100-continue can be expected.")
+TOO_MANY_REQUESTS: Final = Problem(
+    429, RATE_LIMITED, "The key allows no more requests for now; try again later."
+)
+HEAD_TOO_LARGE: Final = Problem(431, "headers_too_large", "The request's headers are too large.")
+UNDISCLOSABLE: Final = Problem(
     500,
     DECRYPT_FAILED,
     "Failed to decrypt credential: what is stored does not follow from the ledger.",
 )
-_OUTCOME_UNKNOWN: Final = Problem(
+UNEXPECTED: Final = Problem(500, "internal_error", "The service failed; nothing was disclosed.")
+METRICS_OFF: Final = Problem(
+    503, "metrics_off", "This process could not make the files that it counts in; see the log."
+)
+TOO_MANY_CONNECTIONS: Final = Problem(
     503,
-    "outcome_unknown",
-    "The ledger may or may not have recorded this request; nothing was disclosed.",
+    "too_many_connections",
+    "Too many connections are open; close some, or try again later.",
     retry_after=RETRY_AFTER_SECONDS,
 )
-_UNAVAILABLE: Final = Problem(
+UNAVAILABLE: Final = Problem(
     503,
     "ledger_unavailable",
     "The ledger cannot be used at the moment; nothing was recorded or disclosed.",
     retry_after=RETRY_AFTER_SECONDS,
 )
-METRICS_OFF: Final = Problem(
-    503, "metrics_off", "This process could not make the files that it counts in; see the log."
+OUTCOME_UNKNOWN: Final = Problem(
+    503,
+    "outcome_unknown",
+    "The ledger may or may not have recorded this request; nothing was disclosed.",
+    retry_after=RETRY_AFTER_SECONDS,
 )
-UNEXPECTED: Final = Problem(500, "internal_error", "The service failed; nothing was disclosed.")
+
+
+@dataclass(frozen=True, slots=True)
+class Unavailable:
+    """What an error of a ledger that cannot be used is, wherever HTTP tells of it."""
+
+    cause: str = OTHER
+    """As /metrics counts the requests that it fails."""
+    not_ready: str = "The database does not answer, or is not fit for the ledger; see the log."
+    """As /health/ready says it to everybody: never the error's text, which names hosts and keys."""
+    problem: Problem = UNAVAILABLE
+
+
+OF_LEDGER: Final[Mapping[type[LedgerUnavailableError], Unavailable]] = {
+    LedgerUnavailableError: Unavailable(),
+    NotGrantedError: Unavailable(),
+    OutcomeUnknownError: Unavailable("outcome_unknown", problem=OUTCOME_UNKNOWN),
+    WrongKeyError: Unavailable(
+        "wrong_key", "SECRETS_KMS_KEY is not the key of this ledger; see the log."
+    ),
+    KmsError: Unavailable(
+        "kms", "The key management service does not give the ledger's key; see the log."
+    ),
+    LedgerMismatchError: Unavailable(
+        "mismatch", "The ledger does not continue what this process has seen; see the log."
+    ),
+    UnauthenticEventError: Unavailable(
+        not_ready="The ledger has an event that was not made with its keys; see the log."
+    ),
+    RowsMissingError: Unavailable(
+        not_ready="The database does not store what it is given; see the log."
+    ),
+    LedgerAheadError: Unavailable(
+        not_ready="The last event is far ahead of the database's clock; see the log."
+    ),
+    QueueFullError: Unavailable("queue_full", "Too many requests wait for the ledger."),
+}
+"""Every one of them, by itself: a new one is declared here, or a test fails."""
 
 OF_HTTP: Final = {
-    400: Problem(400, "invalid_request", "The request is malformed."),
+    400: MALFORMED,
     403: FORBIDDEN,
     404: NO_SUCH_PATH,
-    405: Problem(405, "method_not_allowed", "The path knows other methods; see the Allow header."),
-    413: Problem(413, "too_large", "The request's body is too large."),
-    415: Problem(
-        415,
-        "unsupported_media_type",
-        "The request's Content-Type must be application/json, without a Content-Encoding.",
-    ),
+    405: OTHER_METHODS,
+    413: TOO_LARGE,
+    415: NOT_JSON,
 }
 """What falcon itself refuses, by its status; any other is a 400."""
 
-_OF_OUTCOMES: Final = {
+OF_PROTOCOL: Final = {
+    problem.status: problem
+    for problem in (
+        *(NOT_HTTP, TOO_SLOW, TOO_LARGE, NOT_EXPECTED, HEAD_TOO_LARGE, TOO_MANY_CONNECTIONS),
+    )
+}
+"""What is refused before it is a request, by its status."""
+
+OF_OUTCOMES: Final = {
     CREDENTIAL_NOT_FOUND: NOT_FOUND,
     CREDENTIAL_EXPIRED: EXPIRED,
-    DECRYPT_FAILED: _UNDISCLOSABLE,
+    DECRYPT_FAILED: UNDISCLOSABLE,
 }
-
-
-def of_outcome(error: str) -> Problem:
-    """A command that was recorded and came to nothing, by its event's error."""
-    return _OF_OUTCOMES[error]
+"""A command that was recorded and came to nothing, by its event's error."""
 
 
 def of_rules(errors: tuple[FieldError, ...]) -> Problem:
     """A request that breaks rules of the interface; nothing was recorded."""
-    return Problem(400, "invalid_request", "The request breaks a rule.", errors)
+    return replace(INVALID, errors=errors)
 
 
 def of_refusal(refusal: Refusal) -> Problem:
@@ -112,18 +195,17 @@ def of_refusal(refusal: Refusal) -> Problem:
     if refusal.authn is None:
         return FORBIDDEN
     if refusal.error == REASON_REQUIRED:
-        return Problem(403, REASON_REQUIRED, _REASON_REQUIRED)
+        return NO_REASON
     if refusal.error == RATE_LIMITED:
-        return Problem(429, RATE_LIMITED, _RATE_LIMITED, retry_after=refusal.retry_after)
-    return Problem(403, "forbidden", _WIDER if refusal.rule == WIDER else _NOT_ALLOWED)
+        return replace(TOO_MANY_REQUESTS, retry_after=refusal.retry_after)
+    return TOO_WIDE if refusal.rule == WIDER else NOT_ALLOWED
 
 
-def of_ledger(error: LedgerUnavailableError) -> Problem:
+def of_ledger(error: LedgerUnavailableError) -> Unavailable:
     """A ledger that cannot be written, or did not say whether it was."""
-    return _OUTCOME_UNKNOWN if isinstance(error, OutcomeUnknownError) else _UNAVAILABLE
+    return next(OF_LEDGER[kind] for kind in type(error).__mro__ if kind in OF_LEDGER)
 
 
 def not_published(why: str) -> Problem:
     """Nothing that is published has it; soon it may, since a checkpoint follows the growth."""
-    detail = f"It is not published: {why}."
-    return Problem(404, "not_found", detail, retry_after=RETRY_AFTER_SECONDS)
+    return replace(NOT_PUBLISHED, detail=f"It is not published: {why}.")

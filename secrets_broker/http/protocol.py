@@ -10,6 +10,7 @@ Each refusal is one line of the log, which holds nothing that was sent.
 import asyncio
 from typing import Any, ClassVar, Final, cast
 
+import msgspec
 import structlog
 from httptools import HttpRequestParser
 from uvicorn._types import ASGI3Application
@@ -25,6 +26,7 @@ from secrets_broker.http.certificate import ClientCertificate
 from secrets_broker.http.connections import Place
 from secrets_broker.http.parser import UpgradelessParser
 from secrets_broker.http.peer import peer_address
+from secrets_broker.http.problems import OF_PROTOCOL, Problem
 from secrets_broker.http.routes import MATCH, MAX_BODY_BYTES, TABLE, Match, Routes
 
 _log = structlog.get_logger(__name__)
@@ -43,26 +45,17 @@ NO_ROUTES: Final = Routes(())
 NOWHERE: Final = b"/"
 """What the application is given for a target that is no route's path."""
 
-ANSWERS: Final = {
-    400: b'{"reason":"invalid_request","detail":"The request is not valid HTTP/1.1."}',
-    408: b'{"reason":"timeout","detail":"The request did not arrive in time."}',
-    413: b'{"reason":"too_large","detail":"The request\'s body is too large."}',
-    417: b'{"reason":"expectation_failed","detail":"Only 100-continue can be expected."}',
-    431: b'{"reason":"headers_too_large","detail":"The request\'s headers are too large."}',
-    503: b'{"reason":"too_many_connections","detail":"Too many connections are open; close some,'
-    b' or try again later."}',
-}
-_HEADS: Final = {503: b"retry-after: 1\r\n"}
 
-
-def _answer(status: int) -> bytes:
-    body, more = ANSWERS[status], _HEADS.get(status, b"")
-    head = b"content-type: application/json\r\n%bconnection: close\r\n" % more
+def _answer(problem: Problem) -> bytes:
+    body = msgspec.json.encode(problem.body)
+    again = b"retry-after: %d\r\n" % problem.retry_after if problem.retry_after else b""
+    head = b"content-type: application/json\r\n%bconnection: close\r\n" % again
     length = b"content-length: %d\r\n\r\n" % len(body)
-    return STATUS_LINE[status] + head + length + body
+    return STATUS_LINE[problem.status] + head + length + body
 
 
-TOO_MANY: Final = _answer(503)
+ANSWERS: Final = {status: _answer(problem) for status, problem in OF_PROTOCOL.items()}
+TOO_MANY: Final = ANSWERS[503]
 """For a connection that is closed unread."""
 
 
@@ -266,7 +259,7 @@ class CarefulProtocol(HttpToolsProtocol):
         answered = self._may_answer()
         self._note(status, answered=answered)
         if answered:
-            self.transport.write(_answer(status))
+            self.transport.write(ANSWERS[status])
         self._linger()
 
     def _note(self, status: int, *, answered: bool) -> None:

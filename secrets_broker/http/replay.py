@@ -19,14 +19,13 @@ from secrets_broker.http.query import known_fields, page_limit
 from secrets_broker.ledger.commands import Name
 from secrets_broker.ledger.encoding import text_problem
 from secrets_broker.ledger.errors import FieldError, InvalidCommandError
+from secrets_broker.ledger.search_by_time import Fetch, asking
 from secrets_broker.projections import cursor as cursors
 from secrets_broker.projections import replay, replay_diff
 from secrets_broker.projections.point import (
     BEFORE_THE_FIRST,
     MAX_POSITION,
-    Fetch,
     Point,
-    asking,
 )
 from secrets_broker.projections.reader import Reader
 from secrets_broker.projections.replay import FIRST, Scope

@@ -117,8 +117,8 @@ class _Refusals:
     def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
         """Raise InvalidRequestError in place of what was raised."""
         match error:
-            case _RefusedError():
-                message = str(error)
+            case _RefusedError() as refused:
+                message = str(refused)
             case UnicodeDecodeError():
                 message = "the body is not UTF-8"
             case RecursionError():

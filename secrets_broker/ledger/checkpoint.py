@@ -16,7 +16,8 @@ from typing import Final
 from secrets_broker.ledger.encoding import from_base64
 from secrets_broker.ledger.note import Note, NoteError, SigningKey, VerifierKey
 
-_SIZE: Final = re.compile("0|[1-9][0-9]{0,17}")
+NUMBER: Final = re.compile("0|[1-9][0-9]{0,17}")
+"""A position or a size as the log's formats write it (C2SP tlog-checkpoint): one way for each."""
 _ROOT_BYTES: Final = 32
 
 
@@ -44,7 +45,7 @@ class Checkpoint:
             root = from_base64(encoded)
         except ValueError:
             root = b""
-        if not _SIZE.fullmatch(size) or len(root) != _ROOT_BYTES:
+        if not NUMBER.fullmatch(size) or len(root) != _ROOT_BYTES:
             raise NoteError("the checkpoint's size or root hash is malformed")
         return cls(origin, int(size), root)
 

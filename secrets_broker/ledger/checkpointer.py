@@ -10,7 +10,6 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
-import psycopg
 import structlog
 from psycopg import AsyncConnection
 
@@ -18,16 +17,13 @@ from secrets_broker.ledger.background import BackgroundTask
 from secrets_broker.ledger.checkpoint import Checkpoint, SignedCheckpoint
 from secrets_broker.ledger.connection import connect
 from secrets_broker.ledger.continuity import PUBLISHED, Continuity, restored_since
-from secrets_broker.ledger.errors import (
-    LedgerError,
-    LedgerMismatchError,
-    LedgerUnavailableError,
-)
+from secrets_broker.ledger.errors import LedgerMismatchError, LedgerUnavailableError
 from secrets_broker.ledger.halt import Halt
 from secrets_broker.ledger.hashes import prove, root_at
 from secrets_broker.ledger.note import NoteError, SigningKey
 from secrets_broker.ledger.proof import ProofError, plan_consistency, verify_extension
 from secrets_broker.ledger.published import Published, publish, read_durable, read_published
+from secrets_broker.session import safe_message
 
 _log = structlog.get_logger(__name__)
 
@@ -76,13 +72,9 @@ class Checkpointer:
             except LedgerMismatchError as error:
                 self._halt.stop(error)
                 return
-            except (LedgerError, psycopg.Error, OSError, TimeoutError) as error:
-                self._note(_words(error))
-                await self._disconnect()
             except Exception as error:
-                # What nobody foresaw must not end the checkpoints unheard. Its text may quote
-                # anything; its type does not.
-                self._note(f"unexpected {type(error).__qualname__}")
+                # What nobody foresaw must not end the checkpoints unheard either.
+                self._note(safe_message(error))
                 await self._disconnect()
 
     @property
@@ -193,10 +185,3 @@ async def _root(connection: AsyncConnection[Any], state: Published, key: Signing
             f"the ledger does not extend its published checkpoint: {error}"
         ) from None
     return root
-
-
-def _words(error: Exception) -> str:
-    if isinstance(error, psycopg.Error):
-        # Only the message: PostgreSQL's detail line quotes the values of a row.
-        return error.diag.message_primary or type(error).__name__
-    return str(error) or type(error).__name__

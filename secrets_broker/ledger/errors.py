@@ -8,6 +8,10 @@ class LedgerError(Exception):
     """Base of everything that the ledger raises."""
 
 
+class FoundError(LedgerError):
+    """What was found of the ledger, as opposed to what kept us from finding out."""
+
+
 @dataclass(frozen=True, slots=True)
 class FieldError:
     """A field and what is wrong with it, in words that never hold the value."""
@@ -30,11 +34,11 @@ class UnfitKeyError(LedgerError, ValueError):
     """A key that is too short, or would not come in the same whichever way; it is not repeated."""
 
 
-class DecryptionError(LedgerError):
+class DecryptionError(FoundError):
     """A ciphertext that does not open: another key, another place, or it was changed."""
 
 
-class CredentialUndisclosableError(LedgerError):
+class CredentialUndisclosableError(FoundError):
     """What is stored of a credential does not follow from the ledger; it is not given out."""
 
 
@@ -78,7 +82,7 @@ class QueueFullError(LedgerUnavailableError):
     """More commands wait than the writer accepts; nothing was recorded."""
 
 
-class LedgerMismatchError(LedgerUnavailableError):
+class LedgerMismatchError(LedgerUnavailableError, FoundError):
     """The ledger is shorter than, or differs from, what is known of it."""
 
     def __init__(self, why: str, evidence: str | None = None) -> None:

@@ -4,16 +4,14 @@ import asyncio
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-import psycopg
 import structlog
 
 from secrets_broker.ledger.background import BackgroundTask
 from secrets_broker.ledger.connection import connect
-from secrets_broker.ledger.errors import LedgerError
 from secrets_broker.ledger.keks import check_keys
 from secrets_broker.ledger.keyring import Keyring
 from secrets_broker.ledger.kms.provider import Provider
-from secrets_broker.session import words
+from secrets_broker.session import with_grant
 
 _log = structlog.get_logger(__name__)
 
@@ -72,11 +70,6 @@ class KekLoader:
                 await check_keys(connection, self._keyring, self._providers)
             finally:
                 await connection.close()
-        except LedgerError as error:
-            return str(error)
-        except psycopg.Error as error:
-            return words(error)
-        except Exception as error:
-            # Its text may quote anything; its type does not.
-            return f"unexpected {type(error).__qualname__}"
+        except Exception as error:  # what nobody foresaw must not end the attempts either
+            return with_grant(error)
         return None

@@ -18,14 +18,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from secrets_broker.ledger.checkpoint import SignedCheckpoint
+from secrets_broker.ledger.checkpoint import NUMBER, SignedCheckpoint
 from secrets_broker.ledger.encoding import from_base64
 from secrets_broker.ledger.merkle import leaf_hash
 from secrets_broker.ledger.note import MAX_BYTES, NoteError, VerifierKey
 from secrets_broker.ledger.proof import ProofError, verify_inclusion
 
 _HEADER: Final = "c2sp.org/tlog-proof@v1"
-_INDEX: Final = re.compile("index (0|[1-9][0-9]{0,17})")
+_INDEX: Final = re.compile(f"index ({NUMBER.pattern})")
 _EXTRA: Final = "extra "
 _MAX_HASHES: Final = 63
 _HASH_BYTES: Final = 32

@@ -37,7 +37,7 @@ from secrets_broker.ledger.right_edge import check_contains, load_seen
 from secrets_broker.ledger.round_trip import RoundTrips, Rows, Statement
 from secrets_broker.ledger.seen import Seen
 from secrets_broker.ledger.usage import add_uses, unseen_uses
-from secrets_broker.session import Session, words
+from secrets_broker.session import Session, safe_message, with_grant
 
 # Further behind than this, a process catches up from the stored nodes, outside the lock.
 MAX_UNSEEN: Final = 2_048
@@ -179,7 +179,7 @@ class Store:
                 await continuity.check(connection)
         except psycopg.Error as error:
             await connection.close()
-            raise LedgerUnavailableError(f"the database refused: {words(error)}") from None
+            raise LedgerUnavailableError(f"the database refused: {with_grant(error)}") from None
         except BaseException:
             await connection.close()
             raise
@@ -373,7 +373,7 @@ def _leaves_and_macs(unseen: bytes | None) -> tuple[list[bytes], list[bytes]]:
 def _rows_problem(error: psycopg.Error) -> str | None:
     """What a failure says of rows that are not ours; None where it says something else."""
     if isinstance(error, errors.DataCorrupted):
-        return f"the database did not store what it was given: {error.diag.message_primary}"
+        return f"the database did not store what it was given: {safe_message(error)}"
     if isinstance(error, errors.UniqueViolation):
         # Positions, keys and nodes are new by how they are made: somebody else put a row there.
         where = f"{error.diag.schema_name}.{error.diag.table_name}"

@@ -15,7 +15,7 @@ from psycopg import AsyncConnection
 from secrets_broker.ledger.alone import be_alone
 from secrets_broker.ledger.background import BackgroundTask
 from secrets_broker.ledger.connection import connect
-from secrets_broker.ledger.errors import BusyError, LedgerError
+from secrets_broker.ledger.errors import BusyError
 from secrets_broker.ledger.halt import Halt
 from secrets_broker.ledger.witness_http import Witness
 from secrets_broker.ledger.witnessing import (
@@ -25,6 +25,7 @@ from secrets_broker.ledger.witnessing import (
     last_cosigned,
     published_checkpoint,
 )
+from secrets_broker.session import safe_message
 
 _log = structlog.get_logger(__name__)
 
@@ -76,19 +77,11 @@ class Submitter:
                 await connection.close()
         except BusyError:
             return None
-        except LedgerError as error:
-            return str(error)
-        except ExceptionGroup as group_:
-            return _kinds(group_)
-        except Exception as error:
-            # Whatever it is must not end the submissions unheard. Its text may quote anything.
-            return type(error).__qualname__
+        except ExceptionGroup as group:
+            return ", ".join(sorted({safe_message(error) for error in group.exceptions}))
+        except Exception as error:  # whatever it is must not end the submissions unheard
+            return safe_message(error)
         return None
-
-
-def _kinds(group: ExceptionGroup[Exception]) -> str:
-    # Texts may quote anything; types do not.
-    return ", ".join(sorted({type(error).__qualname__ for error in group.exceptions}))
 
 
 async def submit_newest(connection: AsyncConnection[Any], witness: Witness) -> int | None:

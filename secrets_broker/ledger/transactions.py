@@ -29,7 +29,7 @@ from secrets_broker.ledger.right_edge import load_seen
 from secrets_broker.ledger.round_trip import Statement
 from secrets_broker.ledger.seen import Seen
 from secrets_broker.ledger.store import Store
-from secrets_broker.session import words
+from secrets_broker.session import with_grant
 
 # As a writer's: a process that freezes with the lock is cut off, and every look-up is by an index.
 # But a name of a very long history has to be destroyed too, however long that takes.
@@ -114,5 +114,5 @@ class Login:
 
 
 def refused(error: psycopg.Error) -> LedgerUnavailableError:
-    """The same in the ledger's words; only the message, since a detail line quotes values."""
-    return LedgerUnavailableError(f"the database refused or broke off: {words(error)}")
+    """The same in the ledger's words."""
+    return LedgerUnavailableError(f"the database refused or broke off: {with_grant(error)}")

@@ -10,6 +10,7 @@ from psycopg import AsyncConnection
 from secrets_broker.ledger.grants import Granted, Grants
 from secrets_broker.ledger.quota import Meters, Use
 from secrets_broker.ledger.round_trip import Statement
+from secrets_broker.ledger.search_by_time import asking, first_at
 
 # One entry of an index a row: what one grant did, newest first.
 _OF_GRANT: Final = """
@@ -23,18 +24,8 @@ _HOSTS: Final = """
     SELECT max(position), max(at), host, 'credential.read'
     FROM (__used__) AS used WHERE type = 'credential.read' GROUP BY host
 """
-# Times follow positions, and have no index of their own.
-_FIRST_AT: Final = """
-    WITH RECURSIVE search (low, high) AS (
-        SELECT 0::bigint, (SELECT coalesce(max(position) + 1, 0) FROM ledger.events)
-      UNION ALL
-        SELECT CASE WHEN middle.at < now() - %(span)s THEN middle.position + 1 ELSE low END,
-               CASE WHEN middle.at < now() - %(span)s THEN high ELSE middle.position END
-        FROM search JOIN ledger.events AS middle ON middle.position = (low + high) / 2
-        WHERE low < high
-    )
-    SELECT low, (SELECT coalesce(max(position) + 1, 0) FROM ledger.events)
-    FROM search WHERE low >= high
+_BEGIN: Final = """
+    SELECT now() - %(span)s, (SELECT coalesce(max(position) + 1, 0) FROM ledger.events)
 """
 # Bounded: who is further behind than this reads from the history instead.
 _UNSEEN: Final = """
@@ -53,8 +44,10 @@ async def load_uses(
     rights = granted.rights
     limits = [limit for limit in (rights and rights.requests, rights and rights.hosts) if limit]
     span = timedelta(seconds=max(limit.seconds for limit in limits))
-    cursor = await connection.execute(_FIRST_AT, {"span": span})
-    ((since, size),) = await cursor.fetchall()
+    fetch = asking(connection)
+    ((begin, size),) = await fetch(_BEGIN, {"span": span})
+    # Where an event is missing, the meters sort out what was before.
+    since = await first_at(fetch, begin, size) or 0
     values = {
         "authn": f"access_key:{granted.id}",
         "name": granted.name,

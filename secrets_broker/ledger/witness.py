@@ -11,14 +11,13 @@ is ever shown another history. All here is pure; who keeps the heads, keeps them
 transaction with the decision.
 """
 
-import re
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
-from secrets_broker.ledger.checkpoint import SignedCheckpoint
+from secrets_broker.ledger.checkpoint import NUMBER, SignedCheckpoint
 from secrets_broker.ledger.encoding import from_base64
 from secrets_broker.ledger.merkle import EMPTY_ROOT
 from secrets_broker.ledger.note import NoteError, VerifierKey
@@ -30,7 +29,6 @@ MAX_PROOF: Final = 63
 # A checkpoint with 16 signatures of 5 kB (signed-note's own figures), a proof, and room.
 MAX_REQUEST_BYTES: Final = 256 * 1024
 
-_SIZE: Final = re.compile("0|[1-9][0-9]{0,17}")
 _HASH_BYTES: Final = 32
 
 
@@ -72,7 +70,7 @@ class AddCheckpoint:
 
 def parse_size(text: str) -> int | None:
     """A size in decimal without leading zeroes, or None where it is none."""
-    return int(text) if _SIZE.fullmatch(text) else None
+    return int(text) if NUMBER.fullmatch(text) else None
 
 
 def _parse_proof(lines: Sequence[str]) -> tuple[bytes, ...]:

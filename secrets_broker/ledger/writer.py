@@ -52,6 +52,7 @@ from secrets_broker.ledger.seen import Seen
 from secrets_broker.ledger.spacing import Spacing
 from secrets_broker.ledger.store import Store
 from secrets_broker.ledger.usage import load_uses
+from secrets_broker.session import safe_message
 
 _log = structlog.get_logger(__name__)
 
@@ -248,7 +249,7 @@ class Writer:
                 await self._disconnect()
                 return await self._alone(batch, error)
             failure = LedgerUnavailableError("the database refused to write")
-            _log.error("ledger_write_failed", sqlstate=error.sqlstate, why=_primary(error))
+            _log.error("ledger_write_failed", sqlstate=error.sqlstate, why=safe_message(error))
         except TimeoutError:
             failure = self._silence()
         except Exception as error:
@@ -475,8 +476,3 @@ def _check_clock(clock: datetime) -> None:
 def _is_refusal(error: psycopg.Error) -> bool:
     # Class 22 is bad data, 23 a broken constraint: the command's own fault.
     return (error.sqlstate or "")[:2] in ("22", "23")
-
-
-def _primary(error: psycopg.Error) -> str:
-    # Only the message: PostgreSQL's detail line quotes the values of the failing row.
-    return error.diag.message_primary or type(error).__name__

@@ -94,7 +94,7 @@ def explained(doing: str) -> Iterator[None]:
         ) from None
     except psycopg.Error as error:
         after = _LOST if (error.sqlstate or "08").startswith(("08", "57P")) else _REFUSED
-        raise StatementError(f"{doing}: {after.format(_first_line(error))}") from error
+        raise StatementError(f"{doing}: {after.format(sessions.safe_message(error))}") from None
 
 
 def _set(connection: Connection, name: str, value: str) -> None:
@@ -111,8 +111,3 @@ def _lock(connection: Connection, say: Say, wait_seconds: float) -> None:
         raise BusyError(
             f"another migration was still at work after {wait_seconds:g} s: nothing was done"
         ) from None
-
-
-def _first_line(error: psycopg.Error) -> str:
-    text = error.diag.message_primary or str(error)
-    return text.strip().split("\n", 1)[0]

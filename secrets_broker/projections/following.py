@@ -14,7 +14,7 @@ from psycopg import AsyncConnection
 from secrets_broker.ledger.conditions import COLUMNS, Conditions, Happened
 from secrets_broker.ledger.errors import LedgerMismatchError
 from secrets_broker.ledger.events import IS_DISOWNED
-from secrets_broker.projections.questions.walk import first_at
+from secrets_broker.projections.questions.walk import begin_at
 
 AT_ONCE: Final = 2_000  # events a statement: a few milliseconds
 MAX_LEARNED: Final = 250_000
@@ -98,8 +98,8 @@ async def beginning(connection: "AsyncConnection[Any]", position: int, period: t
     if position == 0:
         return Place()
     ((last_at, _),) = await _fetch(connection, _LEAF, position - 1)
-    since = await first_at(connection, last_at - period, position)
-    return await place_at(connection, max(since, position - MAX_LEARNED))
+    begin = await begin_at(connection, last_at - period, position)
+    return await place_at(connection, max(begin, position - MAX_LEARNED))
 
 
 async def uncovered(

@@ -19,11 +19,19 @@ _RULE: Final = (
 
 def parse_moment(field: str, text: str) -> datetime:
     """Read one, in UTC; raises InvalidCommandError, which names the field."""
+    return _from_now(field, text, -1)
+
+
+def parse_later(field: str, text: str) -> datetime:
+    """The same, but a duration is how long from now; the time may be past all the same."""
+    return _from_now(field, text, 1)
+
+
+def _from_now(field: str, text: str, sign: int) -> datetime:
     try:
-        return datetime.now(UTC) - parse_duration(field, text)
+        return datetime.now(UTC) + sign * parse_duration(field, text)
     except InvalidCommandError:
-        pass
-    return parse_time(field, text, _RULE)
+        return parse_time(field, text, _RULE)
 
 
 def parse_time(field: str, text: str, rule: str) -> datetime:

@@ -1,26 +1,20 @@
 """Points in the ledger as people write them: a position, a time, or how long ago.
 
-A time means the last event that was recorded at it or before. The ledger's times never run
-backwards, so a binary search by position finds that event without an index on the time.
+A time means the last event that was recorded at it or before.
 
 A time within the last moments may be answered before an event of that time is committed; what
 was found is a position, and says for ever the same.
 """
 
 import re
-from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Final, LiteralString
+from typing import Final
 
-from psycopg import AsyncConnection
-
-from secrets_broker.ledger.errors import FieldError, InvalidCommandError
+from secrets_broker.ledger.errors import FieldError, InvalidCommandError, LedgerMismatchError
+from secrets_broker.ledger.search_by_time import Fetch, first_at
 from secrets_broker.projections.duration import parse_duration
 from secrets_broker.projections.moment import parse_time
-
-Fetch = Callable[[LiteralString, Mapping[str, Any]], Awaitable[list[Any]]]
-"""Asks a query with named values, and gives its rows."""
 
 BEFORE_THE_FIRST: Final = -1
 """Stands for the empty ledger's end: the state here has nothing in it."""
@@ -39,19 +33,6 @@ _END: Final = """
     LEFT JOIN LATERAL (
         SELECT position, at FROM ledger.events ORDER BY position DESC LIMIT 1
     ) AS last ON true
-"""
-_SEARCH: Final = """
-    WITH RECURSIVE search (low, high) AS (
-        SELECT -1::bigint, %(last)s::bigint
-      UNION ALL
-        SELECT CASE WHEN early THEN middle ELSE low END,
-               CASE WHEN early THEN high ELSE middle - 1 END
-        FROM search, LATERAL (SELECT (low + high + 1) / 2) AS half (middle), LATERAL (
-            SELECT at <= %(time)s FROM ledger.events WHERE position = middle
-        ) AS found (early)
-        WHERE low < high
-    )
-    SELECT low FROM search WHERE low = high
 """
 
 
@@ -79,7 +60,8 @@ class Point:
     async def resolve(self, fetch: Fetch) -> int:
         """The position that it means, or BEFORE_THE_FIRST.
 
-        Raises InvalidCommandError for what is not there yet: a later position, a later time.
+        Raises InvalidCommandError for what is not there yet, a later position or a later time, and
+        LedgerMismatchError where events are missing.
         """
         ((clock, last, last_at),) = await fetch(_END, {})
         if self.position is not None:
@@ -89,8 +71,13 @@ class Point:
             raise InvalidCommandError(FieldError(self.field, "is in the future"))
         if last is None:
             return BEFORE_THE_FIRST
-        ((found,),) = await fetch(_SEARCH, {"last": last, "time": time})
-        return int(found)
+        # What is recorded later is so by a microsecond at least: PostgreSQL knows nothing finer.
+        later = await first_at(fetch, time + timedelta.resolution, last + 1)
+        if later is None:
+            raise LedgerMismatchError(
+                "the ledger's positions have a gap: run secrets-broker verify"
+            )
+        return later - 1
 
     def _existing(self, position: int, last: int | None) -> int:
         if last is None:
@@ -99,13 +86,3 @@ class Point:
             message = f"is past the ledger's end: its last position is {last}"
             raise InvalidCommandError(FieldError(self.field, message))
         return position
-
-
-def asking(connection: "AsyncConnection[Any]") -> Fetch:
-    """What asks over this connection."""
-
-    async def fetch(query: LiteralString, values: Mapping[str, Any]) -> list[Any]:
-        cursor = await connection.execute(query, values)
-        return await cursor.fetchall()
-
-    return fetch

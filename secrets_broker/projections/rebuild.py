@@ -31,7 +31,7 @@ from secrets_broker.ledger.keyring import DataKey, Keyring
 from secrets_broker.ledger.store import Store
 from secrets_broker.ledger.transactions import Transactions
 from secrets_broker.projections.host_credentials import REBUILD, HostCredentials, parameters
-from secrets_broker.session import words
+from secrets_broker.session import with_grant
 
 CHUNK: Final = 4_000  # some milliseconds of work each, so that no transaction is long
 
@@ -275,4 +275,4 @@ async def _sessions(
         try:
             yield store, reader
         except psycopg.Error as error:
-            raise LedgerUnavailableError(f"{words(error)}; nothing was replaced") from None
+            raise LedgerUnavailableError(f"{with_grant(error)}; nothing was replaced") from None

@@ -25,9 +25,9 @@ from secrets_broker.ledger.content import Content, kept
 from secrets_broker.ledger.errors import DecryptionError
 from secrets_broker.ledger.events import DELETED, ERASED, IS_CHANGE
 from secrets_broker.ledger.keyring import DataKey, Keyring
+from secrets_broker.ledger.search_by_time import Fetch
 from secrets_broker.projections.host_credentials import NAMES, REPLAY, parameters
 from secrets_broker.projections.pattern import ANY, like
-from secrets_broker.projections.point import Fetch
 from secrets_broker.projections.rebuild import Unreadable
 
 PAGE_NAMES: Final = 4_000  # some milliseconds of work for each statement

@@ -18,7 +18,7 @@ from secrets_broker.ledger.encoding import rfc3339
 from secrets_broker.ledger.errors import DecryptionError
 from secrets_broker.ledger.events import IS_CHANGE
 from secrets_broker.ledger.keyring import Keyring
-from secrets_broker.projections.point import Fetch
+from secrets_broker.ledger.search_by_time import Fetch
 from secrets_broker.projections.rebuild import Unreadable
 from secrets_broker.projections.replay import (
     FIRST,

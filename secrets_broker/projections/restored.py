@@ -20,6 +20,7 @@ from secrets_broker.ledger.connection import TOOL_SESSION
 from secrets_broker.ledger.continuity import check_extends, restored_since, seen_is_there
 from secrets_broker.ledger.errors import (
     BusyError,
+    FoundError,
     LedgerError,
     LedgerMismatchError,
     LedgerUnavailableError,
@@ -32,7 +33,7 @@ from secrets_broker.ledger.store import Store
 from secrets_broker.ledger.transactions import Login, Transactions, refused
 
 
-class NothingLostError(LedgerError):
+class NothingLostError(FoundError):
     """The ledger extends every checkpoint that is known of it, so it keeps its name."""
 
 
@@ -40,7 +41,7 @@ class SameOriginError(LedgerError):
     """The signing key is still of the log that has ended."""
 
 
-class RewrittenError(LedgerError):
+class RewrittenError(FoundError):
     """The ledger has other events where it still has some: no restore explains that."""
 
 

@@ -18,7 +18,7 @@ from secrets_broker.ledger.events import CREATED, DELETED, READ, UPDATED
 from secrets_broker.ledger.grants import Grants
 from secrets_broker.ledger.rights import DELETE, WRITE, Request, Rights, fit
 from secrets_broker.ledger.rights import READ as MAY_READ
-from secrets_broker.projections.questions.walk import Stretch, first_at, size
+from secrets_broker.projections.questions.walk import Stretch, begin_at, size
 
 NO_GRANT: Final = "no_grant"
 POSITIONS: Final = 100_000
@@ -92,7 +92,7 @@ class WhatIf:
     async def run(self, connection: "AsyncConnection[Any]") -> AsyncIterator[tuple[int, int]]:
         """Look at all of it; says after each stretch how many positions are done, of how many."""
         end = await size(connection)
-        low = await first_at(connection, self.since, end)
+        low = await begin_at(connection, self.since, end)
         rest = Stretch(low, end - 1)
         while rest:
             piece, rest = rest.split(POSITIONS)

@@ -13,7 +13,7 @@ from psycopg.rows import TupleRow
 
 from secrets_broker.database_url import DatabaseUrlError, parse
 from secrets_broker.session import place, settings
-from secrets_broker.session.errors import POOLER, SessionError, first_line
+from secrets_broker.session.errors import POOLER, SessionError, safe_message
 from secrets_broker.session.statements import Named
 
 _log = structlog.get_logger(__name__)
@@ -88,7 +88,7 @@ async def _opened(given: place.Given, wanted: Mapping[str, str], seconds: float)
     except psycopg.Error as error:
         lost = session.closed
         await session.close()
-        raise _LostError(first_line(error)) if lost else _refused(error) from None
+        raise _LostError(safe_message(error)) if lost else _refused(error) from None
     except BaseException:
         await session.close()
         raise
@@ -191,7 +191,7 @@ async def _connected(given: place.Given, seconds: float) -> tuple[Session, str]:
         except TimeoutError:
             failures.append((place.name(attempt), f"no answer within {share:.1f} s"))
         except psycopg.Error as error:
-            failures.append((place.name(attempt), first_line(error)))
+            failures.append((place.name(attempt), safe_message(error)))
         else:
             _skipped.tell(failures, attempt)
             return session, conninfo
@@ -209,7 +209,7 @@ def _connected_sync(given: place.Given) -> tuple[psycopg.Connection[TupleRow], s
                 conninfo, autocommit=True, prepare_threshold=None
             )
         except psycopg.Error as error:
-            failures.append((place.name(attempt), first_line(error)))
+            failures.append((place.name(attempt), safe_message(error)))
         else:
             _skipped.tell(failures, attempt)
             return connection, conninfo
@@ -240,7 +240,7 @@ def _no_answer(failures: Sequence[tuple[str, str]]) -> SessionError:
 def _refused(error: psycopg.Error) -> SessionError:
     if is_mixed(error):
         return SessionError(POOLER)
-    return SessionError(f"the database refused: {first_line(error)}")
+    return SessionError(f"the database refused: {safe_message(error)}")
 
 
 async def _resolved(

@@ -3,23 +3,17 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import click
 import psycopg
 
 from secrets_broker.ledger.alone import user_name
-from secrets_broker.ledger.errors import (
-    CredentialUndisclosableError,
-    DecryptionError,
-    LedgerError,
-    LedgerMismatchError,
-)
+from secrets_broker.ledger.errors import FoundError, LedgerError
 from secrets_broker.ledger.events import MAX_NAME, Context
 from secrets_broker.migrations import runner
 from secrets_broker.migrations.errors import MigrationError, OutdatedSchemaError
-from secrets_broker.projections.restored import NothingLostError, RewrittenError
-from secrets_broker.session import words
+from secrets_broker.session import with_grant
 from secrets_broker.settings import Settings, SettingsError
 from secrets_broker.tools.postgres import PostgresError
 from secrets_broker.tools.status import NotAsked, NotSo
@@ -27,14 +21,8 @@ from secrets_broker.tools.status import NotAsked, NotSo
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-# What was found of the ledger, and did not only stand in the way of asking.
-_FINDINGS = (
-    LedgerMismatchError,
-    DecryptionError,
-    CredentialUndisclosableError,
-    NothingLostError,
-    RewrittenError,
-)
+FORESEEN: Final = (SettingsError, LedgerError, MigrationError, PostgresError)
+"""The errors that a user can do something about; of these a FoundError is an answer, status 1."""
 _DATA_DIR = f"{__name__}.data_dir"
 
 
@@ -108,12 +96,11 @@ def clear_errors() -> Iterator[None]:
     """Turn what a user can do something about into one line; see tools/status for what it says."""
     try:
         yield
-    except _FINDINGS as error:
-        raise NotSo(str(error)) from None
-    except (SettingsError, LedgerError, MigrationError, PostgresError) as error:
-        raise NotAsked(str(error)) from None
+    except FORESEEN as error:
+        ended = NotSo if isinstance(error, FoundError) else NotAsked
+        raise ended(str(error)) from None
     except psycopg.errors.InsufficientPrivilege as error:
-        raise NotAsked(words(error)) from None
+        raise NotAsked(with_grant(error)) from None
 
 
 def require_schema(database_url: str) -> None:

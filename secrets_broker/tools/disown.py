@@ -11,6 +11,7 @@ import msgspec
 from secrets_broker import logs
 from secrets_broker.keys import login_to_append
 from secrets_broker.ledger.authenticity import Span
+from secrets_broker.ledger.checkpoint import NUMBER
 from secrets_broker.ledger.encoding import label_problem
 from secrets_broker.ledger.events import MAX_REASON
 from secrets_broker.projections.disowning import Disowned, disown
@@ -24,7 +25,7 @@ from secrets_broker.tools.common import (
     require_schema,
 )
 
-_RANGE = re.compile(r"(0|[1-9][0-9]{0,17})(?:-(0|[1-9][0-9]{0,17}))?")
+_RANGE = re.compile(f"({NUMBER.pattern})(?:-({NUMBER.pattern}))?")
 _MAX_EVENTS = 1_000_000
 
 

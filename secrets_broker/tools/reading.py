@@ -9,7 +9,7 @@ from psycopg import AsyncConnection
 
 from secrets_broker.ledger.connection import connect
 from secrets_broker.ledger.errors import LedgerUnavailableError
-from secrets_broker.session import words
+from secrets_broker.session import safe_message, with_grant
 
 
 @asynccontextmanager
@@ -22,10 +22,9 @@ async def reading(
         yield connection
     except psycopg.Error as error:
         if isinstance(error, psycopg.errors.InsufficientPrivilege):
-            raise LedgerUnavailableError(words(error)) from None
-        # Not its text, which may quote values of a row.
+            raise LedgerUnavailableError(with_grant(error)) from None
         raise LedgerUnavailableError(
-            f"the database refused the question (SQLSTATE {error.sqlstate}); "
+            f"the database refused the question ({safe_message(error)}); "
             "where its schema is behind, run: secrets-broker migrate"
         ) from None
     finally:

@@ -7,8 +7,9 @@ from typing import Final
 from secrets_broker.keys import loaded_keyring, login_to_append
 from secrets_broker.ledger.errors import FieldError, InvalidCommandError, LedgerUnavailableError
 from secrets_broker.ledger.keyring import Keyring
+from secrets_broker.ledger.search_by_time import Fetch, asking
 from secrets_broker.projections import replay as states
-from secrets_broker.projections.point import BEFORE_THE_FIRST, Fetch, Point, asking
+from secrets_broker.projections.point import BEFORE_THE_FIRST, Point
 from secrets_broker.projections.reader import READ_SESSION
 from secrets_broker.projections.rebuild import Unreadable
 from secrets_broker.projections.replay import Scope

@@ -20,7 +20,7 @@ from secrets_broker.ledger.rotation import Progress, Report, rotate
 from secrets_broker.ledger.shared_key import require_fit
 from secrets_broker.ledger.store import Store
 from secrets_broker.projections.host_credentials import HostCredentials
-from secrets_broker.session import words
+from secrets_broker.session import with_grant
 from secrets_broker.settings import Settings, text_of_file
 from secrets_broker.tools.common import (
     clear_errors,
@@ -185,8 +185,7 @@ def _rotate(settings: Settings, choice: Choice, settle: float) -> Report:
                 _run(settings, choice, settle, lambda done, total: tell("data keys", done, total))
             )
     except (psycopg.Error, OutcomeUnknownError) as error:
-        why = words(error) if isinstance(error, psycopg.Error) else str(error)
-        raise NotAsked(f"{why}. Nothing is lost: run the same again") from None
+        raise NotAsked(f"{with_grant(error)}. Nothing is lost: run the same again") from None
 
 
 async def _run(settings: Settings, choice: Choice, settle: float, progress: Progress) -> Report:

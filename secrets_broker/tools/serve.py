@@ -25,7 +25,7 @@ from secrets_broker.ledger.keks import check_keys
 from secrets_broker.ledger.keyring import Keyring
 from secrets_broker.ledger.kms import Provider
 from secrets_broker.migrations.errors import CannotConnectError
-from secrets_broker.session import words
+from secrets_broker.session import with_grant
 from secrets_broker.settings import DATA_DIR, Settings, Tls
 from secrets_broker.tls import server_context
 from secrets_broker.tools.common import (
@@ -151,7 +151,7 @@ async def _check_keys(database_url: str, keys: Keyring, asked: Sequence[Provider
     try:
         await check_keys(connection, keys, asked)
     except psycopg.Error as error:
-        raise NotAsked(words(error)) from None
+        raise NotAsked(with_grant(error)) from None
     except WrongKeyError as error:
         raise NotAsked(str(error)) from None
     except KmsError as error:

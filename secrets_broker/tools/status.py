@@ -20,6 +20,8 @@ from typing import Any, Final, NoReturn
 import click
 import psycopg
 
+from secrets_broker.session import safe_message
+
 SO: Final = 0
 NOT_SO: Final = 1
 NOT_ASKED: Final = 2
@@ -111,8 +113,7 @@ def _tell(error: Exception) -> None:
     elif isinstance(error, click.Abort):
         click.echo("Aborted!", err=True)
     elif isinstance(error, psycopg.Error):
-        # Not its text, which may quote values of a row.
-        _line(f"the database: {type(error).__name__} (SQLSTATE {error.sqlstate})")
+        _line(f"the database: {safe_message(error)}")
     elif isinstance(error, OSError) and error.strerror:
         _line(f"{error.filename}: {error.strerror}" if error.filename else error.strerror)
     else:

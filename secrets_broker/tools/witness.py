@@ -25,6 +25,7 @@ from secrets_broker.ledger.witnessing import (
     cosign,
     published_checkpoint,
 )
+from secrets_broker.session import safe_message
 from secrets_broker.settings import MissingSettingError, Settings, SettingsError
 from secrets_broker.tools.common import (
     clear_errors,
@@ -127,7 +128,7 @@ def submit(
             outcomes = asyncio.run(until_told_to_end(work)) or []
         except psycopg.Error as error:
             raise LedgerUnavailableError(
-                f"the database refused the question (SQLSTATE {error.sqlstate})"
+                f"the database refused the question ({safe_message(error)})"
             ) from None
     raise SystemExit(_status(outcomes))
 

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from openapi_spec_validator import OpenAPIV31SpecValidator
 from schemathesis import GenerationMode
 
-from secrets_broker.http import problems, protocol
+from secrets_broker.http import problems
 from secrets_broker.http.app import create_app
 from secrets_broker.http.doors import Doors
 from secrets_broker.http.health import DETAILS
@@ -22,7 +22,7 @@ from secrets_broker.http.routes import MATCH, SERVICE, TABLE, Match, Route
 from secrets_broker.ledger.commands import Delete, Lookup, Upsert
 from secrets_broker.ledger.content import FIELDS, FIRST
 from secrets_broker.ledger.keyring import Keyring
-from secrets_broker.ledger.rights import DELETE, READ, REFUSALS, WRITE
+from secrets_broker.ledger.rights import DELETE, READ, WRITE
 from secrets_broker.ledger.rights import OPERATIONS as RIGHTS
 from secrets_broker.ledger.writer import Writer
 from secrets_broker.projections import due, granting, search
@@ -31,6 +31,7 @@ from secrets_broker.projections.questions import events, exposure, history, unus
 from secrets_broker.projections.reader import Reader
 from tests.conftest import AUDITOR_KEY
 from tests.http.client import JSON, LOOKUP, UPSERT, Service
+from tests.http.declared import DECLARED, OF_REFUSALS
 from tests.http.granting import Keys
 
 
@@ -226,30 +227,34 @@ def opens(doors: Doors, route: Route, key: str) -> bool:
 
 
 def test_every_reason_is_described(description: Any) -> None:
-    """A program can rely on the list of words."""
-    reasons = {problem.reason for problem in problems.OF_HTTP.values()}
-    reasons |= {msgspec.json.decode(body)["reason"] for body in protocol.ANSWERS.values()}
-    reasons |= {
-        "not_found",
-        "decrypt_failed",
-        "internal_error",
-        "metrics_off",
-        "ledger_unavailable",
-        "outcome_unknown",
-        *REFUSALS,
-    }
-    assert set(description["components"]["schemas"]["Error"]["properties"]["reason"]["enum"]) == (
-        reasons
-    )
+    """A program can rely on the lists of words and statuses; `expired` never has a detail."""
+    schemas = description["components"]["schemas"]
+    reasons = {problem.reason for problem in DECLARED}
+    assert set(schemas["Error"]["properties"]["reason"]["enum"]) == reasons - {"expired"}
+    of_items = {*problems.OF_OUTCOMES.values(), *OF_REFUSALS, problems.INVALID}
+    item = schemas["ItemProblem"]["properties"]
+    assert set(item["reason"]["enum"]) == {problem.reason for problem in of_items}
+    assert set(item["status"]["enum"]) == {problem.status for problem in of_items}
+
+
+def test_every_status_is_described(description: Any) -> None:
+    """What an operation may be answered with is what there is a problem of, and a success."""
+    answers = [
+        int(status)
+        for methods in description["paths"].values()
+        for operation in methods.values()
+        for status in operation["responses"]
+    ]
+    assert {status for status in answers if status >= 400} == {one.status for one in DECLARED}
 
 
 def test_what_the_protocol_refuses_is_described_for_every_operation(description: Any) -> None:
     """Whatever is asked for, a request can be malformed, slow or too large: in status and body."""
     operations = [one for methods in description["paths"].values() for one in methods.values()]
-    for status, body in protocol.ANSWERS.items():
+    for status, problem in problems.OF_PROTOCOL.items():
         for operation in operations:
             response = resolved(description, operation["responses"][str(status)])
-            assert_described(description, response, msgspec.json.decode(body))
+            assert_described(description, response, problem.body)
 
 
 def assert_described(description: Any, response: Any, body: Any) -> None:

@@ -14,8 +14,9 @@ from secrets_broker.ledger.connection import connect
 from secrets_broker.ledger.encoding import rfc3339
 from secrets_broker.ledger.errors import InvalidCommandError
 from secrets_broker.ledger.keyring import Keyring
+from secrets_broker.ledger.search_by_time import asking
 from secrets_broker.projections import replay_diff
-from secrets_broker.projections.point import MAX_POSITION, Point, asking
+from secrets_broker.projections.point import MAX_POSITION, Point
 from secrets_broker.projections.reader import READ_SESSION
 from secrets_broker.projections.replay import FIRST, Credential, Page, Scope, page, state
 from secrets_broker.tools.postgres import Cluster

@@ -12,8 +12,8 @@ from secrets_broker.ledger.connection import connect
 from secrets_broker.ledger.content import Content
 from secrets_broker.ledger.errors import DecryptionError
 from secrets_broker.ledger.keyring import Keyring
+from secrets_broker.ledger.search_by_time import asking
 from secrets_broker.projections import replay, replay_diff
-from secrets_broker.projections.point import asking
 from secrets_broker.projections.reader import READ_SESSION
 from secrets_broker.projections.replay import FIRST, Credential, Scope
 from secrets_broker.projections.replay_diff import Difference, differences

@@ -1,5 +1,6 @@
 """Exit statuses, held over all commands: 0 it is so, 1 it is not so, 2 it could not be asked."""
 
+import re
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -11,11 +12,17 @@ import pytest
 from click.testing import CliRunner, Result
 
 from secrets_broker import SecretsManager
+from secrets_broker.ledger.errors import FoundError
 from secrets_broker.ledger.note import COSIGNATURE, VerifierKey
+from secrets_broker.session import NotGrantedError
+from secrets_broker.tools import status
 from secrets_broker.tools.cli import main
+from secrets_broker.tools.common import FORESEEN, clear_errors
 from secrets_broker.tools.postgres import Cluster
-from secrets_broker.tools.status import NOT_ASKED, NOT_SO, Commands
+from secrets_broker.tools.status import ANOTHER_LEDGER, NOT_ASKED, NOT_SO, SO, Commands
 from tests.conftest import AUDITOR_KEY, INTERNAL_KEY, KMS_KEY, SIGNING_KEY, Database, fresh_database
+from tests.everything_raised import errors
+from tests.pages import ROOT
 
 CLOSED = "http://127.0.0.1:1"
 WITNESS = f"{CLOSED} {VerifierKey('w', COSIGNATURE, bytes(32))}"
@@ -230,6 +237,58 @@ def test_what_nobody_expected_is_no_finding(
     assert done.exit_code == NOT_ASKED
     assert said in done.stderr
     assert "row's value" not in done.output
+
+
+FOUND = {
+    "CredentialUndisclosableError",
+    "DecryptionError",
+    "LedgerMismatchError",
+    "NothingLostError",
+    "RewrittenError",
+    "UnauthenticEventError",
+}
+"""What a command found out about the ledger: 1. All else that is foreseen kept it from that: 2."""
+WITHIN = {
+    # Over HTTP alone, where tests/http/test_problems.py looks at them.
+    *("RefusedError", "InvalidRequestError", "NotAloneError"),
+    # Of one module, which is asked for them, or tells of them in words of another error.
+    *("BundleError", "DatabaseUrlError", "HttpUrlError", "ImportRefusedError", "NotPublishedError"),
+    *("ProofError", "ReceiptError", "RequestError", "RowError", "SessionError"),
+    *("SyslogAddressError", "TooFarBehindError", "UnreachableError"),
+}
+"""What no command sees raised, or each that does says itself what it comes to."""
+
+
+def test_every_error_has_a_status() -> None:
+    """A new error is below one that clear_errors knows, or is named here; a new finding is too."""
+    public = {kind for kind in errors() if not kind.__name__.startswith("_")}
+    undeclared = {
+        kind.__name__
+        for kind in public
+        if not issubclass(kind, (*FORESEEN, click.ClickException, NotGrantedError))
+    }
+    assert undeclared == WITHIN
+    found = {kind.__name__ for kind in public if issubclass(kind, FoundError)}
+    assert found == FOUND | {"FoundError"}
+
+
+@pytest.mark.parametrize(
+    "kind", [*FORESEEN, *FoundError.__subclasses__()], ids=lambda k: k.__name__
+)
+def test_an_error_comes_to_its_status(kind: type[Exception]) -> None:
+    """Of the table in tools/status.py, and with its own text."""
+    with pytest.raises(click.ClickException, match="the error's text") as caught, clear_errors():
+        raise kind("the error's text")
+    assert caught.value.exit_code == (NOT_SO if issubclass(kind, FoundError) else NOT_ASKED)
+
+
+def test_the_statuses_are_on_the_page() -> None:
+    """docs/operations.md has the table that tools/status.py has."""
+    page = (ROOT / "docs" / "operations.md").read_text().split("**The exit status**")[1]
+    listed = re.findall(r"^\| (\d) \|", page.split("\n## ")[0], re.MULTILINE)
+    ours = re.findall(r"^\| (\d) \|", status.__doc__ or "", re.MULTILINE)
+    assert [*map(int, listed)] == [SO, NOT_SO, NOT_ASKED, ANOTHER_LEDGER]
+    assert listed == ours
 
 
 def test_help_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

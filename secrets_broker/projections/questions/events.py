@@ -20,7 +20,7 @@ from secrets_broker.projections.questions.walk import (
     Filter,
     Pace,
     Stretch,
-    first_at,
+    begin_at,
     size,
     walk,
 )
@@ -134,7 +134,7 @@ async def page(
     """
     events = await size(connection)
     # So positions that were recorded before this time need no look.
-    recorded = await first_at(connection, wanted.since, events) if wanted.since else 0
+    recorded = await begin_at(connection, wanted.since, events) if wanted.since else 0
     low, high = max(wanted.after + 1, recorded), events - 1
     if wanted.newest_first:
         stretch = Stretch(min(high, after.position) if after else high, low, newest_first=True)

@@ -9,25 +9,16 @@ instead. No other index is needed, and none is paid for by what appends.
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final
 
 from psycopg import AsyncConnection
 
+from secrets_broker.ledger.search_by_time import asking, first_at
+
 Record = tuple[Any, ...]
 
 _SIZE: Final = "SELECT coalesce(max(position) + 1, 0) FROM ledger.events"
-# Times follow positions, and have no index of their own.
-_FIRST_AT: Final = """
-    WITH RECURSIVE search (low, high) AS (
-        SELECT 0::bigint, %(size)s::bigint
-      UNION ALL
-        SELECT CASE WHEN middle.at < %(moment)s THEN middle.position + 1 ELSE low END,
-               CASE WHEN middle.at < %(moment)s THEN high ELSE middle.position END
-        FROM search JOIN ledger.events AS middle ON middle.position = (low + high) / 2
-        WHERE low < high
-    )
-    SELECT low FROM search WHERE low >= high
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,11 +97,10 @@ async def size(connection: "AsyncConnection[Any]") -> int:
     return int(count)
 
 
-async def first_at(connection: "AsyncConnection[Any]", moment: Any, events: int) -> int:
-    """The first position that was recorded then or later, of that many events."""
-    found = await _fetch(connection, _FIRST_AT, {"moment": moment, "size": events})
-    # No answer: an event is missing, so somebody took it away. Then all of them are looked at.
-    return int(found[0][0]) if found else 0
+async def begin_at(connection: "AsyncConnection[Any]", moment: datetime, events: int) -> int:
+    """Where to begin, of that many events, to miss none that was recorded then or later."""
+    # Where an event is missing, all of them are looked at.
+    return await first_at(asking(connection), moment, events) or 0
 
 
 async def _are_few(connection: "AsyncConnection[Any]", wanted: Filter, pace: Pace) -> bool:

@@ -17,8 +17,9 @@ from secrets_broker.ledger.encoding import label_problem, rfc3339
 from secrets_broker.ledger.errors import InvalidCommandError
 from secrets_broker.ledger.events import MAX_REASON
 from secrets_broker.projections import granting
+from secrets_broker.projections.moment import parse_later
 from secrets_broker.settings import Settings
-from secrets_broker.tools.access.options import RightsOptions, later, rights_options
+from secrets_broker.tools.access.options import RightsOptions, rights_options
 from secrets_broker.tools.common import (
     clear_errors,
     data_dir_option,
@@ -142,7 +143,7 @@ def rotate(name: str, data_dir: Path | None, as_json: bool, until: str, reason: 
     """Give NAME another key, which is shown this once; the old one is valid until a time."""
     key = new_access_key()
     with clear_errors():
-        ends = later("until", until)
+        ends = parse_later("until", until)
         fields = {"grantee": name, "sha256": digest(key), "previous_until": ends}
         position = _record(load_settings(data_dir), parse(RotateKey, fields), reason)
     if as_json:

@@ -4,7 +4,6 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -13,8 +12,7 @@ import click
 from secrets_broker.ledger.commands import parse
 from secrets_broker.ledger.errors import FieldError, InvalidCommandError
 from secrets_broker.ledger.rights import OPERATIONS, Rights
-from secrets_broker.projections.duration import parse_duration
-from secrets_broker.projections.moment import parse_moment
+from secrets_broker.projections.moment import parse_later
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -65,7 +63,7 @@ class RightsOptions:
         """The rights; raises InvalidCommandError, or click.UsageError."""
         given = {
             "rules": self._rules(),
-            "expires_at": later("expires", self.expires) if self.expires else None,
+            "expires_at": parse_later("expires", self.expires) if self.expires else None,
             "requests": _limit("rate", self.rate),
             "hosts": _limit("host-limit", self.host_limit),
         }
@@ -95,14 +93,6 @@ def rights_options(command: F) -> F:
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
-
-
-def later(field: str, text: str) -> datetime:
-    """A time to come: how long from now, or as it is; raises InvalidCommandError."""
-    try:
-        return datetime.now(UTC) + parse_duration(field, text)
-    except InvalidCommandError:
-        return parse_moment(field, text)
 
 
 def _limit(field: str, text: str | None) -> tuple[int, int] | None:

@@ -14,6 +14,7 @@ from psycopg.rows import class_row
 
 from secrets_broker.migrations.connection import Connection, connect
 from secrets_broker.migrations.errors import MigrationError
+from secrets_broker.session import safe_message
 from secrets_broker.tools.import_legacy.queries import R, Table
 
 CHUNK: Final = 500  # the writer commits them at once: it takes 512
@@ -115,6 +116,4 @@ def _explained(doing: str) -> Iterator[None]:
     try:
         yield
     except psycopg.Error as error:
-        # Only the message: PostgreSQL's detail line may quote values of a row.
-        text = (error.diag.message_primary or str(error)).strip() or type(error).__name__
-        raise ImportRefusedError(f"{doing}: {text.splitlines()[0]}") from None
+        raise ImportRefusedError(f"{doing}: {safe_message(error)}") from None

@@ -17,6 +17,7 @@ from secrets_broker.ledger.audit.ranges import Loaded, StoredBody
 from secrets_broker.ledger.connection import TOOL_SESSION, connect
 from secrets_broker.ledger.merkle import TILE_WIDTH
 from secrets_broker.migrations.shipped import PINS, Catalogue, gathered
+from secrets_broker.session import safe_message
 from secrets_broker.tools.verify import queries
 from secrets_broker.tools.verify.sources import DamagedError, SourceError
 
@@ -131,12 +132,10 @@ class DatabaseReader:
         try:
             return self._loop.run_until_complete(work)
         except psycopg.Error as error:
-            # Only the message: PostgreSQL's detail line may quote values of a row.
-            why = error.diag.message_primary or type(error).__name__
             # A row holds what cannot be computed with (class 22), or is torn on disk (XX001).
             damaged = (error.sqlstate or "").startswith(("22", "XX00"))
             kind = DamagedError if damaged else SourceError
-            raise kind(f"the database could not be read: {why}") from None
+            raise kind(f"the database could not be read: {safe_message(error)}") from None
 
 
 def _align(loaded: Loaded, count: int, positions: Sequence[int]) -> None:

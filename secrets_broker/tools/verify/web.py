@@ -71,12 +71,6 @@ class WebReader(TileReader):
         self._connections.close()
 
 
-def _reason(error: Exception) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return str(error) or type(error).__name__
-
-
 class WebSource(WebReader):
     """Gives what a broker publishes."""
 

@@ -11,6 +11,7 @@ from psycopg import AsyncConnection
 from secrets_broker.ledger.conditions import Condition, Conditions
 from secrets_broker.projections.following import uncovered
 from secrets_broker.projections.mismatches import may_read, mismatches
+from secrets_broker.session import safe_message
 
 _log = structlog.get_logger(__name__)
 
@@ -60,7 +61,7 @@ class Checks:
         try:
             positions = await mismatches(connection, _MAX_MISMATCHES)
         except (psycopg.errors.QueryCanceled, psycopg.errors.LockNotAvailable) as error:
-            self._say(_NO_ROWS, f"for now, the database refused (SQLSTATE {error.sqlstate})")
+            self._say(_NO_ROWS, f"for now, the database refused ({safe_message(error)})")
             return None
         self._said.discard(_NO_ROWS)
         return positions, (await uncovered(connection))[0]

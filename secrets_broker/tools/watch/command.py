@@ -15,9 +15,12 @@ from secrets_broker.ledger.errors import (
     InvalidCommandError,
     LedgerMismatchError,
 )
+from secrets_broker.ledger.search_by_time import asking
+from secrets_broker.projections.duration import parse_duration
 from secrets_broker.projections.following import Place, place_at
-from secrets_broker.projections.point import Point, asking
+from secrets_broker.projections.point import Point
 from secrets_broker.projections.questions.walk import size
+from secrets_broker.session import safe_message
 from secrets_broker.tools.common import (
     clear_errors,
     data_dir_option,
@@ -29,7 +32,6 @@ from secrets_broker.tools.reading import reading
 from secrets_broker.tools.status import ANOTHER_LEDGER, NotAsked
 from secrets_broker.tools.watch.delivery import Delivery
 from secrets_broker.tools.watch.options import (
-    period,
     seconds,
     sink,
     sink_options,
@@ -109,7 +111,7 @@ def watch(data_dir: Path | None, **given: Any) -> None:
         plan = Plan(
             settings.database_url,
             thresholds(given),
-            period("--learn", given["learn"]),
+            parse_duration("--learn", given["learn"]),
             given["interval"],
             seconds("--projection-every", given["projection_every"]),
             frozenset(given["without"]),
@@ -131,7 +133,7 @@ def watch(data_dir: Path | None, **given: Any) -> None:
             click.echo(f"Error: {error}. Find out who did that; see docs/watch.md", err=True)
             raise SystemExit(ANOTHER_LEDGER) from None
         except psycopg.Error as error:
-            raise NotAsked(f"the database: {type(error).__name__}") from None
+            raise NotAsked(f"the database: {safe_message(error)}") from None
 
 
 async def _watch(plan: Plan, receiver: Sink, state: StateFile | None, begin: str) -> None:

@@ -1,7 +1,6 @@
 """The options of `watch`, and what they come to."""
 
 from collections.abc import Callable, Mapping
-from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -75,12 +74,7 @@ def thresholds(given: Mapping[str, Any]) -> Thresholds:
 
 def seconds(flag: str, text: str) -> float:
     """A duration, or 0; raises InvalidCommandError, which names the option."""
-    return 0.0 if text == "0" else period(flag, text).total_seconds()
-
-
-def period(flag: str, text: str) -> timedelta:
-    """A duration; raises InvalidCommandError, which names the option."""
-    return parse_duration(flag, text)
+    return 0.0 if text == "0" else parse_duration(flag, text).total_seconds()
 
 
 def sink_options(command: F) -> F:

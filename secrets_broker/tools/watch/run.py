@@ -17,6 +17,7 @@ from secrets_broker.ledger.connection import connect
 from secrets_broker.ledger.errors import LedgerMismatchError, LedgerUnavailableError
 from secrets_broker.projections.following import AT_ONCE, Place, learn, more
 from secrets_broker.projections.reader import READ_SESSION
+from secrets_broker.session import safe_message
 from secrets_broker.tools.watch.checks import Checks
 from secrets_broker.tools.watch.delivery import Delivery
 from secrets_broker.tools.watch.state import Kept, StateFile
@@ -86,7 +87,7 @@ class Watch:
 
     async def _wait(self, error: Exception) -> None:
         if not self._failures:
-            _log.warning("database_away", why=words(error))
+            _log.warning("database_away", why=safe_message(error))
         await asyncio.sleep(min(_LONGEST_WAIT, 2.0 ** min(self._failures, 8)))
         self._failures += 1
 
@@ -154,10 +155,3 @@ async def prepare(
     # What is learned was not told: what goes on from before is told at its next event.
     conditions.memory.told = kept.memory.told if kept else Told({})
     return conditions.memory
-
-
-def words(error: Exception) -> str:
-    """Why the database did not answer; never its own text, which may quote values of a row."""
-    if isinstance(error, psycopg.Error):
-        return f"{type(error).__name__} (SQLSTATE {error.sqlstate})"
-    return str(error)

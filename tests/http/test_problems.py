@@ -1,0 +1,74 @@
+"""An error and its answer are declared once; what is written of them elsewhere is held to it."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+import secrets_broker
+from secrets_broker.http import metrics, problems
+from secrets_broker.http.health import DETAILS
+from secrets_broker.http.problems import OF_LEDGER
+from secrets_broker.ledger.errors import LedgerUnavailableError, OutcomeUnknownError
+from secrets_broker.ledger.rights import REFUSALS
+from tests.everything_raised import errors
+from tests.http.declared import DECLARED, OF_REFUSALS
+from tests.pages import ROOT
+
+PACKAGE = Path(secrets_broker.__file__).parent
+API = (ROOT / "docs" / "api.md").read_text()
+MONITORING = (ROOT / "docs" / "monitoring.md").read_text()
+ROW = re.compile(r"^\| (\d{3}) \| `(\w+)` \|", re.MULTILINE)
+
+
+def test_every_error_of_a_ledger_that_cannot_be_used_is_declared() -> None:
+    """By itself, not by a base: status, label of the metric and sentence of /health/ready."""
+    assert set(OF_LEDGER) == {kind for kind in errors() if issubclass(kind, LedgerUnavailableError)}
+
+
+def test_one_that_is_not_declared_is_as_its_base() -> None:
+    """A subclass of somebody else's is 503 all the same, or says that the outcome is unknown."""
+
+    class OfSomebodyElseError(OutcomeUnknownError):
+        pass
+
+    assert problems.of_ledger(OfSomebodyElseError("")).problem == problems.OUTCOME_UNKNOWN
+
+
+def test_the_table_of_the_pages_is_what_is_declared() -> None:
+    """docs/api.md lists each status with its reason, once, in their order."""
+    rows = [(int(status), reason) for status, reason in ROW.findall(API.split("\n## Errors\n")[1])]
+    assert sorted(rows) == sorted({(one.status, one.reason) for one in DECLARED})
+    assert [status for status, _ in rows] == sorted(status for status, _ in rows)
+
+
+def test_every_cause_is_on_the_page_of_metrics() -> None:
+    """docs/monitoring.md lists the values of the label."""
+    (listed,) = re.findall(r"^\| `cause` \| ([^(]*)", MONITORING, re.MULTILINE)
+    causes = {each.cause for each in OF_LEDGER.values()}
+    assert set(re.findall(r"`(\w+)`", listed)) == causes
+    assert {labels for (labels,) in metrics.UNAVAILABLE._metrics} == causes
+
+
+def test_every_refusal_has_its_answer() -> None:
+    """The words of the events are those of the answers."""
+    assert {one.reason for one in OF_REFUSALS} == REFUSALS
+
+
+def test_sentences_of_health_tell_nothing_but_the_kind() -> None:
+    """Anybody may read them, and each of them sends to the log or is the whole story."""
+    assert len(DETAILS) == len({*DETAILS})
+    assert all(text.endswith(("; see the log.", "wait for the ledger.")) for text in DETAILS)
+
+
+@pytest.mark.parametrize("name", ["Problem", "Unavailable"])
+def test_nothing_is_declared_elsewhere(name: str) -> None:
+    """But by the witness, which is another service with answers of its own."""
+    made = {
+        str(path.relative_to(PACKAGE / "http"))
+        for path in (PACKAGE / "http").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] == name
+    }
+    assert made - {"witness.py"} == {"problems.py"}
