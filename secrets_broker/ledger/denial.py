@@ -8,7 +8,8 @@ import msgspec
 from secrets_broker.ledger.access import Enter
 from secrets_broker.ledger.commands import Command, Delete, Lookup, Upsert
 from secrets_broker.ledger.credential import Decision
-from secrets_broker.ledger.events import ACCESS_DENIED, CERTIFICATE, NO_KEY, TWO_KEYS, Context
+from secrets_broker.ledger.event_types import ACCESS_DENIED
+from secrets_broker.ledger.events import CERTIFICATE, NO_KEY, TWO_KEYS, Context
 from secrets_broker.ledger.grants import EXPIRED, REVOKED, UNKNOWN_KEY, Grants, authn
 from secrets_broker.ledger.quota import HOSTS, REQUESTS
 from secrets_broker.ledger.rights import (

@@ -15,13 +15,12 @@ import msgspec
 from secrets_broker.ledger.commands import Content, Name
 from secrets_broker.ledger.encoding import rfc3339
 from secrets_broker.ledger.errors import DecryptionError
-from secrets_broker.ledger.events import IS_CHANGE
+from secrets_broker.ledger.event_types import GONE, IS_CHANGE
 from secrets_broker.ledger.keyring import Keyring
 from secrets_broker.projections.point import Fetch
 from secrets_broker.projections.rebuild import Unreadable
 from secrets_broker.projections.replay import (
     FIRST,
-    GONE,
     PAGE_NAMES,
     LastChange,
     Scope,

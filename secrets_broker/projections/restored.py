@@ -24,7 +24,8 @@ from secrets_broker.ledger.errors import (
     LedgerMismatchError,
     LedgerUnavailableError,
 )
-from secrets_broker.ledger.events import LEDGER_RESTORED, Context
+from secrets_broker.ledger.event_types import LEDGER_RESTORED
+from secrets_broker.ledger.events import Context
 from secrets_broker.ledger.fold import Fold
 from secrets_broker.ledger.kept import Facts, Mark
 from secrets_broker.ledger.keyring import Keyring

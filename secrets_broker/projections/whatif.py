@@ -14,7 +14,7 @@ import msgspec
 from psycopg import AsyncConnection
 
 from secrets_broker.ledger.encoding import rfc3339
-from secrets_broker.ledger.events import CREATED, DELETED, READ, UPDATED
+from secrets_broker.ledger.event_types import CREATED, DELETED, READ, UPDATED
 from secrets_broker.ledger.grants import Grants
 from secrets_broker.ledger.rights import DELETE, WRITE, Request, Rights, fit
 from secrets_broker.ledger.rights import READ as MAY_READ

@@ -11,7 +11,7 @@ from secrets_broker.ledger import authenticity
 from secrets_broker.ledger.audit.findings import Findings
 from secrets_broker.ledger.authenticity import NEVER, Span, spans
 from secrets_broker.ledger.event_key import NO_MAC, EventKey
-from secrets_broker.ledger.events import LEDGER_AUTHENTICATED
+from secrets_broker.ledger.event_types import LEDGER_AUTHENTICATED
 
 MOST_TOLD = 1_000
 """Runs of forged events that are kept in memory; more of them are only counted."""

@@ -8,7 +8,7 @@ from secrets_broker.ledger.audit.macs import Authenticated, MacCheck
 from secrets_broker.ledger.authenticity import Span
 from secrets_broker.ledger.errors import DecryptionError
 from secrets_broker.ledger.event_key import EventKey, WrappedEventKey, unwrap
-from secrets_broker.ledger.events import IS_CONTROL
+from secrets_broker.ledger.event_types import IS_CONTROL
 from secrets_broker.ledger.keyring import Keyring
 from secrets_broker.tools.progress import Tell
 from secrets_broker.tools.verify.database import DatabaseSource
