@@ -13,6 +13,8 @@ from typing import Annotated, Any, Final, Literal, Union
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from secrets_broker.ledger.rights import Operation
+
 CREATED: Final = "credential.created"
 UPDATED: Final = "credential.updated"
 DELETED: Final = "credential.deleted"
@@ -121,6 +123,8 @@ class EventType:
     """Whether there may be one that is not ok."""
     credential: OnCredential | None = None
     access: AccessLine | None = None
+    right: Operation | None = None
+    """What a caller who is proven by a grant needed for it; the command line needs none."""
     trust: bool = False
     """Whether it changes which events are believed."""
 
@@ -155,11 +159,12 @@ class EventType:
             return f"are of an outcome that {self.name} cannot have"
         # What failed says as much as was known; what is always a refusal says all of it.
         required = self._required if ok or not self.succeeds else frozenset()
-        if not required <= (details or {}).keys():
+        if details is None:
+            return f"lack what {self.name} says" if required else None
+        if not required <= details.keys():
             return f"lack what {self.name} says"
         try:
-            if details:
-                msgspec.convert(details, self._model)
+            msgspec.convert(details, self._model)
         except msgspec.ValidationError:
             return f"are not those of {self.name}"
         return None
@@ -203,6 +208,7 @@ TYPES: Final = (
         about="credential",
         credential=OnCredential("nothing", "set"),
         access=AccessLine("create"),
+        right="write",
     ),
     EventType(
         name=UPDATED,
@@ -210,6 +216,7 @@ TYPES: Final = (
         fails=True,
         credential=OnCredential("live", "set"),
         access=AccessLine("update"),
+        right="write",
     ),
     EventType(
         name=DELETED,
@@ -217,6 +224,7 @@ TYPES: Final = (
         fails=True,
         credential=OnCredential("live", "ended"),
         access=AccessLine("delete"),
+        right="delete",
     ),
     EventType(
         name=ERASED,
@@ -259,6 +267,7 @@ TYPES: Final = (
         fails=True,
         credential=OnCredential("live", "kept"),
         access=AccessLine("read"),
+        right="read",
     ),
     EventType(
         name=ACCESS_IMPORTED,

@@ -1,6 +1,7 @@
 """Event types: what is declared of each is what pages, indexes and verify say of it."""
 
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,9 @@ import yaml
 
 from secrets_broker.ledger.audit.facts import Fact
 from secrets_broker.ledger.audit.lives import Lives
-from secrets_broker.ledger.commands import Record
+from secrets_broker.ledger.commands import Content, Delete, Lookup, Record, Upsert
+from secrets_broker.ledger.credential import Live, State, decide
+from secrets_broker.ledger.denial import operation
 from secrets_broker.ledger.errors import InvalidCommandError
 from secrets_broker.ledger.event_types import (
     ACCESS_IMPORTED,
@@ -158,7 +161,7 @@ def test_verify_follows_what_each_type_leaves(kind: str) -> None:
     assert bool(told(*before, fact, update)) is (rule.content == "ended")
 
 
-@pytest.mark.parametrize("kind", ["credential.described", "", "ledger.restored "])
+@pytest.mark.parametrize("kind", ["credential.unheard_of", "", "ledger.restored "])
 def test_no_event_of_another_type_is_written(
     database: Database, keyring: Keyring, kind: str
 ) -> None:
@@ -183,3 +186,22 @@ def test_an_outcome_that_a_type_cannot_have_is_refused() -> None:
     assert created.problem_of(None, ok=True) is None
     assert created.problem_of(None, ok=False)
     assert replace(created, fails=True).problem_of(None, ok=False) is None
+
+
+@pytest.mark.parametrize("state", [None, Live(1, 1, 0, "first key")])
+@pytest.mark.parametrize(
+    "command",
+    [
+        Lookup(host="h", purpose="ssh"),
+        Delete(host="h", purpose="ssh"),
+        Upsert(host="h", purpose="ssh", password="x"),
+    ],
+)
+def test_the_right_that_a_type_needed_is_its_commands(
+    command: Lookup | Delete | Upsert, state: State
+) -> None:
+    """Rights are judged by the command; what other rights would have refused, by the event."""
+    decided = decide(
+        state, command, 5, Content(password="x") if state else None, at=datetime.now(UTC)
+    )
+    assert BY_NAME[decided.type].right == operation(command)
