@@ -218,6 +218,11 @@ def test_each_column_once(ledger: Ledger) -> None:
             tampered(ledger, Tampering(table, 0, column, CHANGES[kind][0]))
 
 
+def test_an_event_key_that_is_in_force_from_nowhere(ledger: Ledger) -> None:
+    """A row that no event could have brought is told, and ends nothing."""
+    tampered(ledger, Tampering("ledger.event_keys", 0, "from_position", "NULL"))
+
+
 @given(st.data())
 @hypothesis_settings(max_examples=6, deadline=None)
 def test_two_events_swapped(ledger: Ledger, data: st.DataObject) -> None:

@@ -66,10 +66,11 @@ def _events(source: DatabaseSource, first: int, end: int) -> Iterator[Authentica
 
 def _event_keys(
     source: DatabaseSource, keyring: Keyring
-) -> tuple[dict[tuple[str, int], EventKey], list[int]]:
+) -> tuple[dict[tuple[str, int], EventKey], list[int | None]]:
     """What opens, and from where on what does not was to be in force."""
     ledgers = [ledger for (ledger,) in source.fetch(_LEDGERS)]
-    opened, unopened = {}, []
+    opened: dict[tuple[str, int], EventKey] = {}
+    unopened: list[int | None] = []
     for row in source.fetch(_KEYS):
         stored = WrappedEventKey(*row)
         key = next(filter(None, (_open(keyring, ledger, stored) for ledger in ledgers)), None)
