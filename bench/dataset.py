@@ -22,7 +22,8 @@ from bench.stack import KMS_KEY
 from secrets_broker.ledger.commands import Upsert
 from secrets_broker.ledger.encoding import rfc3339
 from secrets_broker.ledger.event_key import EventKey, WrappedEventKey, unwrap
-from secrets_broker.ledger.events import READ, Context, Event, encode_entry
+from secrets_broker.ledger.event_types import READ
+from secrets_broker.ledger.events import Context, Event, encode_entry
 from secrets_broker.ledger.keyring import Keyring
 from secrets_broker.ledger.merkle import Frontier, Node, leaf_hash
 from secrets_broker.ledger.writer import Writer

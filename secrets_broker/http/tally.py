@@ -16,7 +16,8 @@ from secrets_broker.ledger.commands import Record
 from secrets_broker.ledger.denial import UNKNOWN
 from secrets_broker.ledger.encoding import rfc3339
 from secrets_broker.ledger.errors import LedgerUnavailableError
-from secrets_broker.ledger.events import ACCESS_COUNTED, ACCESS_COUNTING, Context
+from secrets_broker.ledger.event_types import ACCESS_COUNTED, ACCESS_COUNTING
+from secrets_broker.ledger.events import Context
 from secrets_broker.ledger.source import Source, source_of
 from secrets_broker.ledger.writer import Writer
 

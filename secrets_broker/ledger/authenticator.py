@@ -25,12 +25,12 @@ from secrets_broker.ledger.encoding import canonical_json
 from secrets_broker.ledger.entries import ENTRY_COLUMNS
 from secrets_broker.ledger.errors import DecryptionError, UnauthenticEventError
 from secrets_broker.ledger.event_key import NO_MAC, EventKey, WrappedEventKey, unwrap
-from secrets_broker.ledger.events import (
-    ACCESS_KEY_EVENTS,
+from secrets_broker.ledger.event_types import (
+    GRANTS,
     IS_CONTROL,
     LEDGER_AUTHENTICATED,
-    Event,
 )
+from secrets_broker.ledger.events import Event
 from secrets_broker.ledger.grants import Grants
 from secrets_broker.ledger.keyring import Keyring
 from secrets_broker.ledger.merkle import leaf_hash
@@ -258,7 +258,7 @@ class Authenticator:
 
     def _take_grant(self, stored: StoredEvent) -> None:
         event = stored.event
-        if event.type in ACCESS_KEY_EVENTS:
+        if event.type in GRANTS:
             details = event.details or {}
             self.grants = granting.evolve(
                 self.grants, event.type, details, stored.position, event.at

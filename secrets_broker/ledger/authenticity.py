@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from secrets_broker.ledger import events
+from secrets_broker.ledger import event_types
 from secrets_broker.ledger.event_key import EventKey
 
 Span = tuple[int, int]
@@ -20,12 +20,6 @@ Span = tuple[int, int]
 LEDGER: Final = "ledger"
 KEY: Final = "event_key"
 RANGES: Final = "ranges"
-
-
-TYPES: Final = frozenset(
-    {events.LEDGER_AUTHENTICATED, events.LEDGER_RESTORED, events.LEDGER_DISOWNED}
-)
-"""The events that `evolve` takes anything from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,14 +69,14 @@ def evolve(
     before: Authenticity, kind: str, details: Mapping[str, Any] | None, position: int
 ) -> Authenticity:
     """Say what follows from an event that is believed."""
-    if kind in (events.LEDGER_AUTHENTICATED, events.LEDGER_RESTORED):
+    if kind in (event_types.LEDGER_AUTHENTICATED, event_types.LEDGER_RESTORED):
         begins = named(details, before)
         if begins is None:
             return before
         ledger, key = begins
         return replace(before, ledger=ledger, keys=(*before.keys, (position, key)))
     # Before MACs are demanded anybody could have said so, and nobody had to look at it.
-    if kind == events.LEDGER_DISOWNED and before.demands(position):
+    if kind == event_types.LEDGER_DISOWNED and before.demands(position):
         return replace(before, disowned=(*before.disowned, *ranges(details)))
     return before
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, assert_never
 
-from secrets_broker.ledger import events
+from secrets_broker.ledger import event_types
 from secrets_broker.ledger.commands import (
     CredentialCommand,
     Delete,
@@ -106,7 +106,7 @@ def decide(
 
 def evolve(state: State, event: Event, position: int) -> State:
     """Say which state follows when this event stands at this position."""
-    if not event.ok or event.type not in events.CHANGES:
+    if not event.ok or event.type not in event_types.CHANGES:
         return state
     if event.body is None or event.credential_id is None or event.version is None:
         return None
@@ -118,7 +118,7 @@ def _recorded(command: Erase | ImportAccess | Reveal | Record) -> Decision:
     match command:
         case Erase():
             return Decision(
-                events.ERASED, command.credential_id, command.version, details=command.details
+                event_types.ERASED, command.credential_id, command.version, details=command.details
             )
         case ImportAccess():
             return _import_access(command)
@@ -132,11 +132,11 @@ def _store(state: State, command: Upsert, position: int, opened: Opened) -> Deci
     if state is None:
         _check_new_name(command)
     if state is not None and isinstance(opened, Undisclosable):
-        return Decision(events.UPDATED, state.id, state.version, error=DECRYPT_FAILED)
+        return Decision(event_types.UPDATED, state.id, state.version, error=DECRYPT_FAILED)
     if state is None:
         # An id made from the position is never used twice; the database holds it to that.
-        return Decision(events.CREATED, position + 1, 1, content=command)
-    return Decision(events.UPDATED, state.id, state.version + 1, content=command)
+        return Decision(event_types.CREATED, position + 1, 1, content=command)
+    return Decision(event_types.UPDATED, state.id, state.version + 1, content=command)
 
 
 def _check_new_name(command: Upsert) -> None:
@@ -149,18 +149,18 @@ def _check_new_name(command: Upsert) -> None:
 def _disclose(state: State, opened: Opened, at: datetime) -> Decision:
     credential_id, version = (state.id, state.version) if state else (None, None)
     if isinstance(opened, Undisclosable):
-        return Decision(events.READ, credential_id, version, error=DECRYPT_FAILED)
+        return Decision(event_types.READ, credential_id, version, error=DECRYPT_FAILED)
     if state is None or opened is None:
-        return Decision(events.READ, error=NOT_FOUND)
+        return Decision(event_types.READ, error=NOT_FOUND)
     if opened.expires_at is not None and at >= opened.expires_at:
-        return Decision(events.READ, credential_id, version, error=EXPIRED)
-    return Decision(events.READ, credential_id, version)
+        return Decision(event_types.READ, credential_id, version, error=EXPIRED)
+    return Decision(event_types.READ, credential_id, version)
 
 
 def _reveal(command: Reveal) -> Decision:
     # A version of before, so neither what is live now nor its expires_at has a say in it.
     return Decision(
-        events.READ,
+        event_types.READ,
         command.credential_id,
         command.version,
         error=None if command.opened else DECRYPT_FAILED,
@@ -170,17 +170,17 @@ def _reveal(command: Reveal) -> Decision:
 
 def _delete(state: State) -> Decision:
     if state is None:
-        return Decision(events.DELETED, error=NOT_FOUND)
-    return Decision(events.DELETED, state.id, state.version)
+        return Decision(event_types.DELETED, error=NOT_FOUND)
+    return Decision(event_types.DELETED, state.id, state.version)
 
 
 def _rekey(state: State, command: Rekey, opened: Opened) -> Decision:
     if state is None:
-        return Decision(events.REKEYED, error=NOT_FOUND)
+        return Decision(event_types.REKEYED, error=NOT_FOUND)
     if not isinstance(opened, Content):
-        return Decision(events.REKEYED, state.id, state.version, error=DECRYPT_FAILED)
+        return Decision(event_types.REKEYED, state.id, state.version, error=DECRYPT_FAILED)
     return Decision(
-        events.REKEYED,
+        event_types.REKEYED,
         state.id,
         state.version,
         details={"content": command.content},
@@ -191,7 +191,7 @@ def _rekey(state: State, command: Rekey, opened: Opened) -> Decision:
 
 def _import(state: State, command: ImportCredential, position: int) -> Decision:
     imported = Decision(
-        events.IMPORTED,
+        event_types.IMPORTED,
         position + 1,
         1,
         occurred_at=command.occurred_at,
@@ -200,12 +200,12 @@ def _import(state: State, command: ImportCredential, position: int) -> Decision:
     )
     if state is None:
         return imported
-    return Decision(events.IMPORTED, state.id, error=ALREADY_THERE, details=command.details)
+    return Decision(event_types.IMPORTED, state.id, error=ALREADY_THERE, details=command.details)
 
 
 def _import_access(command: ImportAccess) -> Decision:
     return Decision(
-        events.ACCESS_IMPORTED,
+        event_types.ACCESS_IMPORTED,
         command.credential_id,
         error=None if command.ok else FAILED,
         occurred_at=command.occurred_at,

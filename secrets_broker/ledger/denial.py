@@ -15,14 +15,8 @@ from secrets_broker.ledger import grants as granting
 from secrets_broker.ledger.access import Enter, GrantCommand
 from secrets_broker.ledger.commands import Command, Delete, Lookup, Upsert
 from secrets_broker.ledger.credential import Decision
-from secrets_broker.ledger.events import (
-    ACCESS_DENIED,
-    CERTIFICATE,
-    NO_KEY,
-    TWO_KEYS,
-    Context,
-    Subject,
-)
+from secrets_broker.ledger.event_types import ACCESS_DENIED
+from secrets_broker.ledger.events import CERTIFICATE, NO_KEY, TWO_KEYS, Context, Subject
 from secrets_broker.ledger.grants import EXPIRED, REVOKED, UNKNOWN_KEY, Grants, authn, too_wide
 from secrets_broker.ledger.quota import HOSTS, REQUESTS, Meters
 from secrets_broker.ledger.rights import (

@@ -2,7 +2,7 @@
 
 An entry is the canonical JSON of all fields of `Event`, null ones included, and of nothing
 else. It can be made again from the columns of the event's row, which have the same names.
-docs/format.md has the table of the fields and test vectors.
+docs/format.md has the table of the fields and test vectors; event_types has the types.
 """
 
 from datetime import datetime
@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
+from secrets_broker.ledger import event_types
 from secrets_broker.ledger.encoding import canonical_json, json_problem
 from secrets_broker.ledger.errors import FieldError, InvalidCommandError
 
@@ -18,49 +19,6 @@ MAX_ENTRY_BYTES = 65_535  # an entry bundle gives a length two bytes: C2SP tlog-
 MAX_DETAILS_BYTES = 16_384
 MAX_NAME = 100
 MAX_REASON = 500
-
-CREATED = "credential.created"
-UPDATED = "credential.updated"
-DELETED = "credential.deleted"
-READ = "credential.read"
-ERASED = "credential.erased"
-REKEYED = "credential.rekeyed"
-IMPORTED = "credential.imported"
-ACCESS_IMPORTED = "access.imported"
-KEY_ROTATION_STARTED = "key.rotation_started"
-KEY_ROTATED = "key.rotated"
-PROJECTION_REBUILT = "projection.rebuilt"
-LEDGER_RESTORED = "ledger.restored"
-LEDGER_AUTHENTICATED = "ledger.authenticated"
-LEDGER_DISOWNED = "ledger.disowned"
-ACCESS_DENIED = "access.denied"
-ACCESS_COUNTING = "access.counting"
-ACCESS_COUNTED = "access.counted"
-ACCESS_KEY_GRANTED = "access_key.granted"
-ACCESS_KEY_CHANGED = "access_key.changed"
-ACCESS_KEY_ROTATED = "access_key.rotated"
-ACCESS_KEY_REVOKED = "access_key.revoked"
-
-CHANGES = frozenset({CREATED, UPDATED, DELETED, ERASED, REKEYED, IMPORTED})
-"""The types that, where ok, change what a lookup finds."""
-
-IS_CHANGE: Final = """ok AND type IN (
-    'credential.created', 'credential.updated', 'credential.deleted', 'credential.erased',
-    'credential.rekeyed', 'credential.imported')"""
-"""The same to PostgreSQL; in these words an index, events_changes, is on them."""
-
-IS_ACCESS_KEY: Final = """type IN (
-    'access_key.granted', 'access_key.changed', 'access_key.rotated', 'access_key.revoked')"""
-"""What changes who may do what; in these words an index, events_access_keys, is on them."""
-
-IS_CONTROL: Final = """type IN (
-    'access_key.granted', 'access_key.changed', 'access_key.rotated', 'access_key.revoked',
-    'ledger.authenticated', 'ledger.disowned', 'ledger.restored')"""
-"""The same, and what changes which events are believed; the index is events_control."""
-
-ACCESS_KEY_EVENTS = frozenset(
-    {ACCESS_KEY_GRANTED, ACCESS_KEY_CHANGED, ACCESS_KEY_ROTATED, ACCESS_KEY_REVOKED}
-)
 
 IS_DISOWNED: Final = """EXISTS (
     SELECT FROM ledger.disowned AS d WHERE position BETWEEN d.first_position AND d.last_position)"""
@@ -145,6 +103,15 @@ def check_details(details: dict[str, Any]) -> dict[str, Any]:
     if problem is None and len(canonical_json(details)) > MAX_DETAILS_BYTES:
         problem = "must be at most 16 KiB"
     if problem:
+        raise InvalidCommandError(FieldError("details", problem))
+    return details
+
+
+def check_said(kind: str, details: dict[str, Any] | None, *, ok: bool) -> dict[str, Any] | None:
+    """Hold what an event says to the format and to its type; raises InvalidCommandError."""
+    if details is not None:
+        check_details(details)
+    if problem := event_types.problem_of(kind, details, ok=ok):
         raise InvalidCommandError(FieldError("details", problem))
     return details
 

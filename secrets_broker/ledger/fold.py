@@ -39,14 +39,18 @@ from secrets_broker.ledger.errors import (
     LedgerUnavailableError,
 )
 from secrets_broker.ledger.event_key import NO_MAC, EventKey, new_ledger_id
-from secrets_broker.ledger.events import (
+from secrets_broker.ledger.event_types import (
+    CLAIM,
     ERASED,
     LEDGER_AUTHENTICATED,
     LEDGER_DISOWNED,
+    TRUST,
+)
+from secrets_broker.ledger.events import (
     BodyReference,
     Context,
     Event,
-    check_details,
+    check_said,
     encode_entry,
 )
 from secrets_broker.ledger.grants import Grants
@@ -251,7 +255,8 @@ class Fold:
         host, purpose = name or (None, None)
         details = decision.details
         if context.claim is not None:
-            details = {**(details or {}), "claim": context.claim}
+            details = {**(details or {}), CLAIM: context.claim}
+        ok = decision.error is None
         return Event(
             type=decision.type,
             at=self._at_text,
@@ -265,9 +270,9 @@ class Fold:
             purpose=purpose,
             credential_id=decision.credential_id,
             version=decision.version,
-            ok=decision.error is None,
+            ok=ok,
             error=decision.error,
-            details=check_details(details) if details else None,
+            details=check_said(decision.type, details or None, ok=ok),
             body=sealed.reference if sealed else None,
         )
 
@@ -277,7 +282,7 @@ class Fold:
         position = self.append.position
         self.append.add_entry(entry)
         after = evolve(state, event, position)
-        if event.type in authenticity.TYPES:
+        if event.type in TRUST:
             self.authenticity = authenticity.evolve(
                 self.authenticity, event.type, event.details, position
             )

@@ -12,7 +12,7 @@ from typing import Any, Final, assert_never
 
 import msgspec
 
-from secrets_broker.ledger import events
+from secrets_broker.ledger import event_types
 from secrets_broker.ledger.access import ChangeGrant, Grant, GrantCommand, Revoke, RotateKey
 from secrets_broker.ledger.credential import Decision
 from secrets_broker.ledger.encoding import from_rfc3339, rfc3339
@@ -139,14 +139,14 @@ def decide(grants: Grants, command: GrantCommand, at: datetime) -> Decision:
         case Grant():
             if found is not None:
                 raise _refused("name", "has a grant already: change, rotate or revoke that")
-            return Decision(events.ACCESS_KEY_GRANTED, details=_granted(command, at))
+            return Decision(event_types.ACCESS_KEY_GRANTED, details=_granted(command, at))
         case ChangeGrant():
             details = {**_about(found), **_rights(command.rights, at)}
-            return Decision(events.ACCESS_KEY_CHANGED, details=details)
+            return Decision(event_types.ACCESS_KEY_CHANGED, details=details)
         case RotateKey():
-            return Decision(events.ACCESS_KEY_ROTATED, details=_rotated(found, command))
+            return Decision(event_types.ACCESS_KEY_ROTATED, details=_rotated(found, command))
         case Revoke():
-            return Decision(events.ACCESS_KEY_REVOKED, details=_about(found))
+            return Decision(event_types.ACCESS_KEY_REVOKED, details=_about(found))
         case _:
             assert_never(command)
 
@@ -187,18 +187,18 @@ def evolve(grants: Grants, kind: str, details: Mapping[str, Any], position: int,
     what is not understood allows nothing.
     """
     following = replace(grants, generation=position)
-    if kind == events.ACCESS_KEY_GRANTED:
+    if kind == event_types.ACCESS_KEY_GRANTED:
         granted = _new(details, position)
         return _with(following, granted) if granted else following
     known = grants.by_id.get(_text(details, "id") or "")
     if known is None:
         return following
     match kind:
-        case events.ACCESS_KEY_CHANGED:
+        case event_types.ACCESS_KEY_CHANGED:
             return _with(following, replace(known, rights=_read_rights(details)))
-        case events.ACCESS_KEY_ROTATED:
+        case event_types.ACCESS_KEY_ROTATED:
             return _with(following, replace(known, keys=_rotated_keys(known, details)))
-        case events.ACCESS_KEY_REVOKED:
+        case event_types.ACCESS_KEY_REVOKED:
             return _with(following, replace(known, revoked_at=at))
         case _:
             return following

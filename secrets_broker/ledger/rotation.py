@@ -23,7 +23,8 @@ from secrets_broker.ledger.alone import be_alone
 from secrets_broker.ledger.commands import Record
 from secrets_broker.ledger.errors import DecryptionError, LedgerError, RotationRefusedError
 from secrets_broker.ledger.event_key import WrappedEventKey, unwrap
-from secrets_broker.ledger.events import KEY_ROTATED, KEY_ROTATION_STARTED, Context
+from secrets_broker.ledger.event_types import KEY_ROTATED, KEY_ROTATION_STARTED
+from secrets_broker.ledger.events import Context
 from secrets_broker.ledger.keks import (
     KekUse,
     NewKek,

@@ -27,7 +27,7 @@ from secrets_broker.ledger.errors import (
     RowsMissingError,
 )
 from secrets_broker.ledger.event_key import MAC_BYTES, NO_MAC
-from secrets_broker.ledger.events import IS_CHANGE, IS_CONTROL
+from secrets_broker.ledger.event_types import IS_CHANGE, IS_CONTROL
 from secrets_broker.ledger.fold import Fold, Snapshot
 from secrets_broker.ledger.grants import Grants
 from secrets_broker.ledger.keyring import DataKey, Keyring

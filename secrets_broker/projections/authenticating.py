@@ -9,7 +9,8 @@ from typing import Any, Final
 
 from secrets_broker.ledger.checkpoint import SignedCheckpoint
 from secrets_broker.ledger.errors import LedgerError
-from secrets_broker.ledger.events import IS_CHANGE, IS_CONTROL, Context
+from secrets_broker.ledger.event_types import IS_CHANGE, IS_CONTROL
+from secrets_broker.ledger.events import Context
 from secrets_broker.ledger.grants import Granted
 from secrets_broker.ledger.transactions import Login, Transactions
 from secrets_broker.projections.granting import read_grants

@@ -12,7 +12,8 @@ from typing import Final
 from secrets_broker.ledger.authenticity import RANGES, Span, spans
 from secrets_broker.ledger.commands import Record
 from secrets_broker.ledger.errors import LedgerError
-from secrets_broker.ledger.events import LEDGER_DISOWNED, Context
+from secrets_broker.ledger.event_types import LEDGER_DISOWNED
+from secrets_broker.ledger.events import Context
 from secrets_broker.ledger.fold import Fold
 from secrets_broker.ledger.right_edge import missing_nodes, node_at
 from secrets_broker.ledger.transactions import Login, Transactions

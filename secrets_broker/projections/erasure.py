@@ -20,7 +20,8 @@ import psycopg
 from secrets_broker.ledger.commands import Erase, Name
 from secrets_broker.ledger.connection import TOOL_SESSION, connect
 from secrets_broker.ledger.encoding import rfc3339
-from secrets_broker.ledger.events import IS_CHANGE, Context, Event
+from secrets_broker.ledger.event_types import IS_CHANGE
+from secrets_broker.ledger.events import Context, Event
 from secrets_broker.ledger.fold import Fold
 from secrets_broker.ledger.transactions import Login, Transactions, refused
 from secrets_broker.projections.pattern import like

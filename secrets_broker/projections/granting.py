@@ -9,7 +9,8 @@ from psycopg import AsyncConnection
 
 from secrets_broker.ledger.access import GrantCommand
 from secrets_broker.ledger.encoding import rfc3339
-from secrets_broker.ledger.events import IS_ACCESS_KEY, Context
+from secrets_broker.ledger.event_types import IS_ACCESS_KEY
+from secrets_broker.ledger.events import Context
 from secrets_broker.ledger.grants import Granted, Grants, evolve
 from secrets_broker.ledger.rights import Rights
 from secrets_broker.ledger.transactions import Login

@@ -10,7 +10,7 @@ from typing import Any, Final
 from psycopg import AsyncConnection
 
 from secrets_broker.ledger.commands import Name
-from secrets_broker.ledger.events import IS_CHANGE
+from secrets_broker.ledger.event_types import IS_CHANGE
 from secrets_broker.projections.host_credentials import STATE
 
 ENTRIES: Final = 10_000

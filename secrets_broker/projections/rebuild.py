@@ -24,7 +24,8 @@ from secrets_broker.ledger.body import Place, open_body
 from secrets_broker.ledger.commands import Name, Record
 from secrets_broker.ledger.connection import TOOL_SESSION, connect
 from secrets_broker.ledger.errors import DecryptionError, LedgerUnavailableError
-from secrets_broker.ledger.events import IS_CHANGE, PROJECTION_REBUILT, Context
+from secrets_broker.ledger.event_types import GONE, IS_CHANGE, PROJECTION_REBUILT
+from secrets_broker.ledger.events import Context
 from secrets_broker.ledger.fold import Outcome
 from secrets_broker.ledger.keks import check_keys
 from secrets_broker.ledger.keyring import DataKey, Keyring
@@ -219,7 +220,7 @@ class Rebuild:
     def _row(self, record: Sequence[Any]) -> dict[str, Any] | None:
         host, purpose, position, event_type, credential_id, version, ciphertext, *key = record
         self._unreadable.pop((host, purpose), None)
-        if event_type in ("credential.deleted", "credential.erased"):
+        if event_type in GONE:
             return None
         try:
             if ciphertext is None or key[0] is None:

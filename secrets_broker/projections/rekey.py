@@ -15,7 +15,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from secrets_broker.ledger.commands import Name, Rekey
-from secrets_broker.ledger.events import IS_CHANGE, Context
+from secrets_broker.ledger.event_types import GONE, IS_CHANGE, REKEYED, STORES, UPDATED, is_one_of
+from secrets_broker.ledger.events import Context
 from secrets_broker.ledger.fold import Fold
 from secrets_broker.ledger.transactions import Login, Transactions
 from secrets_broker.projections.pattern import like
@@ -31,20 +32,19 @@ _NEXT_NAMES: Final = """
           AND host LIKE %(host)s AND purpose LIKE %(purpose)s
         ORDER BY host, purpose, position DESC
     ) AS last
-    WHERE last.type NOT IN ('credential.deleted', 'credential.erased')
+    WHERE NOT __is_gone__
     ORDER BY last.host, last.purpose LIMIT %(limit)s
-""".replace("__is_change__", IS_CHANGE)
+""".replace("__is_change__", IS_CHANGE).replace("__is_gone__", is_one_of(GONE))
 # Where the credential's content was set, and where its data key was made.
-_ORIGINS: Final = """
-    SELECT host, purpose, max(position) FILTER (WHERE type <> 'credential.rekeyed'),
-           max(position) FILTER (WHERE type <> 'credential.updated')
+_ORIGINS: Final = f"""
+    SELECT host, purpose, max(position) FILTER (WHERE type <> '{REKEYED}'),
+           max(position) FILTER (WHERE type <> '{UPDATED}')
     FROM unnest(%(hosts)s::text[], %(purposes)s::text[], %(ids)s::bigint[])
         AS live (host, purpose, credential_id)
     JOIN ledger.effective_events AS event USING (host, purpose, credential_id)
-    WHERE ok AND type IN ('credential.created', 'credential.updated', 'credential.rekeyed',
-                          'credential.imported')
+    WHERE ok AND {is_one_of(STORES)}
     GROUP BY host, purpose
-"""
+"""  # noqa: S608 - our own words
 
 Progress = Callable[[int], None]
 

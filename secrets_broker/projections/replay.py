@@ -23,7 +23,7 @@ from secrets_broker.ledger.body import Body, Place, open_body, open_content
 from secrets_broker.ledger.commands import Name
 from secrets_broker.ledger.content import Content, kept
 from secrets_broker.ledger.errors import DecryptionError
-from secrets_broker.ledger.events import DELETED, ERASED, IS_CHANGE
+from secrets_broker.ledger.event_types import GONE, IS_CHANGE
 from secrets_broker.ledger.keyring import DataKey, Keyring
 from secrets_broker.ledger.search_by_time import Fetch
 from secrets_broker.projections.host_credentials import NAMES, REPLAY, parameters
@@ -31,8 +31,6 @@ from secrets_broker.projections.pattern import ANY, like
 from secrets_broker.projections.rebuild import Unreadable
 
 PAGE_NAMES: Final = 4_000  # some milliseconds of work for each statement
-GONE: Final = (DELETED, ERASED)
-"""After these there is no credential of the name."""
 FIRST: Final[Name] = ("", "")
 """Before every name."""
 

@@ -16,13 +16,12 @@ from secrets_broker.ledger.commands import Name
 from secrets_broker.ledger.content import Content
 from secrets_broker.ledger.encoding import rfc3339
 from secrets_broker.ledger.errors import DecryptionError
-from secrets_broker.ledger.events import IS_CHANGE
+from secrets_broker.ledger.event_types import GONE, IS_CHANGE
 from secrets_broker.ledger.keyring import Keyring
 from secrets_broker.ledger.search_by_time import Fetch
 from secrets_broker.projections.rebuild import Unreadable
 from secrets_broker.projections.replay import (
     FIRST,
-    GONE,
     PAGE_NAMES,
     LastChange,
     Scope,

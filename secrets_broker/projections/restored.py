@@ -25,7 +25,8 @@ from secrets_broker.ledger.errors import (
     LedgerMismatchError,
     LedgerUnavailableError,
 )
-from secrets_broker.ledger.events import LEDGER_RESTORED, Context
+from secrets_broker.ledger.event_types import LEDGER_RESTORED
+from secrets_broker.ledger.events import Context
 from secrets_broker.ledger.kept import Facts, Mark
 from secrets_broker.ledger.note import SigningKey
 from secrets_broker.ledger.published import Published, read_published

@@ -14,17 +14,16 @@ import msgspec
 from psycopg import AsyncConnection
 
 from secrets_broker.ledger.encoding import rfc3339
-from secrets_broker.ledger.events import CREATED, DELETED, READ, UPDATED
+from secrets_broker.ledger.event_types import TYPES
 from secrets_broker.ledger.grants import Grants
-from secrets_broker.ledger.rights import DELETE, WRITE, Request, Rights, fit
-from secrets_broker.ledger.rights import READ as MAY_READ
+from secrets_broker.ledger.rights import Request, Rights, fit
 from secrets_broker.projections.questions.walk import Stretch, begin_at, size
 
 NO_GRANT: Final = "no_grant"
 POSITIONS: Final = 100_000
 """Looked at by one statement: some hundred milliseconds."""
 
-_OPERATIONS: Final = {READ: MAY_READ, CREATED: WRITE, UPDATED: WRITE, DELETED: DELETE}
+_OPERATIONS: Final = {kind.name: kind.right for kind in TYPES if kind.right}
 # Who does not come by way of a door needs no key.
 _ASKED: Final = """
     SELECT actor, type, host, purpose, ip, reason IS NOT NULL,

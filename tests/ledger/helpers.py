@@ -1,7 +1,7 @@
 """Steps and strategies that the ledger's tests share."""
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 
 from secrets_broker.ledger.commands import Command, Delete, ImportCredential, Lookup, Upsert
 from secrets_broker.ledger.content import Content
-from secrets_broker.ledger.events import Context
+from secrets_broker.ledger.encoding import rfc3339
+from secrets_broker.ledger.events import Context, Event, encode_entry
 from secrets_broker.ledger.fold import Fold, Outcome
 from secrets_broker.ledger.keks import check_keys
 from secrets_broker.ledger.keyring import Keyring
 from secrets_broker.ledger.merkle import Node, node_hash
-from secrets_broker.ledger.seen import Seen
+from secrets_broker.ledger.right_edge import load_seen
 from secrets_broker.ledger.store import Store
 from secrets_broker.ledger.transactions import Login
 from secrets_broker.ledger.writer import Writer
@@ -81,17 +82,38 @@ def record(
     return run(all_of_them())
 
 
+def append_as_it_is(
+    database: Database, keyring: Keyring, kind: str, details: dict[str, Any]
+) -> None:
+    """Append an event that our code would refuse to write, with a right MAC all the same."""
+
+    def add(fold: Fold) -> None:
+        event = Event(type=kind, at=rfc3339(fold.at), authn="none", details=details)
+        fold.append.add_entry(encode_entry(event))
+
+    _append(database, keyring, add)
+
+
 def record_at(database: Database, keyring: Keyring, clock: datetime, command: Command) -> Outcome:
     """Record what a process would whose database has that time."""
+    return _append(database, keyring, lambda fold: fold.take(command, CONTEXT), clock)
 
-    async def alone() -> Outcome:
+
+def _append(
+    database: Database,
+    keyring: Keyring,
+    take: Callable[[Fold], T],
+    clock: datetime | None = None,
+) -> T:
+    async def alone() -> T:
         store = await Store.connect(database.service_url, HostCredentials(), keyring)
         try:
             await check_keys(store.connection, keyring)
-            fold = Fold(replace(await store.read([], Seen()), clock=clock), keyring)
-            outcome = fold.take(command, CONTEXT)
+            snapshot = await store.read([], await load_seen(store.connection))
+            fold = Fold(replace(snapshot, clock=clock or snapshot.clock), keyring)
+            taken = take(fold)
             await store.append(fold)
-            return outcome
+            return taken
         finally:
             await store.close()
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from secrets_broker.ledger.audit.facts import Fact
 from secrets_broker.ledger.audit.rotations import KekRow, Rotations
-from secrets_broker.ledger.events import KEY_ROTATED, KEY_ROTATION_STARTED
+from secrets_broker.ledger.event_types import KEY_ROTATED, KEY_ROTATION_STARTED
 
 STATES = ("prepared", "active", "retiring", "retired")
 

@@ -10,11 +10,10 @@ import pytest
 from secrets_broker.ledger.checkpoint import Checkpoint, SignedCheckpoint
 from secrets_broker.ledger.checkpoint_file import CheckpointFile
 from secrets_broker.ledger.checkpointer import Checkpointer, make_checkpoint
-from secrets_broker.ledger.commands import Record
 from secrets_broker.ledger.connection import connect
 from secrets_broker.ledger.continuity import Continuity, Lost, last_loss
 from secrets_broker.ledger.errors import LedgerMismatchError, LedgerUnavailableError
-from secrets_broker.ledger.events import LEDGER_RESTORED
+from secrets_broker.ledger.event_types import LEDGER_RESTORED
 from secrets_broker.ledger.halt import Halt
 from secrets_broker.ledger.keyring import Keyring
 from secrets_broker.ledger.merkle import Frontier
@@ -23,7 +22,16 @@ from secrets_broker.ledger.writer import Writer
 from secrets_broker.projections.host_credentials import HostCredentials
 from tests.conftest import Database
 from tests.ledger.guards import back_in_force
-from tests.ledger.helpers import BEGUN, lookup, record, run, send, upsert, writing
+from tests.ledger.helpers import (
+    BEGUN,
+    append_as_it_is,
+    lookup,
+    record,
+    run,
+    send,
+    upsert,
+    writing,
+)
 
 KEY = SigningKey("log.example", bytes(range(32)))
 OTHER = SigningKey("log.example/again", bytes(32))
@@ -308,7 +316,7 @@ def test_an_event_that_names_no_size_excuses_nothing(
     record(database, keyring, upsert("a"))
     make(database)
     details = {"origin": KEY.name, "size": size, "root": "", "new_origin": "other"}
-    record(database, keyring, Record(type=LEDGER_RESTORED, details=details))
+    append_as_it_is(database, keyring, LEDGER_RESTORED, details)
     record(database, keyring, lookup("a"))
     assert make(database).size == BEGUN + 3
 

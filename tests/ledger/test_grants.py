@@ -19,7 +19,8 @@ from secrets_broker.ledger.commands import parse
 from secrets_broker.ledger.denial import RULES
 from secrets_broker.ledger.encoding import rfc3339
 from secrets_broker.ledger.errors import InvalidCommandError
-from secrets_broker.ledger.events import KEY_ROTATED, NO_KEY, TWO_KEYS, Subject
+from secrets_broker.ledger.event_types import KEY_ROTATED
+from secrets_broker.ledger.events import NO_KEY, TWO_KEYS, Subject
 from secrets_broker.ledger.grants import Grants, decide, evolve, judge
 from secrets_broker.ledger.rights import Request, Rights, Rule
 

@@ -30,7 +30,7 @@ def fill(database: Database, keyring: Keyring) -> None:
         ok=False,
         credential_id=None,
         occurred_at=LONG_AGO,
-        details={"access_type": "read", "error_message": "no such thing"},
+        details={"legacy_id": 1, "access_type": "read", "error_message": "no such thing"},
     )
     commands = upsert("a"), lookup("a"), upsert("a"), lookup("b"), imported, delete("a")
     record(database, keyring, *commands)

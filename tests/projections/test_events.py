@@ -187,7 +187,7 @@ def test_a_line_of_a_clock_that_was_ahead(
         ok=True,
         credential_id=None,
         occurred_at=datetime.now(UTC) + timedelta(days=99),
-        details={"access_type": "read"},
+        details={"legacy_id": 1, "access_type": "read"},
     )
     record(database, keyring, line)
     until = (datetime.now(UTC) + timedelta(hours=1)).isoformat()

@@ -174,7 +174,7 @@ def imported_line(
         ok=ok,
         credential_id=credential_id,
         occurred_at=datetime(2020, 2, 29, 12, tzinfo=UTC),
-        details={"access_type": kind},
+        details={"legacy_id": 1, "access_type": kind},
     )
 
 

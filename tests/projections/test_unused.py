@@ -175,7 +175,7 @@ def test_what_is_imported_is_as_old_as_it_was_there(
 
 def imported(credential_id: int, occurred_at: datetime | None, **more: Any) -> ImportAccess:
     """A read of an earlier installation."""
-    fields: dict[str, Any] = {"ok": True, "details": {"access_type": "read"}} | more
+    fields: dict[str, Any] = {"ok": True, "details": {"legacy_id": 1, "access_type": "read"}} | more
     return ImportAccess(
         host="old", purpose="ssh", credential_id=credential_id, occurred_at=occurred_at, **fields
     )
@@ -198,7 +198,7 @@ def test_imported_reads_count_from_when_they_happened(
     lines = [imported(2, THEN), imported(2, THEN - day)]
     lines += [
         imported(2, THEN + day, ok=False),
-        imported(2, THEN + day, details={"access_type": "x"}),
+        imported(2, THEN + day, details={"legacy_id": 1, "access_type": "x"}),
     ]
     record(database, keyring, credential, *lines)
     url = auditor(cluster, database)

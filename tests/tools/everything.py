@@ -9,7 +9,8 @@ from secrets_broker.ledger.commands import ImportAccess, ImportCredential, Recor
 from secrets_broker.ledger.connection import connect
 from secrets_broker.ledger.content import Content
 from secrets_broker.ledger.encoding import rfc3339
-from secrets_broker.ledger.events import ACCESS_COUNTED, ACCESS_COUNTING, Context, Subject
+from secrets_broker.ledger.event_types import ACCESS_COUNTED, ACCESS_COUNTING
+from secrets_broker.ledger.events import Context, Subject
 from secrets_broker.ledger.keyring import Keyring
 from secrets_broker.ledger.note import COSIGNATURE, SigningKey
 from secrets_broker.ledger.published import keep_cosignature, read_published
@@ -68,6 +69,7 @@ def everything(database: Database, keyring: Keyring) -> None:
     now = _now(database)
     log = {"legacy_id": 4, "access_type": "read", "error_message": None}
     source = {"source": "192.0.2.9"}
+    counted = {**source, "counting": 1, "count": 7, "first_at": rfc3339(now), "last_at": None}
     record(
         database,
         keyring,
@@ -82,7 +84,7 @@ def everything(database: Database, keyring: Keyring) -> None:
             host="old", purpose="ssh", ok=True, credential_id=3, occurred_at=now, details=log
         ),
         Record(type=ACCESS_COUNTING, details=source),
-        Record(type=ACCESS_COUNTED, details={**source, "count": 7, "first_at": rfc3339(now)}),
+        Record(type=ACCESS_COUNTED, details=counted),
     )
     for kind in ("credential.read", "credential.deleted"):
         forge(database.service_url, kind, host="h06", purpose="ssh", credential_id=7)

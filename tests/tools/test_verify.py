@@ -5,6 +5,7 @@ Who changes it is the superuser, with every trigger and every constraint out of 
 
 from collections.abc import Iterator
 
+import msgspec
 import pytest
 
 from secrets_broker.ledger.audit.heads import Kept
@@ -19,7 +20,7 @@ from secrets_broker.projections.reveal import reveal
 from secrets_broker.tools.postgres import Cluster
 from secrets_broker.tools.verify import run as running
 from tests.conftest import KMS_KEY, TEMPLATE, Database, fresh_database
-from tests.ledger.helpers import login_of, lookup, record, run, upsert
+from tests.ledger.helpers import CONTEXT, login_of, lookup, record, run, upsert
 from tests.tools.verifying import (
     KEY,
     OPERATOR,
@@ -101,6 +102,14 @@ def test_a_ledger_that_nobody_changed(ledger: Database) -> None:
     assert (without.ok, without.problems) == (True, [])
     assert "byte for byte: no SECRETS_KMS_KEY" in without.not_checked[0]
     assert without.checked["rows of host_credentials"] == rows
+
+
+def test_a_lookup_of_who_calls_itself_something(database: Database, keyring: Keyring) -> None:
+    """What a proven caller says in X-Service-Name is kept beside the name, and nothing else."""
+    claiming = msgspec.structs.replace(CONTEXT, claim="billing")
+    record(database, keyring, upsert("a"), lookup("a"), context=claiming)
+    record(database, keyring, lookup("none"), context=claiming)
+    assert verified(database).problems == []
 
 
 def test_passwords_read_out_of_the_history(ledger: Database, keyring: Keyring) -> None:

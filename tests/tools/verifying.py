@@ -7,6 +7,7 @@ from typing import Any
 from secrets_broker.ledger.checkpoint import Checkpoint, SignedCheckpoint
 from secrets_broker.ledger.commands import Record
 from secrets_broker.ledger.connection import connect
+from secrets_broker.ledger.event_types import PROJECTION_REBUILT
 from secrets_broker.ledger.events import Context
 from secrets_broker.ledger.hashes import root_at
 from secrets_broker.ledger.keyring import Keyring
@@ -94,7 +95,9 @@ def history(database: Database, keyring: Keyring) -> None:
     record(database, keyring, *(upsert(host) for host in hosts[:2]))
     erase_names(database, keyring, (hosts[0], "ssh"), (hosts[39], "ssh"))
     run(rekey(login_of(database.owner_url, keyring), OPERATOR, "h1*", "*", lambda _: None))
-    record(database, keyring, Record(type="projection.rebuilt", details={"size": 1}))
+    counts = dict.fromkeys(("size", "rows", "replaced", "unreadable"), 1)
+    rebuilt = {"projection": "secrets.host_credentials", **counts}
+    record(database, keyring, Record(type=PROJECTION_REBUILT, details=rebuilt))
     ((size,),) = database.fetch("SELECT count(*) FROM ledger.events")
     record(database, keyring, *(lookup(hosts[n % 30 + 1]) for n in range(600 - size)))
 

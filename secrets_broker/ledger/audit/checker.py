@@ -12,12 +12,12 @@ from secrets_broker.ledger.audit.findings import Findings
 from secrets_broker.ledger.audit.heads import Kept
 from secrets_broker.ledger.audit.lives import Lives
 from secrets_broker.ledger.audit.ranges import Examined, unmarshal
-from secrets_broker.ledger.audit.rotations import ROTATIONS, Rotations
+from secrets_broker.ledger.audit.rotations import Rotations
 from secrets_broker.ledger.audit.spill import LIMIT, Spill
 from secrets_broker.ledger.audit.subtree import Spine, Stored
 from secrets_broker.ledger.audit.trust import Trust, WrongNode
 from secrets_broker.ledger.authenticity import Span, in_force, ranges
-from secrets_broker.ledger.events import LEDGER_DISOWNED, LEDGER_RESTORED
+from secrets_broker.ledger.event_types import LEDGER_DISOWNED, LEDGER_RESTORED, ROTATIONS
 
 
 class Checker:

@@ -7,7 +7,7 @@ import marshal
 from collections import Counter
 from collections.abc import Sequence
 from hashlib import sha256
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
@@ -23,14 +23,11 @@ from secrets_broker.ledger.audit.facts import (
 from secrets_broker.ledger.audit.findings import Problem
 from secrets_broker.ledger.audit.heads import Kept, judge
 from secrets_broker.ledger.audit.ranges import Examined, Loaded
-from secrets_broker.ledger.audit.rotations import ROTATIONS
 from secrets_broker.ledger.audit.subtree import Hash, Subtree
 from secrets_broker.ledger.authenticity import Span
-from secrets_broker.ledger.events import CHANGES, LEDGER_DISOWNED, LEDGER_RESTORED, READ
+from secrets_broker.ledger.event_types import FOLLOWED, READ
 from secrets_broker.ledger.merkle import TILE_WIDTH, leaf_hash
 from secrets_broker.ledger.note import VerifierKey
-
-_FOLLOWED: Final = CHANGES | ROTATIONS | {READ, LEDGER_RESTORED, LEDGER_DISOWNED}
 
 
 class _Range:
@@ -109,7 +106,7 @@ class _Range:
             return
         if entry.body is not None or self.loaded.bodies:
             self._body(position, entry)
-        if entry.type in _FOLLOWED:
+        if entry.type in FOLLOWED:
             self._follow(position, entry)
 
     def _time(self, position: int, at: str) -> None:

@@ -11,30 +11,14 @@ import msgspec
 
 from secrets_broker.ledger.encoding import canonical_json, from_base64
 from secrets_broker.ledger.errors import InvalidCommandError
-from secrets_broker.ledger.events import (
-    ERASED,
-    FORMAT_VERSION,
-    KEY_ROTATED,
-    KEY_ROTATION_STARTED,
-    LEDGER_DISOWNED,
-    LEDGER_RESTORED,
-    MAX_ENTRY_BYTES,
-    READ,
-    REKEYED,
-    check_details,
-)
+from secrets_broker.ledger.event_types import CLAIM, WITH_DETAILS
+from secrets_broker.ledger.events import FORMAT_VERSION, MAX_ENTRY_BYTES, check_details
 
 _TIME: Final = re.compile(
     r"\d{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12]\d|3[01])T(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d\.\d{6}Z",
     re.ASCII,
 )
 _NUL: Final = b"\\u0000"
-_WITH_DETAILS: Final = frozenset(
-    {
-        *(ERASED, READ, REKEYED, LEDGER_RESTORED, LEDGER_DISOWNED),
-        *(KEY_ROTATION_STARTED, KEY_ROTATED),
-    }
-)
 
 
 class Reference(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -150,8 +134,15 @@ def fact(position: int, entry: Entry) -> tuple[Any, ...]:
         entry.ok,
         entry.error,
         None if body is None else body.key,
-        entry.details if kind in _WITH_DETAILS else None,
+        _followed(entry.details) if kind in WITH_DETAILS else None,
     )
+
+
+def _followed(details: dict[str, Any] | None) -> dict[str, Any] | None:
+    # An event of any type may have a claim, and nothing follows from it.
+    if details is None or not isinstance(details.get(CLAIM), str):
+        return details
+    return {name: value for name, value in details.items() if name != CLAIM} or None
 
 
 def _texts(entry: Entry) -> tuple[Any, ...]:

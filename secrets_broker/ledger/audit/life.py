@@ -9,10 +9,7 @@ from typing import Final, NamedTuple
 
 from secrets_broker.ledger.audit.facts import Fact
 from secrets_broker.ledger.credential import ALREADY_THERE, DECRYPT_FAILED, EXPIRED, NOT_FOUND
-from secrets_broker.ledger.events import CREATED, DELETED, ERASED, IMPORTED, READ, REKEYED, UPDATED
-
-STORES: Final = frozenset({CREATED, UPDATED, IMPORTED, REKEYED})
-"""The types whose events have a body."""
+from secrets_broker.ledger.event_types import ON_CREDENTIAL, READ, OnCredential
 
 _Pair = tuple[int | None, int | None]
 
@@ -27,36 +24,35 @@ class Life(NamedTuple):
 
     def after(self, fact: Fact) -> "Life":
         """What it is once that event, a change that succeeded, has happened."""
-        if fact.type in (DELETED, ERASED):
-            return Life(fact.credential_id, fact.version, None, None)
-        if fact.type == REKEYED:
-            return Life(fact.credential_id, fact.version, fact.key, self.content)
-        if fact.type in STORES:
-            return Life(fact.credential_id, fact.version, fact.key, fact.position)
-        return self
+        rule = ON_CREDENTIAL.get(fact.type)
+        if rule is None or not rule.changes:
+            return self
+        content = {"set": fact.position, "resealed": self.content}.get(rule.content)
+        key = fact.key if rule.has_body else None
+        return Life(fact.credential_id, fact.version, key, content)
 
     def problem_of(self, fact: Fact) -> str | None:
         """Say why an event cannot stand where it stands, or None where it can."""
         live = self if self.key is not None else NOBODY
-        if (fact.key is not None) is not (fact.ok and fact.type in STORES):
+        rule = ON_CREDENTIAL[fact.type]
+        if (fact.key is not None) is not (fact.ok and rule.has_body):
             return "it has a body that it must not have, or lacks one"
         if fact.type == READ and fact.details is not None:
             return self._replay_problem(fact)
         if not fact.ok:
             return _failure_problem(fact, live)
-        if fact.type == REKEYED and (fact.details or {}).get("content") != live.content:
+        if rule.content == "resealed" and (fact.details or {}).get("content") != live.content:
             return "it does not name the event that set the content"
-        if fact.type in (CREATED, IMPORTED):
-            if live.key is not None:
-                return "there is a live credential of that name"
-        elif live.key is None and fact.type != ERASED:
+        if rule.stands_after == "nothing" and live.key is not None:
+            return "there is a live credential of that name"
+        if rule.stands_after == "live" and live.key is None:
             return "there is no live credential of that name"
-        return _differs((fact.credential_id, fact.version), *self._right(fact))
+        return _differs((fact.credential_id, fact.version), *self._right(fact, rule))
 
-    def _right(self, fact: Fact) -> tuple[_Pair, str]:
-        if fact.type in (CREATED, IMPORTED):
+    def _right(self, fact: Fact, rule: OnCredential) -> tuple[_Pair, str]:
+        if rule.version == "first":
             return (fact.position + 1, 1), "a new credential"
-        if fact.type == UPDATED:
+        if rule.version == "next":
             return (self.id, (self.version or 0) + 1), "the next version"
         return (self.id, self.version), "the last version"
 

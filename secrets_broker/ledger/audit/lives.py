@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 from secrets_broker.ledger.audit.facts import Fact
 from secrets_broker.ledger.audit.findings import Problem
-from secrets_broker.ledger.audit.life import NOBODY, STORES, Life
+from secrets_broker.ledger.audit.life import NOBODY, Life
 from secrets_broker.ledger.audit.spill import LIMIT, Spill
-from secrets_broker.ledger.events import ERASED, READ, UPDATED
+from secrets_broker.ledger.event_types import ERASED, ON_CREDENTIAL, READ, OnCredential
 
 
 class _Key(NamedTuple):
@@ -41,17 +41,18 @@ class Lives:
         """Go on with the next fact; gives its problems."""
         if fact.type == ERASED and fact.ok:
             yield from _told(fact, *self._erase(fact))
-        if fact.host is None or fact.purpose is None:
+        rule = ON_CREDENTIAL.get(fact.type)
+        if rule is None or fact.host is None or fact.purpose is None:
             return
         name = f"{fact.host}\x00{fact.purpose}"
         life = Life._make(self._names.get(name) or NOBODY)
         detail = life.problem_of(fact)
         if detail is not None:
             yield from _told(fact, detail)
-        if fact.type == READ or not fact.ok:
+        if not rule.changes or not fact.ok:
             return
-        if fact.type in STORES and fact.key is not None:
-            yield from _told(fact, *self._use(fact, life))
+        if rule.has_body and fact.key is not None:
+            yield from _told(fact, *self._use(fact, life, rule))
         self._names.put(name, life.after(fact))
 
     def allows(self, fact: Fact) -> bool:
@@ -90,12 +91,12 @@ class Lives:
             if known.erased is None:
                 yield key, known.credential_id, known.first
 
-    def _use(self, fact: Fact, life: Life) -> Iterator[str]:
+    def _use(self, fact: Fact, life: Life, rule: OnCredential) -> Iterator[str]:
         key = fact.key or ""
         found = self._keys.get(key)
         if found is None:
             self._keys.put(key, _Key(fact.credential_id, None, fact.position, 1))
-            if fact.type == UPDATED:
+            if not rule.new_data_key:
                 yield "its data key is none that the credential had"
             return
         known = _Key._make(found)
@@ -104,7 +105,7 @@ class Lives:
             yield "its data key was erased before"
         elif known.credential_id != fact.credential_id:
             yield "its data key is another credential's"
-        elif fact.type != UPDATED:
+        elif rule.new_data_key:
             yield "its data key should be a new one"
         elif life.key != key:
             yield "its data key is not the credential's last one"

@@ -8,13 +8,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, NamedTuple
 
 from secrets_broker.ledger.audit.facts import Fact
-from secrets_broker.ledger.events import KEY_ROTATED, KEY_ROTATION_STARTED
 
 ACTIVE: Final = "active"
 RETIRING: Final = "retiring"
 RETIRED: Final = "retired"
 PREPARED: Final = "prepared"
-ROTATIONS: Final = frozenset({KEY_ROTATION_STARTED, KEY_ROTATED})
 
 
 class KekRow(NamedTuple):

@@ -12,7 +12,7 @@ from secrets_broker.ledger.conditions.condition import (
 )
 from secrets_broker.ledger.conditions.thresholds import Thresholds
 from secrets_broker.ledger.conditions.windows import Buckets
-from secrets_broker.ledger.events import ACCESS_DENIED, READ
+from secrets_broker.ledger.event_types import ACCESS_DENIED, READ
 from secrets_broker.ledger.rights import READ as TO_READ
 
 _STEPS: Final = 10

@@ -12,7 +12,7 @@ from secrets_broker.ledger.conditions.condition import (
     shown,
 )
 from secrets_broker.ledger.conditions.thresholds import Thresholds
-from secrets_broker.ledger.events import READ
+from secrets_broker.ledger.event_types import READ
 from secrets_broker.ledger.source import source_of
 
 MAX_READERS: Final = 1_024

@@ -13,26 +13,18 @@ from secrets_broker.ledger.conditions.condition import (
     Happened,
     shown,
 )
-from secrets_broker.ledger.events import (
-    ACCESS_COUNTED,
-    ACCESS_COUNTING,
+from secrets_broker.ledger.event_types import (
     ACCESS_DENIED,
     ACCESS_KEY_CHANGED,
     ACCESS_KEY_GRANTED,
-    ACCESS_KEY_REVOKED,
-    ACCESS_KEY_ROTATED,
+    COUNTS,
+    GRANTS,
     LEDGER_DISOWNED,
 )
 from secrets_broker.ledger.rights import ADMIN
 from secrets_broker.ledger.source import source_of
 
 DECRYPT_FAILED = "decrypt_failed"
-_CHANGES = {
-    ACCESS_KEY_GRANTED: "granted",
-    ACCESS_KEY_CHANGED: "changed",
-    ACCESS_KEY_ROTATED: "rotated",
-    ACCESS_KEY_REVOKED: "revoked",
-}
 
 
 def encryption_error(event: Happened) -> Finding | None:
@@ -52,16 +44,16 @@ def refusal(event: Happened) -> Finding | None:
     """Somebody was refused: with a key that is good, or without one."""
     if event.type == ACCESS_DENIED:
         return _unauthorized(event) if event.actor is None else _denied(event)
-    if event.type in (ACCESS_COUNTING, ACCESS_COUNTED):
+    if event.type in COUNTS:
         return _flood(event)
     return None
 
 
 def grant_changed(event: Happened) -> Finding | None:
     """Who may do what has changed: told always."""
-    change = _CHANGES.get(event.type)
-    if change is None or not event.ok:
+    if event.type not in GRANTS or not event.ok:
         return None
+    change = event.type.partition(".")[2]
     name = event.detail("name")
     return Finding(
         GRANT_CHANGED,

@@ -14,7 +14,8 @@ import msgspec
 from psycopg import AsyncConnection
 
 from secrets_broker.ledger.encoding import rfc3339, rfc3339_or_none
-from secrets_broker.ledger.events import IMPORTED, IS_DISOWNED
+from secrets_broker.ledger.event_types import ACCESS_IMPORTED, IMPORTED, READ
+from secrets_broker.ledger.events import IS_DISOWNED
 from secrets_broker.projections import cursor as cursors
 from secrets_broker.projections.moment import parse_moment
 from secrets_broker.projections.questions.happening import COLUMNS, happening
@@ -40,12 +41,10 @@ _VERSION: Final = f"""
 
 _COLUMNS: Final = ", ".join((*COLUMNS, "version"))
 _OF_CREDENTIAL: Final = f"credential_id = %(credential_id)s AND NOT {IS_DISOWNED}"
-_DISCLOSES: Final = (
-    f"{_OF_CREDENTIAL} AND ok AND type = 'credential.read' AND version = %(version)s"
-)
+_DISCLOSES: Final = f"{_OF_CREDENTIAL} AND ok AND type = '{READ}' AND version = %(version)s"
 _DISCLOSES_OR_DID: Final = f"""{_OF_CREDENTIAL} AND ok AND (
-    type = 'credential.read' AND version = %(version)s
-    OR type = 'access.imported' AND details ->> 'access_type' = 'read')"""
+    type = '{READ}' AND version = %(version)s
+    OR type = '{ACCESS_IMPORTED}' AND details ->> 'access_type' = 'read')"""
 
 
 class Exposed(msgspec.Struct, frozen=True, kw_only=True):

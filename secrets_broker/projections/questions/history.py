@@ -10,6 +10,7 @@ import msgspec
 from psycopg import AsyncConnection
 
 from secrets_broker.ledger.encoding import rfc3339_or_none
+from secrets_broker.ledger.event_types import ERASED, REKEYED
 from secrets_broker.projections import cursor as cursors
 from secrets_broker.projections.questions.happening import COLUMNS, happening
 from secrets_broker.projections.questions.named import Named
@@ -22,10 +23,10 @@ _HISTORY: Final = f"""
         SELECT key, min(position) AS position
         FROM (
             SELECT position, details FROM ledger.effective_events
-            WHERE {OF_NAME} AND type = 'credential.erased'
+            WHERE {OF_NAME} AND type = '{ERASED}'
           UNION ALL
             SELECT position, details FROM ledger.effective_events
-            WHERE {OF_NO_NAME} AND type = 'credential.erased'
+            WHERE {OF_NO_NAME} AND type = '{ERASED}'
               AND details ->> 'host' = %(host)s AND details ->> 'purpose' = %(purpose)s
         ) AS erasure, jsonb_array_elements_text(details -> 'data_keys') AS key
         GROUP BY key
@@ -40,7 +41,7 @@ _HISTORY: Final = f"""
     CROSS JOIN LATERAL (
         SELECT count(*) AS count, max(at) AS at, array_agg(body ->> 'key') AS keys
         FROM ledger.effective_events
-        WHERE {OF_NAME} AND type = 'credential.rekeyed' AND position > made.position
+        WHERE {OF_NAME} AND type = '{REKEYED}' AND position > made.position
           AND position < coalesce(ended.position, 9223372036854775807)
     ) AS rekeyed
     LEFT JOIN LATERAL (

@@ -13,7 +13,15 @@ import msgspec
 from psycopg import AsyncConnection
 
 from secrets_broker.ledger.encoding import rfc3339, rfc3339_or_none
-from secrets_broker.ledger.events import IS_CHANGE
+from secrets_broker.ledger.event_types import (
+    ACCESS_IMPORTED,
+    GONE,
+    IMPORTED,
+    IS_CHANGE,
+    READ,
+    REKEYED,
+    is_one_of,
+)
 from secrets_broker.projections import cursor as cursors
 from secrets_broker.projections.questions.walk import PACE, Pace, size
 
@@ -23,11 +31,11 @@ RECENT: Final = 50_000
 """So many of the last events tell the last read of what is in use, and spare looking at all reads
 of a credential that has many."""
 
-_READ: Final = """ok AND (type = 'credential.read'
-                        OR type = 'access.imported' AND details ->> 'access_type' = 'read')"""
+_READ: Final = f"""ok AND (type = '{READ}'
+                        OR type = '{ACCESS_IMPORTED}' AND details ->> 'access_type' = 'read')"""
 # Nothing happens after it was recorded: so a lookup that was recorded among the last events is
 # later than whatever was recorded before them.
-_HAPPENED: Final = """CASE type WHEN 'access.imported' THEN
+_HAPPENED: Final = f"""CASE type WHEN '{ACCESS_IMPORTED}' THEN
                       CASE WHEN occurred_at > at THEN at ELSE occurred_at END ELSE at END"""
 
 # Names one after another, each by one look into events_changes, however often it changed.
@@ -45,15 +53,15 @@ _UNUSED: Final = f"""
         WHERE name.number < %(names)s
     ), live AS MATERIALIZED (
         SELECT name.number, last.credential_id, last.version,
-               CASE last.type WHEN 'credential.rekeyed' THEN (last.details ->> 'content')::bigint
+               CASE last.type WHEN '{REKEYED}' THEN (last.details ->> 'content')::bigint
                               ELSE last.position END AS content
         FROM name JOIN ledger.effective_events AS last USING (position)
-        WHERE last.type NOT IN ('credential.deleted', 'credential.erased')
+        WHERE NOT last.{is_one_of(GONE)}
     ), recent AS MATERIALIZED (
         SELECT DISTINCT ON (credential_id) credential_id, position, actor, happened
         FROM (
             SELECT credential_id, position, actor, {_HAPPENED} AS happened,
-                   bool_or(type = 'credential.read') OVER (PARTITION BY credential_id) AS looked_up
+                   bool_or(type = '{READ}') OVER (PARTITION BY credential_id) AS looked_up
             FROM ledger.effective_events
             WHERE position >= %(recent)s AND {_READ}
               AND credential_id IN (SELECT credential_id FROM live)
@@ -76,10 +84,10 @@ _UNUSED: Final = f"""
     )
     SELECT name.host, name.purpose, line.credential_id, line.version,
            coalesce((first.details ->> 'created_at')::timestamptz, first.at),
-           CASE first.type WHEN 'credential.imported' THEN first.details ->> 'created_by'
+           CASE first.type WHEN '{IMPORTED}' THEN first.details ->> 'created_by'
                            ELSE first.actor END,
            coalesce((content.details ->> 'updated_at')::timestamptz, content.at),
-           CASE content.type WHEN 'credential.imported' THEN content.details ->> 'updated_by'
+           CASE content.type WHEN '{IMPORTED}' THEN content.details ->> 'updated_by'
                              ELSE content.actor END,
            line.happened, line.actor, line.position
     FROM name

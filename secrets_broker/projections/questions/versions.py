@@ -2,7 +2,8 @@
 
 from typing import Final
 
-from secrets_broker.ledger.events import IS_CHANGE
+from secrets_broker.ledger import event_types
+from secrets_broker.ledger.event_types import IS_CHANGE, REKEYED, is_one_of
 
 OF_NAME: Final = f"{IS_CHANGE} AND host = %(host)s AND purpose = %(purpose)s"
 """The changes of one name; events_changes has them, and reads are not in it."""
@@ -10,7 +11,7 @@ OF_NAME: Final = f"{IS_CHANGE} AND host = %(host)s AND purpose = %(purpose)s"
 OF_NO_NAME: Final = f"{IS_CHANGE} AND host IS NULL AND purpose IS NULL"
 """Those that belong to no name; the same index has them."""
 
-MAKES: Final = "type IN ('credential.created', 'credential.updated', 'credential.imported')"
+MAKES: Final = is_one_of(event_types.MAKES)
 """Whether a change makes a version. A new data key does not: it keeps the version."""
 
 # A name's next change, whatever it is, ends the version before it: an update makes the next one,
@@ -18,7 +19,7 @@ MAKES: Final = "type IN ('credential.created', 'credential.updated', 'credential
 ENDED: Final = f"""
     LEFT JOIN LATERAL (
         SELECT position, at, type, actor FROM ledger.effective_events
-        WHERE {OF_NAME} AND type <> 'credential.rekeyed' AND position > made.position
+        WHERE {OF_NAME} AND type <> '{REKEYED}' AND position > made.position
         ORDER BY position LIMIT 1
     ) AS ended ON true
 """  # noqa: S608 - our own words

@@ -3,65 +3,35 @@
 import json
 from typing import Any, Final
 
-from secrets_broker.ledger.events import (
-    ACCESS_COUNTED,
-    ACCESS_COUNTING,
-    ACCESS_DENIED,
-    ACCESS_IMPORTED,
-    CREATED,
-    DELETED,
-    ERASED,
-    READ,
-    UPDATED,
-    Event,
-)
+from secrets_broker.ledger.event_types import BY_NAME, AccessLine
+from secrets_broker.ledger.events import Event
 
-_WORDS: Final = {
-    READ: "read",
-    CREATED: "create",
-    UPDATED: "update",
-    DELETED: "delete",
-    ERASED: "erase",
-    ACCESS_COUNTING: "denied",
-    ACCESS_COUNTED: "denied",
-}
-_COUNTS: Final = frozenset({ACCESS_COUNTING, ACCESS_COUNTED})
+_LINES: Final = {name: kind.access for name, kind in BY_NAME.items() if kind.access}
 
 
 def is_access(event: Event) -> bool:
     """Tell whether the view has a line of this event."""
-    return event.type in _WORDS or event.type in (ACCESS_DENIED, ACCESS_IMPORTED)
+    return event.type in _LINES
 
 
 def access_type(event: Event) -> str | None:
     """Its access_type."""
-    if event.type == ACCESS_DENIED:
-        return _text_of(event, "operation")
-    if event.type == ACCESS_IMPORTED:
-        return _text_of(event, "access_type")
-    return _WORDS[event.type]
+    line = _line(event)
+    return line.word or _text_of(event, line.word_detail)
 
 
 def success(event: Event) -> bool:
     """Its success: refusals that were counted are none, though their event is ok."""
-    return event.ok and event.type not in _COUNTS
+    return event.ok and _line(event).success
 
 
 def error_message(event: Event) -> str | None:
     """Its error_message."""
-    source = _text_of(event, "source") or "all other sources"
-    match event.type:
-        case "access.imported":
-            return _text_of(event, "error_message")
-        case "access.denied":
-            return ": ".join(filter(None, (event.error, _text_of(event, "rule"))))
-        case "access.counting":
-            return f"refusals are only counted from here on: {source}"
-        case "access.counted":
-            count, *span = (_text_of(event, key) or "" for key in ("count", "first_at", "last_at"))
-            return f"{count} refusals from {span[0]} to {span[1]}: {source}"
-        case _:
-            return event.error
+    return _line(event).message(event.error, lambda name: _text_of(event, name))
+
+
+def _line(event: Event) -> AccessLine:
+    return _LINES[event.type]
 
 
 def _text_of(event: Event, key: str) -> str | None:

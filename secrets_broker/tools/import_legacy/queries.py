@@ -6,7 +6,7 @@ Beside each row stands what the ledger has of it already.
 from dataclasses import dataclass, field
 from typing import Final, Generic, LiteralString, TypeVar
 
-from secrets_broker.ledger.events import IS_CHANGE
+from secrets_broker.ledger.event_types import IS_CHANGE
 
 # LATERAL with LIMIT, so that each row is looked up in an index: events_imported, events_changes.
 _CREDENTIALS: Final = """

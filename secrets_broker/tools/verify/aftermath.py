@@ -12,7 +12,7 @@ from secrets_broker.keys import loaded_keyring
 from secrets_broker.ledger.audit.checker import Checker
 from secrets_broker.ledger.audit.findings import MAX_PROBLEMS, Findings
 from secrets_broker.ledger.errors import DecryptionError, LedgerError, WrongKeyError
-from secrets_broker.ledger.events import IS_CHANGE
+from secrets_broker.ledger.event_types import IS_CHANGE
 from secrets_broker.ledger.keyring import Keyring
 from secrets_broker.projections.mismatches import MISMATCHES
 from secrets_broker.projections.rebuild import Comparison, rebuild

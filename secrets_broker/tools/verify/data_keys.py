@@ -7,6 +7,7 @@ from typing import Final
 from secrets_broker.ledger.audit.checker import Checker
 from secrets_broker.ledger.audit.rotations import KekRow
 from secrets_broker.ledger.errors import DecryptionError
+from secrets_broker.ledger.event_types import ROTATIONS, is_one_of
 from secrets_broker.ledger.keyring import DataKey, Keyring
 from secrets_broker.tools.verify.database import DatabaseSource
 
@@ -23,12 +24,12 @@ _USED_SINCE: Final = """
     SELECT DISTINCT body ->> 'key' FROM ledger.events
     WHERE position >= %s AND body ->> 'key' = ANY (%s)
 """
-_KEKS: Final = """
+_KEKS: Final = f"""
     SELECT id, provider, state,
            EXISTS (SELECT FROM ledger.events
-                   WHERE position >= %s AND type IN ('key.rotation_started', 'key.rotated'))
+                   WHERE position >= %s AND {is_one_of(ROTATIONS)})
     FROM ledger.keks
-"""
+"""  # noqa: S608 - our own words
 _ERASED_SINCE: Final = """
     SELECT jsonb_array_elements_text(details -> 'data_keys') FROM ledger.events
     WHERE position >= %s AND ok AND type = 'credential.erased'

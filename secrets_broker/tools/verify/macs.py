@@ -8,7 +8,7 @@ from secrets_broker.ledger.audit.macs import Authenticated, MacCheck
 from secrets_broker.ledger.authenticity import Span
 from secrets_broker.ledger.errors import DecryptionError
 from secrets_broker.ledger.event_key import EventKey, WrappedEventKey, unwrap
-from secrets_broker.ledger.events import IS_CONTROL
+from secrets_broker.ledger.event_types import IS_CONTROL
 from secrets_broker.ledger.keyring import Keyring
 from secrets_broker.tools.progress import Tell
 from secrets_broker.tools.verify.database import DatabaseSource
@@ -66,10 +66,11 @@ def _events(source: DatabaseSource, first: int, end: int) -> Iterator[Authentica
 
 def _event_keys(
     source: DatabaseSource, keyring: Keyring
-) -> tuple[dict[tuple[str, int], EventKey], list[int]]:
+) -> tuple[dict[tuple[str, int], EventKey], list[int | None]]:
     """What opens, and from where on what does not was to be in force."""
     ledgers = [ledger for (ledger,) in source.fetch(_LEDGERS)]
-    opened, unopened = {}, []
+    opened: dict[tuple[str, int], EventKey] = {}
+    unopened: list[int | None] = []
     for row in source.fetch(_KEYS):
         stored = WrappedEventKey(*row)
         key = next(filter(None, (_open(keyring, ledger, stored) for ledger in ledgers)), None)

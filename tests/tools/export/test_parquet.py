@@ -17,15 +17,8 @@ from secrets_broker.ledger.commands import Command, ImportAccess, Record
 from secrets_broker.ledger.connection import connect
 from secrets_broker.ledger.encoding import rfc3339
 from secrets_broker.ledger.entries import Row, read_rows
-from secrets_broker.ledger.events import (
-    ACCESS_COUNTED,
-    ACCESS_COUNTING,
-    ACCESS_IMPORTED,
-    NO_KEY,
-    Context,
-    Event,
-    Subject,
-)
+from secrets_broker.ledger.event_types import ACCESS_COUNTED, ACCESS_COUNTING, ACCESS_IMPORTED
+from secrets_broker.ledger.events import NO_KEY, Context, Event, Subject
 from secrets_broker.ledger.keyring import Keyring
 from secrets_broker.ledger.merkle import Node
 from secrets_broker.tools.export.access_log import access_type
@@ -65,12 +58,12 @@ imports = st.builds(
         ok=ok,
         credential_id=None,
         occurred_at=at,
-        details={"access_type": kind, "error_message": message},
+        details={"legacy_id": 1, "access_type": kind, "error_message": message},
     ),
     st.booleans(),
     st.none() | times,
-    details_values,
-    details_values,
+    st.none() | texts,
+    st.none() | texts,
 )
 contexts = st.builds(
     Context,
@@ -109,17 +102,17 @@ def table(folder: Path, kind: str) -> list[tuple[Any, ...]]:
     return [tuple(row.values()) for row in found.to_pylist()]
 
 
-counts = st.builds(
+sources = {"source": st.none() | texts}
+whole, moments = st.integers(0, 2**53 - 1), st.none() | times.map(rfc3339)
+counting = st.builds(Record, type=st.just(ACCESS_COUNTING), details=st.fixed_dictionaries(sources))
+counted = st.builds(
     Record,
-    type=st.sampled_from([ACCESS_COUNTING, ACCESS_COUNTED]),
+    type=st.just(ACCESS_COUNTED),
     details=st.fixed_dictionaries(
-        {"source": st.none() | texts},
-        optional={
-            name: details_values | times.map(rfc3339) for name in ("count", "first_at", "last_at")
-        },
+        {**sources, "counting": whole, "count": whole, "first_at": moments, "last_at": moments}
     ),
 )
-any_command: st.SearchStrategy[Command] = commands | imports | counts
+any_command: st.SearchStrategy[Command] = commands | imports | counting | counted
 
 
 @settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
