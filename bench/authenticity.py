@@ -71,7 +71,7 @@ class Recorder:
 
     async def microseconds(self, lookups: int) -> float:
         """Of CPU, this process's and the backend's, for each of so many lookups."""
-        store = self._writer._store
+        store = self._writer._committer._store
         assert store is not None
         backend = [store.connection.info.backend_pid]
         before = time.process_time(), machine.cpu_seconds(backend)
@@ -107,7 +107,7 @@ async def _difference(url: str, lookups: int, rounds: int) -> list[tuple[float, 
 
 async def _disown_what_has_no_mac(writer: Writer) -> None:
     """What was recorded meanwhile is not the ledger's: begin from where it is known."""
-    store = writer._store
+    store = writer._committer._store
     assert store is not None
     head = await store.connection.execute("SELECT max(position) FROM ledger.events")
     ((position,),) = await head.fetchall()

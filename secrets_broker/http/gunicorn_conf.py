@@ -8,7 +8,7 @@ from secrets_broker import tls
 from secrets_broker.http import counters
 from secrets_broker.http.descriptors import Caps, raised
 from secrets_broker.http.shared_counts import SHARED
-from secrets_broker.ledger.writer import BATCH_SECONDS
+from secrets_broker.ledger.committer import BATCH_SECONDS
 from secrets_broker.settings import Settings
 
 counters.begin()

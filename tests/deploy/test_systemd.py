@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from secrets_broker.ledger.writer import BATCH_SECONDS
+from secrets_broker.ledger.committer import BATCH_SECONDS
 from tests.deploy.production import DEPLOY
 
 SERVICE = "secrets-broker.service"
