@@ -23,13 +23,13 @@ from bench import load, machine, stack
 from bench.load import Figures, Load
 from bench.report import at_most, number, table
 from bench.stack import INTERNAL_KEY, KMS_KEY, Service
-from secrets_broker.ledger.access import Grant
-from secrets_broker.ledger.access_key import digest, new_access_key, new_grant_id
+from secrets_broker.ledger.access.access_key import digest, new_access_key, new_grant_id
+from secrets_broker.ledger.access.grant_commands import Grant
+from secrets_broker.ledger.access.rights import Rights
 from secrets_broker.ledger.commands import parse
+from secrets_broker.ledger.encryption.keyring import Keyring
 from secrets_broker.ledger.events import Context
-from secrets_broker.ledger.keyring import Keyring
-from secrets_broker.ledger.rights import Rights
-from secrets_broker.projections import granting
+from secrets_broker.ledger.operations import granting
 from secrets_broker.tools.postgres import Cluster
 from tests.ledger.helpers import login_of
 

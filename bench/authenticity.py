@@ -19,12 +19,12 @@ from bench import load, machine, stack
 from bench.load import Load
 from bench.report import at_most, number, table
 from secrets_broker.ledger import store as storing
-from secrets_broker.ledger.authenticator import Authenticator
 from secrets_broker.ledger.commands import Lookup, Upsert
-from secrets_broker.ledger.event_key import EventKey
+from secrets_broker.ledger.database.round_trip import Statement
+from secrets_broker.ledger.encryption.event_key import EventKey
+from secrets_broker.ledger.encryption.keyring import Keyring
+from secrets_broker.ledger.event_macs.authenticator import Authenticator
 from secrets_broker.ledger.events import Context
-from secrets_broker.ledger.keyring import Keyring
-from secrets_broker.ledger.round_trip import Statement
 from secrets_broker.ledger.writer import Writer
 from secrets_broker.projections.host_credentials import HostCredentials
 

@@ -21,11 +21,11 @@ from bench import load
 from bench.stack import KMS_KEY
 from secrets_broker.ledger.commands import Upsert
 from secrets_broker.ledger.encoding import rfc3339
-from secrets_broker.ledger.event_key import EventKey, WrappedEventKey, unwrap
+from secrets_broker.ledger.encryption.event_key import EventKey, WrappedEventKey, unwrap
+from secrets_broker.ledger.encryption.keyring import Keyring
 from secrets_broker.ledger.event_types import READ
 from secrets_broker.ledger.events import Context, Event, encode_entry
-from secrets_broker.ledger.keyring import Keyring
-from secrets_broker.ledger.merkle import Frontier, Node, leaf_hash
+from secrets_broker.ledger.transparency_log.merkle import Frontier, Node, leaf_hash
 from secrets_broker.ledger.writer import Writer
 from secrets_broker.projections.host_credentials import HostCredentials
 

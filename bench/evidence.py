@@ -23,8 +23,8 @@ from bench.growth import Size, prepared
 from bench.load import Figures, Load
 from bench.report import at_most, number, table
 from bench.stack import AUDITOR_KEY, Service
-from secrets_broker.ledger.note import SigningKey
-from secrets_broker.ledger.receipt import Receipt
+from secrets_broker.ledger.transparency_log.note import SigningKey
+from secrets_broker.ledger.transparency_log.receipt import Receipt
 from secrets_broker.tools.postgres import Cluster
 
 CREDENTIALS: Final = 500

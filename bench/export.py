@@ -17,11 +17,11 @@ import psycopg
 
 from bench import dataset, machine, stack
 from bench.report import number, table
-from secrets_broker.ledger.checkpoint import Checkpoint, SignedCheckpoint
-from secrets_broker.ledger.connection import connect
-from secrets_broker.ledger.hashes import root_at
-from secrets_broker.ledger.note import SigningKey
-from secrets_broker.ledger.published import publish, read_published
+from secrets_broker.ledger.database.ledger_session import connect
+from secrets_broker.ledger.transparency_log.checkpoint import Checkpoint, SignedCheckpoint
+from secrets_broker.ledger.transparency_log.checkpoint_store import publish, read_published
+from secrets_broker.ledger.transparency_log.note import SigningKey
+from secrets_broker.ledger.transparency_log.stored_hashes import root_at
 from secrets_broker.tools.export.run import Exported, Wanted, export
 
 KEY: Final = SigningKey("bench.example", bytes(range(32)))

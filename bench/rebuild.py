@@ -17,8 +17,8 @@ from typing import Final
 from bench import machine, stack
 from bench.report import at_least
 from secrets_broker.ledger.commands import Lookup, Upsert
+from secrets_broker.ledger.encryption.keyring import Keyring
 from secrets_broker.ledger.events import Context
-from secrets_broker.ledger.keyring import Keyring
 from secrets_broker.ledger.writer import Writer
 from secrets_broker.projections.host_credentials import HostCredentials
 from secrets_broker.projections.rebuild import rebuild

@@ -21,7 +21,7 @@ from psycopg import Connection
 from psycopg.types.json import Jsonb
 from psycopg_pool import ConnectionPool
 
-from secrets_broker.ledger.keyring import derive_key
+from secrets_broker.ledger.encryption.keyring import derive_key
 
 THREADS: Final = 16
 

@@ -23,11 +23,11 @@ from bench import load, machine, stack
 from bench.load import Load
 from bench.report import at_least, at_most, number
 from bench.stack import Service
-from secrets_broker.ledger.connection import TOOL_SESSION
+from secrets_broker.ledger.database.ledger_session import TOOL_SESSION
+from secrets_broker.ledger.encryption.keks import NewKek
+from secrets_broker.ledger.encryption.keyring import DataKey, Kek, Keyring, derive_key
 from secrets_broker.ledger.events import Context
-from secrets_broker.ledger.keks import NewKek
-from secrets_broker.ledger.keyring import DataKey, Kek, Keyring, derive_key
-from secrets_broker.ledger.rotation import rotate
+from secrets_broker.ledger.operations.rotation import rotate
 from secrets_broker.ledger.store import Store
 from secrets_broker.projections.host_credentials import HostCredentials
 

@@ -32,7 +32,7 @@ SERVICE_LOGIN: Final = "bench_service"
 REFERENCE_LOGIN: Final = "bench_reference"
 WORKERS: Final = 2
 SHIPPED: Final = default_workers()
-UVICORN_WORKER: Final = "secrets_broker.http.worker.BrokerWorker"
+UVICORN_WORKER: Final = "secrets_broker.http.server.worker.BrokerWorker"
 START_SECONDS: Final = 60.0
 
 
@@ -100,7 +100,7 @@ def broker(
     Without a signing key it makes no checkpoints.
     """
     arguments = [
-        *("-c", str(REPOSITORY / "secrets_broker/http/gunicorn_conf.py")),
+        *("-c", str(REPOSITORY / "secrets_broker/http/server/gunicorn_conf.py")),
         *("--worker-class", worker_class, "--asgi-lifespan", "on", "--workers", str(workers)),
     ]
     settings = {

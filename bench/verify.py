@@ -23,14 +23,14 @@ import psycopg
 from bench import machine, stack
 from bench.growth import Size, prepared
 from bench.report import at_least, number, table
-from secrets_broker.ledger.checkpoint import Checkpoint, SignedCheckpoint
-from secrets_broker.ledger.connection import TOOL_SESSION, connect
-from secrets_broker.ledger.entries import read_rows
-from secrets_broker.ledger.hashes import root_at
-from secrets_broker.ledger.merkle import Frontier, Node
-from secrets_broker.ledger.note import SigningKey
-from secrets_broker.ledger.published import publish, read_published
-from secrets_broker.ledger.tile import Tile, encode_bundle, tiles
+from secrets_broker.ledger.database.ledger_session import TOOL_SESSION, connect
+from secrets_broker.ledger.transparency_log.checkpoint import Checkpoint, SignedCheckpoint
+from secrets_broker.ledger.transparency_log.checkpoint_store import publish, read_published
+from secrets_broker.ledger.transparency_log.merkle import Frontier, Node
+from secrets_broker.ledger.transparency_log.note import SigningKey
+from secrets_broker.ledger.transparency_log.stored_entries import read_rows
+from secrets_broker.ledger.transparency_log.stored_hashes import root_at
+from secrets_broker.ledger.transparency_log.tile import Tile, encode_bundle, tiles
 
 KEY: Final = SigningKey("bench.example", bytes(32))
 CHECKPOINTS: Final = 200

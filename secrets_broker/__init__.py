@@ -15,7 +15,7 @@ from secrets_broker.ledger.errors import (
     UnfitKeyError,
     WrongKeyError,
 )
-from secrets_broker.manager import SecretsManager
+from secrets_broker.secrets_manager import SecretsManager
 
 __all__ = [
     "CredentialUndisclosableError",

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from psycopg import sql
 
-from secrets_broker.ledger.keyring import Keyring
+from secrets_broker.ledger.encryption.keyring import Keyring
 from secrets_broker.migrations import runner
 from secrets_broker.settings import Settings
 from secrets_broker.tools.postgres import Cluster

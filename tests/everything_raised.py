@@ -7,7 +7,7 @@ from pkgutil import walk_packages
 import secrets_broker
 
 # What runs, or needs what is not installed everywhere, when it is imported.
-_NOT_MODULES = ("secrets_broker.http.gunicorn_conf",)
+_NOT_MODULES = ("secrets_broker.http.server.gunicorn_conf",)
 
 
 def errors() -> frozenset[type[BaseException]]:

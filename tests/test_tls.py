@@ -14,8 +14,8 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from secrets_broker.http.certificate import read
-from secrets_broker.ledger.access import grantee_problem
+from secrets_broker.http.auth.client_certificate import read
+from secrets_broker.ledger.access.grant_commands import grantee_problem
 from secrets_broker.settings import Settings, SettingsError
 from secrets_broker.tls import server_context
 from secrets_broker.tools.serve import IN_THE_CLEAR, server_command

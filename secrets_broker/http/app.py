@@ -7,34 +7,39 @@ from typing import Any, Final, Protocol
 import falcon.asgi
 import structlog
 
-from secrets_broker import logs
-from secrets_broker.http import errors, metrics
-from secrets_broker.http.access import KeyChange, KeyGrant, KeyRevoke, KeyRotate, Keys
-from secrets_broker.http.audit import Due, Events, Exposure, History, Unused, Who
-from secrets_broker.http.batch import LookupBatch, UpsertBatch
-from secrets_broker.http.credentials import CredentialDelete, CredentialLookup, CredentialUpsert
-from secrets_broker.http.desk import Desk
-from secrets_broker.http.doors import Doors
-from secrets_broker.http.evidence import Checkpoints, ProofOfConsistency, ProofOfInclusion
-from secrets_broker.http.gate import Gate
-from secrets_broker.http.gatherer import Gatherer
-from secrets_broker.http.health import Live, Metrics, OpenApi, Ready
-from secrets_broker.http.log import LogCheckpoint, LogTile
-from secrets_broker.http.peer import Peers
-from secrets_broker.http.replay import Replay, ReplayDiff
+from secrets_broker import logging_setup
+from secrets_broker.http import error_handlers
+from secrets_broker.http.auth.admission import Desk
+from secrets_broker.http.auth.authentication import Doors
+from secrets_broker.http.metrics import counters
+from secrets_broker.http.metrics.condition_counts import Watching
+from secrets_broker.http.metrics.gatherer import Gatherer
+from secrets_broker.http.middleware import Gate
+from secrets_broker.http.resources.audit import Due, Events, Exposure, History, Unused, Who
+from secrets_broker.http.resources.batch import LookupBatch, UpsertBatch
+from secrets_broker.http.resources.credential_list import Credentials
+from secrets_broker.http.resources.credentials import (
+    CredentialDelete,
+    CredentialLookup,
+    CredentialUpsert,
+)
+from secrets_broker.http.resources.grants import KeyChange, KeyGrant, KeyRevoke, KeyRotate, Keys
+from secrets_broker.http.resources.health import Live, Metrics, OpenApi, Ready
+from secrets_broker.http.resources.proofs import Checkpoints, ProofOfConsistency, ProofOfInclusion
+from secrets_broker.http.resources.replay import Replay, ReplayDiff
+from secrets_broker.http.resources.tiles import LogCheckpoint, LogTile
 from secrets_broker.http.router import table_app
 from secrets_broker.http.routes import SERVICE
-from secrets_broker.http.search import Credentials
-from secrets_broker.http.watching import Watching
-from secrets_broker.keys import continuity, keyring, providers, signing_key, witnesses
-from secrets_broker.ledger.checkpointer import Checkpointer
-from secrets_broker.ledger.continuity import Continuity, last_loss
+from secrets_broker.http.server.peer import Peers
 from secrets_broker.ledger.errors import LedgerUnavailableError
-from secrets_broker.ledger.submitter import Submitter
+from secrets_broker.ledger.publishing.checkpointer import Checkpointer
+from secrets_broker.ledger.publishing.submitter import Submitter
+from secrets_broker.ledger.rollback_detection.continuity import Continuity, last_loss
 from secrets_broker.ledger.writer import Writer
 from secrets_broker.projections.host_credentials import HostCredentials
-from secrets_broker.projections.reader import Reader
+from secrets_broker.projections.paging.reading_session import Reader
 from secrets_broker.settings import Settings
+from secrets_broker.wiring import continuity, keyring, providers, signing_key, witnesses
 
 _log = structlog.get_logger(__name__)
 
@@ -112,7 +117,7 @@ def create_app(
     app: App = table_app(SERVICE, _behind(writer, reader, desk, doors))
     app.add_middleware(Gate(SERVICE, doors, desk, peers or Peers()))
     app.add_middleware(_Lifespan(writer, desk, reader, beside))
-    errors.install(app)
+    error_handlers.install(app)
     return app
 
 
@@ -153,10 +158,12 @@ def _behind(writer: Writer, reader: Reader, desk: Desk, doors: Doors) -> dict[st
 def from_settings() -> App:
     """The application as gunicorn starts it, from the environment."""
     settings = Settings.load()
-    logs.configure(readable=settings.readable_logs)
+    logging_setup.configure(readable=settings.readable_logs)
     keys, asked = keyring(settings), providers(settings)
     known = continuity(settings)
-    writer = Writer(settings.database_url, keys, HostCredentials(), asked, known, metrics.committed)
+    writer = Writer(
+        settings.database_url, keys, HostCredentials(), asked, known, counters.committed
+    )
     doors = Doors(settings.internal_key_if_on, settings.auditor_key)
     submitter = Submitter(settings.database_url, witnesses(settings), writer.halt)
     checkpointer = list(_checkpointer(settings, known, writer))

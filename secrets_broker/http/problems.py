@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from secrets_broker.ledger.access.rights import RATE_LIMITED, REASON_REQUIRED, WIDER, Refusal
 from secrets_broker.ledger.credential import DECRYPT_FAILED
 from secrets_broker.ledger.credential import EXPIRED as CREDENTIAL_EXPIRED
 from secrets_broker.ledger.credential import NOT_FOUND as CREDENTIAL_NOT_FOUND
@@ -28,7 +29,6 @@ from secrets_broker.ledger.errors import (
     UnauthenticEventError,
     WrongKeyError,
 )
-from secrets_broker.ledger.rights import RATE_LIMITED, REASON_REQUIRED, WIDER, Refusal
 
 RETRY_AFTER_SECONDS: Final = 1
 OTHER: Final = "other"

@@ -11,7 +11,7 @@ import falcon.asgi
 from falcon.responders import create_method_not_allowed
 from falcon.routing import CompiledRouter
 
-from secrets_broker.http.prompt import PromptApp
+from secrets_broker.http.head_first import PromptApp
 from secrets_broker.http.routes import MATCH, TABLE, Match, Route, Routes
 
 Responder = Callable[..., Awaitable[None]]

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from secrets_broker.ledger.rights import ADMIN, AUDIT, DELETE, READ, WRITE
-from secrets_broker.ledger.tile import Tile
-from secrets_broker.ledger.witness import PATH as ADD_CHECKPOINT
+from secrets_broker.ledger.access.rights import ADMIN, AUDIT, DELETE, READ, WRITE
+from secrets_broker.ledger.transparency_log.add_checkpoint import PATH as ADD_CHECKPOINT
+from secrets_broker.ledger.transparency_log.tile import Tile
 
 # A password of 8 KiB and 32 KiB of data, each byte escaped as six, and room for the rest.
 MAX_BODY_BYTES: Final = 256 * 1024

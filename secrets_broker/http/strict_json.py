@@ -14,7 +14,7 @@ from decimal import Decimal, InvalidOperation
 from json.decoder import WHITESPACE, scanstring  # type: ignore[attr-defined]  # typeshed lacks it
 from typing import Any, Final
 
-from secrets_broker.http.errors import InvalidRequestError
+from secrets_broker.http.error_handlers import InvalidRequestError
 from secrets_broker.ledger.errors import FieldError
 
 MAX_ITEM: Final = 256 * 1024

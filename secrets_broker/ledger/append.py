@@ -4,11 +4,11 @@ from dataclasses import dataclass, field
 
 from secrets_broker.ledger.commands import Name
 from secrets_broker.ledger.credential import State
-from secrets_broker.ledger.event_key import NO_MAC, EventKey, WrappedEventKey
-from secrets_broker.ledger.keyring import DataKey, Kek
-from secrets_broker.ledger.merkle import Node, leaf_hash
-from secrets_broker.ledger.projection import Change
-from secrets_broker.ledger.seen import Seen
+from secrets_broker.ledger.encryption.event_key import NO_MAC, EventKey, WrappedEventKey
+from secrets_broker.ledger.encryption.keyring import DataKey, Kek
+from secrets_broker.ledger.projection_protocol import Change
+from secrets_broker.ledger.transparency_log.merkle import Node, leaf_hash
+from secrets_broker.ledger.tree_state import Seen
 
 
 @dataclass(frozen=True, slots=True)

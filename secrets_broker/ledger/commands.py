@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Meta
 from msgspec.structs import force_setattr
 
-from secrets_broker.ledger.access import GrantCommand
+from secrets_broker.ledger.access.grant_commands import GrantCommand
 from secrets_broker.ledger.content import TIMES, Content, JsonObject, check, check_texts
 from secrets_broker.ledger.encoding import cut
 from secrets_broker.ledger.errors import FieldError, InvalidCommandError

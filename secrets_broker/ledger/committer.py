@@ -16,11 +16,14 @@ from typing import Final
 import psycopg
 import structlog
 
-from secrets_broker.ledger.access import Enter
-from secrets_broker.ledger.acknowledged import Acknowledged
-from secrets_broker.ledger.authenticated import Authenticated
+from secrets_broker.ledger.access.grant_commands import Enter
+from secrets_broker.ledger.access.grants import Granted, Grants
+from secrets_broker.ledger.access.quota import Meters, is_limited
+from secrets_broker.ledger.access.usage import load_uses
 from secrets_broker.ledger.commands import Command, Name, Record
-from secrets_broker.ledger.continuity import Continuity
+from secrets_broker.ledger.encryption.kek_loader import KekLoader
+from secrets_broker.ledger.encryption.keks import check_keys
+from secrets_broker.ledger.encryption.keyring import Keyring
 from secrets_broker.ledger.errors import (
     FieldError,
     InvalidCommandError,
@@ -33,19 +36,16 @@ from secrets_broker.ledger.errors import (
 )
 from secrets_broker.ledger.events import Context
 from secrets_broker.ledger.fold import Fold, Outcome, Snapshot
-from secrets_broker.ledger.grants import Granted, Grants
-from secrets_broker.ledger.halt import Halt
-from secrets_broker.ledger.kek_loader import KekLoader
-from secrets_broker.ledger.keks import check_keys
-from secrets_broker.ledger.keyring import Keyring
-from secrets_broker.ledger.pace import Pace
-from secrets_broker.ledger.projection import Projection
-from secrets_broker.ledger.quota import Meters, is_limited
-from secrets_broker.ledger.right_edge import load_seen
-from secrets_broker.ledger.seen import Seen
-from secrets_broker.ledger.spacing import Spacing
+from secrets_broker.ledger.projection_protocol import Projection
+from secrets_broker.ledger.rollback_detection.acknowledged import Acknowledged
+from secrets_broker.ledger.rollback_detection.continuity import Continuity
+from secrets_broker.ledger.rollback_detection.halt import Halt
+from secrets_broker.ledger.rollback_detection.mac_requirement import Authenticated
+from secrets_broker.ledger.scheduling.backoff import Spacing
+from secrets_broker.ledger.scheduling.time_slice import Pace
 from secrets_broker.ledger.store import Store
-from secrets_broker.ledger.usage import load_uses
+from secrets_broker.ledger.transparency_log.frontier import load_seen
+from secrets_broker.ledger.tree_state import Seen
 from secrets_broker.session import safe_message
 
 _log = structlog.get_logger(__name__)

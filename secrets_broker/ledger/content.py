@@ -17,7 +17,7 @@ import msgspec
 from msgspec import Meta
 
 from secrets_broker.ledger.encoding import canonical_json, json_problem, rfc3339, text_problem
-from secrets_broker.ledger.envelope import PASSWORD, SECRET_DATA
+from secrets_broker.ledger.encryption.envelope import PASSWORD, SECRET_DATA
 
 MAX_PASSWORD_BYTES: Final = 8 * 1024
 MAX_DATA_BYTES: Final = 32 * 1024

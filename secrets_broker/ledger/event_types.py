@@ -13,7 +13,7 @@ from typing import Annotated, Any, Final, Literal, Union
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from secrets_broker.ledger.rights import Operation
+from secrets_broker.ledger.access.rights import Operation
 
 CREATED: Final = "credential.created"
 UPDATED: Final = "credential.updated"

@@ -13,12 +13,13 @@ from typing import Any, Final
 import structlog
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from secrets_broker.ledger import authenticity
-from secrets_broker.ledger import grants as granting
-from secrets_broker.ledger.access import Enter, GrantCommand
+from secrets_broker.ledger.access import grants as granting
+from secrets_broker.ledger.access.grant_commands import Enter, GrantCommand
+from secrets_broker.ledger.access.grants import Grants
+from secrets_broker.ledger.access.judgement import denied, judge, proven
+from secrets_broker.ledger.access.quota import Meters, Use
+from secrets_broker.ledger.access.rights import Refusal
 from secrets_broker.ledger.append import Append, StoredBody
-from secrets_broker.ledger.authenticity import NEVER, Authenticity
-from secrets_broker.ledger.body import Body, Place, open_content, seal_body, seal_content
 from secrets_broker.ledger.commands import Command, Lookup, Name, Record, Rekey, Upsert
 from secrets_broker.ledger.content import Content
 from secrets_broker.ledger.credential import (
@@ -31,14 +32,17 @@ from secrets_broker.ledger.credential import (
     decide,
     evolve,
 )
-from secrets_broker.ledger.denial import denied, judge, proven
 from secrets_broker.ledger.encoding import rfc3339
+from secrets_broker.ledger.encryption.body import Body, Place, open_content, seal_body, seal_content
+from secrets_broker.ledger.encryption.event_key import NO_MAC, EventKey, new_ledger_id
+from secrets_broker.ledger.encryption.keyring import ACTIVE, PREPARED, DataKey, Kek, Keyring
 from secrets_broker.ledger.errors import (
     DecryptionError,
     LedgerAheadError,
     LedgerUnavailableError,
 )
-from secrets_broker.ledger.event_key import NO_MAC, EventKey, new_ledger_id
+from secrets_broker.ledger.event_macs import acceptance as authenticity
+from secrets_broker.ledger.event_macs.acceptance import NEVER, Authenticity
 from secrets_broker.ledger.event_types import (
     CLAIM,
     ERASED,
@@ -53,12 +57,8 @@ from secrets_broker.ledger.events import (
     check_said,
     encode_entry,
 )
-from secrets_broker.ledger.grants import Grants
-from secrets_broker.ledger.keyring import ACTIVE, PREPARED, DataKey, Kek, Keyring
-from secrets_broker.ledger.projection import Change, Row
-from secrets_broker.ledger.quota import Meters, Use
-from secrets_broker.ledger.rights import Refusal
-from secrets_broker.ledger.seen import Seen
+from secrets_broker.ledger.projection_protocol import Change, Row
+from secrets_broker.ledger.tree_state import Seen
 
 _log = structlog.get_logger(__name__)
 

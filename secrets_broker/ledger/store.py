@@ -14,29 +14,29 @@ import msgspec
 import psycopg
 from psycopg import AsyncConnection, errors
 
+from secrets_broker.ledger.access.grants import Grants
+from secrets_broker.ledger.access.quota import Meters
+from secrets_broker.ledger.access.usage import add_uses, unseen_uses
 from secrets_broker.ledger.append import Append
-from secrets_broker.ledger.authenticator import Authenticator
 from secrets_broker.ledger.commands import Name
-from secrets_broker.ledger.connection import SESSION, connect
-from secrets_broker.ledger.continuity import PUBLISHED, Continuity
 from secrets_broker.ledger.credential import Live
-from secrets_broker.ledger.durable import check_commit
+from secrets_broker.ledger.database.commit_check import check_commit
+from secrets_broker.ledger.database.ledger_session import SESSION, connect
+from secrets_broker.ledger.database.round_trip import RoundTrips, Rows, Statement
+from secrets_broker.ledger.encryption.event_key import MAC_BYTES, NO_MAC
+from secrets_broker.ledger.encryption.keyring import DataKey, Keyring
 from secrets_broker.ledger.errors import (
     LedgerUnavailableError,
     OutcomeUnknownError,
     RowsMissingError,
 )
-from secrets_broker.ledger.event_key import MAC_BYTES, NO_MAC
+from secrets_broker.ledger.event_macs.authenticator import Authenticator
 from secrets_broker.ledger.event_types import IS_CHANGE, IS_CONTROL
 from secrets_broker.ledger.fold import Fold, Snapshot
-from secrets_broker.ledger.grants import Grants
-from secrets_broker.ledger.keyring import DataKey, Keyring
-from secrets_broker.ledger.projection import Projection
-from secrets_broker.ledger.quota import Meters
-from secrets_broker.ledger.right_edge import check_contains, load_seen
-from secrets_broker.ledger.round_trip import RoundTrips, Rows, Statement
-from secrets_broker.ledger.seen import Seen
-from secrets_broker.ledger.usage import add_uses, unseen_uses
+from secrets_broker.ledger.projection_protocol import Projection
+from secrets_broker.ledger.rollback_detection.continuity import PUBLISHED, Continuity
+from secrets_broker.ledger.transparency_log.frontier import check_contains, load_seen
+from secrets_broker.ledger.tree_state import Seen
 from secrets_broker.session import Session, safe_message, with_grant
 
 # Further behind than this, a process catches up from the stored nodes, outside the lock.

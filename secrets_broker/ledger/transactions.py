@@ -17,18 +17,18 @@ from typing import Any, Final, LiteralString
 import psycopg
 from psycopg import AsyncConnection
 
-from secrets_broker.ledger.authenticity import Span
 from secrets_broker.ledger.commands import Name
-from secrets_broker.ledger.connection import SESSION
+from secrets_broker.ledger.database.ledger_session import SESSION
+from secrets_broker.ledger.database.round_trip import Statement
+from secrets_broker.ledger.encryption.keks import check_keys
+from secrets_broker.ledger.encryption.keyring import Keyring
 from secrets_broker.ledger.errors import LedgerUnavailableError
+from secrets_broker.ledger.event_macs.acceptance import Span
 from secrets_broker.ledger.fold import Fold
-from secrets_broker.ledger.keks import check_keys
-from secrets_broker.ledger.keyring import Keyring
-from secrets_broker.ledger.projection import Projection, Row
-from secrets_broker.ledger.right_edge import load_seen
-from secrets_broker.ledger.round_trip import Statement
-from secrets_broker.ledger.seen import Seen
+from secrets_broker.ledger.projection_protocol import Projection, Row
 from secrets_broker.ledger.store import Store
+from secrets_broker.ledger.transparency_log.frontier import load_seen
+from secrets_broker.ledger.tree_state import Seen
 from secrets_broker.session import with_grant
 
 # As a writer's: a process that freezes with the lock is cut off, and every look-up is by an index.

@@ -10,12 +10,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from secrets_broker.ledger.access import Enter
-from secrets_broker.ledger.background import BackgroundTask
-from secrets_broker.ledger.caller import caller_of
+from secrets_broker.ledger.access.grant_commands import Enter
+from secrets_broker.ledger.access.grants import Grants
+from secrets_broker.ledger.access.quota import Meters
 from secrets_broker.ledger.commands import Command, Record
 from secrets_broker.ledger.committer import Committer, Observer, Request, Result
-from secrets_broker.ledger.continuity import PUBLISHED, Continuity
+from secrets_broker.ledger.encryption.kek_loader import KekLoader
+from secrets_broker.ledger.encryption.keyring import Keyring
+from secrets_broker.ledger.encryption.kms.provider import Provider
 from secrets_broker.ledger.errors import (
     InvalidCommandError,
     LedgerError,
@@ -24,14 +26,12 @@ from secrets_broker.ledger.errors import (
 )
 from secrets_broker.ledger.events import Context
 from secrets_broker.ledger.fold import Outcome
-from secrets_broker.ledger.grants import Grants
-from secrets_broker.ledger.halt import Halt
-from secrets_broker.ledger.kek_loader import KekLoader
-from secrets_broker.ledger.keyring import Keyring
-from secrets_broker.ledger.kms.provider import Provider
-from secrets_broker.ledger.projection import Projection
-from secrets_broker.ledger.queue import Caller, FairQueue
-from secrets_broker.ledger.quota import Meters
+from secrets_broker.ledger.projection_protocol import Projection
+from secrets_broker.ledger.rollback_detection.continuity import PUBLISHED, Continuity
+from secrets_broker.ledger.rollback_detection.halt import Halt
+from secrets_broker.ledger.scheduling.background import BackgroundTask
+from secrets_broker.ledger.scheduling.fair_queue import Caller, FairQueue
+from secrets_broker.ledger.scheduling.shares import caller_of
 
 MAX_BATCH: Final = 512  # past this a batch takes longer but commits hardly more a second
 # Of which one caller alone may hold about a third, nine batches of 500: at some thousand a second,

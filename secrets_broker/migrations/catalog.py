@@ -6,9 +6,9 @@ It only reads the system's catalogs and our own table, so that the service's rol
 import re
 from dataclasses import dataclass
 
-from secrets_broker.migrations.backend import SCHEMA
 from secrets_broker.migrations.connection import Connection
 from secrets_broker.migrations.manifest import SqlFile
+from secrets_broker.migrations.yoyo_backend import SCHEMA
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,6 @@ from typing import Final
 import psycopg
 from psycopg.rows import TupleRow
 
-from secrets_broker import database_url as urls
 from secrets_broker import session as sessions
 from secrets_broker.migrations.errors import (
     BadDatabaseUrlError,
@@ -22,6 +21,7 @@ from secrets_broker.migrations.errors import (
     StatementError,
     UnfitServerError,
 )
+from secrets_broker.session import database_url as urls
 
 Connection = psycopg.Connection[TupleRow]
 Say = Callable[[str], None]

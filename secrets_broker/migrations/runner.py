@@ -20,11 +20,11 @@ from pathlib import Path
 from psycopg.errors import Diagnostic
 
 from secrets_broker.migrations import shared_schemas
-from secrets_broker.migrations.backend import SCHEMA, Backend, drop_schema, migrations_of
 from secrets_broker.migrations.catalog import Recorded, made_by, recorded, there
 from secrets_broker.migrations.connection import Connection, Say, connect, explained, locked
 from secrets_broker.migrations.errors import HandAppliedError, HistoryError
 from secrets_broker.migrations.manifest import FOLDER, SqlFile, checked_files
+from secrets_broker.migrations.yoyo_backend import SCHEMA, Backend, drop_schema, migrations_of
 
 # Long enough for a schema change that waits for a reader, short enough for an operator.
 WAIT_SECONDS = 60.0

@@ -12,11 +12,11 @@ from typing import Any, Final, LiteralString
 
 import msgspec
 
-from secrets_broker.ledger.body import LATER, PARTS, Body
 from secrets_broker.ledger.commands import Name
 from secrets_broker.ledger.credential import Live
-from secrets_broker.ledger.projection import Change, Row
-from secrets_broker.ledger.round_trip import Statement
+from secrets_broker.ledger.database.round_trip import Statement
+from secrets_broker.ledger.encryption.body import LATER, PARTS, Body
+from secrets_broker.ledger.projection_protocol import Change, Row
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,15 +20,15 @@ import msgspec
 import psycopg
 from psycopg import AsyncConnection
 
-from secrets_broker.ledger.body import Place, open_body
 from secrets_broker.ledger.commands import Name, Record
-from secrets_broker.ledger.connection import TOOL_SESSION, connect
+from secrets_broker.ledger.database.ledger_session import TOOL_SESSION, connect
+from secrets_broker.ledger.encryption.body import Place, open_body
+from secrets_broker.ledger.encryption.keks import check_keys
+from secrets_broker.ledger.encryption.keyring import DataKey, Keyring
 from secrets_broker.ledger.errors import DecryptionError, LedgerUnavailableError
 from secrets_broker.ledger.event_types import GONE, IS_CHANGE, PROJECTION_REBUILT
 from secrets_broker.ledger.events import Context
 from secrets_broker.ledger.fold import Outcome
-from secrets_broker.ledger.keks import check_keys
-from secrets_broker.ledger.keyring import DataKey, Keyring
 from secrets_broker.ledger.store import Store
 from secrets_broker.ledger.transactions import Transactions
 from secrets_broker.projections.host_credentials import REBUILD, HostCredentials, parameters

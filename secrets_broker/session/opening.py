@@ -11,8 +11,8 @@ import structlog
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
-from secrets_broker.database_url import DatabaseUrlError, parse
-from secrets_broker.session import place, settings
+from secrets_broker.session import hosts, session_settings
+from secrets_broker.session.database_url import DatabaseUrlError, parse
 from secrets_broker.session.errors import POOLER, SessionError, safe_message
 from secrets_broker.session.statements import Named
 
@@ -36,7 +36,7 @@ _MIXED: Final = (*_NOT_OURS, "26000", "42P05")
 class Session(AsyncConnection[Any]):
     """A connection whose settings are ours, and that can tell whether it still is the same."""
 
-    marker: settings.Marker
+    marker: session_settings.Marker
 
     def __init__(self, *given: Any, **named: Any) -> None:
         super().__init__(*given, **named)
@@ -77,7 +77,7 @@ class _LostError(Exception):
     """The connection broke while the session was set up."""
 
 
-async def _opened(given: place.Given, wanted: Mapping[str, str], seconds: float) -> Session:
+async def _opened(given: hosts.Given, wanted: Mapping[str, str], seconds: float) -> Session:
     session, conninfo = await _connected(given, seconds)
     try:
         async with asyncio.timeout(_OPENING_SECONDS):
@@ -118,23 +118,23 @@ def _begin_sync(
     *,
     of_ledger: bool,
 ) -> None:
-    settings.check_version(connection.info.server_version)
-    marker = settings.Marker()
-    cursor = connection.execute(settings.set_all(marker, wanted).encode())
+    session_settings.check_version(connection.info.server_version)
+    marker = session_settings.Marker()
+    cursor = connection.execute(session_settings.set_all(marker, wanted).encode())
     ((durable, _),) = cursor.fetchall()
     cursor.nextset()
     took = cursor.fetchall()
-    cursor = connection.execute(settings.read_back(marker, took).encode())
+    cursor = connection.execute(session_settings.read_back(marker, took).encode())
     cursor.nextset()
-    facts = settings.facts(cursor.fetchall()[0])
-    settings.check(facts, wanted, durable, of_ledger=of_ledger)
+    facts = session_settings.facts(cursor.fetchall()[0])
+    session_settings.check(facts, wanted, durable, of_ledger=of_ledger)
     if facts.backend_pid != connection.pgconn.backend_pid:
         with ThreadPoolExecutor(1) as beside:  # this thread may have an event loop already
             beside.submit(lambda: asyncio.run(_check_pooler(conninfo, marker))).result()
         connection.execute(f"SELECT {marker.expression}".encode())
 
 
-def _parse(database_url: str) -> place.Given:
+def _parse(database_url: str) -> hosts.Given:
     try:
         return parse(database_url)
     except DatabaseUrlError as error:
@@ -142,24 +142,24 @@ def _parse(database_url: str) -> place.Given:
 
 
 async def _begin(session: Session, conninfo: str, wanted: Mapping[str, str]) -> None:
-    settings.check_version(session.info.server_version)
-    session.marker = settings.Marker()
-    cursor = await session.execute(settings.set_all(session.marker, wanted).encode())
+    session_settings.check_version(session.info.server_version)
+    session.marker = session_settings.Marker()
+    cursor = await session.execute(session_settings.set_all(session.marker, wanted).encode())
     ((durable, _),) = await cursor.fetchall()
     cursor.nextset()
     took = await cursor.fetchall()
-    cursor = await session.execute(settings.read_back(session.marker, took).encode())
+    cursor = await session.execute(session_settings.read_back(session.marker, took).encode())
     cursor.nextset()
-    facts = settings.facts((await cursor.fetchall())[0])
-    settings.check(facts, wanted, durable, of_ledger=True)
-    if facts.fsync == "off" and settings.is_writing(wanted):
+    facts = session_settings.facts((await cursor.fetchall())[0])
+    session_settings.check(facts, wanted, durable, of_ledger=True)
+    if facts.fsync == "off" and session_settings.is_writing(wanted):
         _log.warning("fsync_is_off", consequence="a crash of the machine can lose events")
     if facts.backend_pid != session.pgconn.backend_pid:
         await _check_pooler(conninfo, session.marker)
         await session.check_ours()
 
 
-async def _check_pooler(conninfo: str, marker: settings.Marker) -> None:
+async def _check_pooler(conninfo: str, marker: session_settings.Marker) -> None:
     """Raise SessionError where our session, idle as it is, is given to the next client.
 
     The process id in PostgreSQL's greeting is not the server's, so there is a pooler. One that has
@@ -178,38 +178,38 @@ async def _check_pooler(conninfo: str, marker: settings.Marker) -> None:
         raise SessionError(POOLER)
 
 
-async def _connected(given: place.Given, seconds: float) -> tuple[Session, str]:
+async def _connected(given: hosts.Given, seconds: float) -> tuple[Session, str]:
     loop = asyncio.get_running_loop()
     deadline = loop.time() + seconds
-    tries, failures = await _resolved(place.attempts(given), seconds * _RESOLVING_PART)
+    tries, failures = await _resolved(hosts.attempts(given), seconds * _RESOLVING_PART)
     for index, attempt in enumerate(tries):
-        share = place.limit(given, max(0.1, (deadline - loop.time()) / (len(tries) - index)))
-        conninfo = place.conninfo(attempt, share)
+        share = hosts.limit(given, max(0.1, (deadline - loop.time()) / (len(tries) - index)))
+        conninfo = hosts.conninfo(attempt, share)
         try:
             async with asyncio.timeout(share):
                 session = await Session.connect(conninfo, autocommit=True)
         except TimeoutError:
-            failures.append((place.name(attempt), f"no answer within {share:.1f} s"))
+            failures.append((hosts.name(attempt), f"no answer within {share:.1f} s"))
         except psycopg.Error as error:
-            failures.append((place.name(attempt), safe_message(error)))
+            failures.append((hosts.name(attempt), safe_message(error)))
         else:
             _skipped.tell(failures, attempt)
             return session, conninfo
     raise _no_answer(failures)
 
 
-def _connected_sync(given: place.Given) -> tuple[psycopg.Connection[TupleRow], str]:
-    tries = place.attempts(given)
+def _connected_sync(given: hosts.Given) -> tuple[psycopg.Connection[TupleRow], str]:
+    tries = hosts.attempts(given)
     failures: list[tuple[str, str]] = []
     for attempt in tries:
-        share = place.limit(given, _TOOL_SECONDS / len(tries))
-        conninfo = place.conninfo(attempt, share)
+        share = hosts.limit(given, _TOOL_SECONDS / len(tries))
+        conninfo = hosts.conninfo(attempt, share)
         try:
             connection = psycopg.Connection.connect(
                 conninfo, autocommit=True, prepare_threshold=None
             )
         except psycopg.Error as error:
-            failures.append((place.name(attempt), safe_message(error)))
+            failures.append((hosts.name(attempt), safe_message(error)))
         else:
             _skipped.tell(failures, attempt)
             return connection, conninfo
@@ -222,11 +222,11 @@ class _Skipped:
     def __init__(self) -> None:
         self._said: tuple[str, ...] = ()
 
-    def tell(self, failures: Sequence[tuple[str, str]], attempt: place.Given) -> None:
-        taken = place.name(attempt)
+    def tell(self, failures: Sequence[tuple[str, str]], attempt: hosts.Given) -> None:
+        taken = hosts.name(attempt)
         now = (*(where for where, _ in failures), taken) if failures else ()
         if now and now != self._said:
-            _log.warning("database_hosts_skipped", why=place.together(failures), taken=taken)
+            _log.warning("database_hosts_skipped", why=hosts.together(failures), taken=taken)
         self._said = now
 
 
@@ -234,7 +234,7 @@ _skipped = _Skipped()
 
 
 def _no_answer(failures: Sequence[tuple[str, str]]) -> SessionError:
-    return SessionError(f"the database does not answer: {place.together(failures)}")
+    return SessionError(f"the database does not answer: {hosts.together(failures)}")
 
 
 def _refused(error: psycopg.Error) -> SessionError:
@@ -244,21 +244,21 @@ def _refused(error: psycopg.Error) -> SessionError:
 
 
 async def _resolved(
-    tries: Sequence[place.Given], seconds: float
-) -> tuple[list[place.Given], list[tuple[str, str]]]:
+    tries: Sequence[hosts.Given], seconds: float
+) -> tuple[list[hosts.Given], list[tuple[str, str]]]:
     """An attempt for each address of each host; whose name nobody knows is a failure already."""
     found = await asyncio.gather(*(_addresses(attempt, seconds) for attempt in tries))
-    known: list[place.Given] = []
+    known: list[hosts.Given] = []
     failures = []
     for attempt, addresses in zip(tries, found, strict=True):
         if isinstance(addresses, str):
-            failures.append((place.name(attempt), addresses))
+            failures.append((hosts.name(attempt), addresses))
         else:
             known += [{**attempt, **address} for address in addresses]
     return known, failures
 
 
-async def _addresses(attempt: place.Given, seconds: float) -> list[place.Given] | str:
+async def _addresses(attempt: hosts.Given, seconds: float) -> list[hosts.Given] | str:
     host = attempt.get("host", "")
     if not host or host.startswith(("/", "@")) or attempt.get("hostaddr"):
         return [{}]

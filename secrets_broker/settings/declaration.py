@@ -275,4 +275,4 @@ SHARED_KEYS: Final = tuple(
     for setting in DECLARED
     if setting.kind in (kinds.shared_key, kinds.optional_shared_key)
 )
-"""What ledger/shared_key.py has rules for."""
+"""What ledger/access/shared_key.py has rules for."""

@@ -8,7 +8,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Final
 
-from secrets_broker.ledger.shared_key import require_fit
+from secrets_broker.ledger.access.shared_key import require_fit
 from secrets_broker.settings.errors import MissingSettingError, SettingsError
 
 ENVIRONMENT_KMS: Final = "environment:"

@@ -12,7 +12,7 @@ what the file holds, less one line's end. That is how containers and service man
 secrets, and keeps them out of the environment.
 
 A key is the same whichever of these ways it comes: what one of them would cut off and another one
-keep (ledger/shared_key.py) is refused where the key is asked for, in each of them.
+keep (ledger/access/shared_key.py) is refused where the key is asked for, in each of them.
 """
 
 import os

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from secrets_broker.ledger.shared_key import fresh, key_warning
+from secrets_broker.ledger.access.shared_key import fresh, key_warning
 from secrets_broker.settings.declaration import SHARED_KEYS, Declared
 from secrets_broker.settings.errors import SettingsError
 from secrets_broker.settings.reading import named_data_dir, read

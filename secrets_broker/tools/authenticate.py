@@ -7,19 +7,18 @@ from typing import Any
 import click
 import msgspec
 
-from secrets_broker import logs
-from secrets_broker.keys import login_to_append, verifier_keys
-from secrets_broker.ledger.checkpoint import SignedCheckpoint, open_checkpoint
-from secrets_broker.ledger.grants import Granted
-from secrets_broker.ledger.transactions import Login
-from secrets_broker.projections.authenticating import (
+from secrets_broker import logging_setup
+from secrets_broker.ledger.access.grants import Granted
+from secrets_broker.ledger.operations.require_macs import (
     ToAccept,
     authenticate,
     authenticated_since,
     to_accept,
 )
+from secrets_broker.ledger.transactions import Login
+from secrets_broker.ledger.transparency_log.checkpoint import SignedCheckpoint, open_checkpoint
 from secrets_broker.settings import Settings
-from secrets_broker.tools.common import (
+from secrets_broker.tools.shared.command_line import (
     clear_errors,
     data_dir_option,
     json_option,
@@ -29,8 +28,9 @@ from secrets_broker.tools.common import (
     say,
 )
 from secrets_broker.tools.verify.inputs import kept_checkpoint, known_keys, read
-from secrets_broker.tools.verify.job import Job
-from secrets_broker.tools.verify.run import Wanted
+from secrets_broker.tools.verify.run_checks import Wanted
+from secrets_broker.tools.verify.verification import Job
+from secrets_broker.wiring import login_to_append, verifier_keys
 
 _WARNING = """\
 Nothing tells whether an event from before was made by a service or by somebody else who had the
@@ -56,7 +56,7 @@ def authenticate_command(
 
     Exit 0 where the ledger is authenticated, 1 where it does not verify or was not accepted.
     """
-    logs.configure(readable=True)
+    logging_setup.configure(readable=True)
     with clear_errors():
         settings = load_settings(data_dir)
         url = settings.migration_database_url

@@ -20,8 +20,7 @@ from secrets_broker.migrations import runner
 from secrets_broker.outbound.address import Endpoint
 from secrets_broker.outbound.client import Request, UnreachableError, ask_once
 from secrets_broker.settings import DATA_DIR, Settings
-from secrets_broker.tools.common import address_options, clear_errors, data_dir_option, say
-from secrets_broker.tools.erase_again import check_erasures
+from secrets_broker.tools.erase.apply_again import check_erasures
 from secrets_broker.tools.keygen import env_lines, fresh_beside
 from secrets_broker.tools.postgres import Cluster, own_folder
 from secrets_broker.tools.postgres.process import end_with_parent
@@ -31,7 +30,13 @@ from secrets_broker.tools.serve import (
     default_workers,
     server_command,
 )
-from secrets_broker.tools.status import NotAsked
+from secrets_broker.tools.shared.command_line import (
+    address_options,
+    clear_errors,
+    data_dir_option,
+    say,
+)
+from secrets_broker.tools.shared.status import NotAsked
 
 DATABASE: Final = "secrets_broker"
 LOGIN: Final = "secrets_broker_dev"

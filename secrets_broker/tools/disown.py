@@ -8,15 +8,14 @@ from typing import Any
 import click
 import msgspec
 
-from secrets_broker import logs
-from secrets_broker.keys import login_to_append
-from secrets_broker.ledger.authenticity import Span
-from secrets_broker.ledger.checkpoint import NUMBER
+from secrets_broker import logging_setup
 from secrets_broker.ledger.encoding import label_problem
+from secrets_broker.ledger.event_macs.acceptance import Span
 from secrets_broker.ledger.events import MAX_REASON
-from secrets_broker.projections.disowning import Disowned, disown
+from secrets_broker.ledger.operations.disowning import Disowned, disown
+from secrets_broker.ledger.transparency_log.checkpoint import NUMBER
 from secrets_broker.settings import Settings
-from secrets_broker.tools.common import (
+from secrets_broker.tools.shared.command_line import (
     clear_errors,
     data_dir_option,
     json_option,
@@ -24,6 +23,7 @@ from secrets_broker.tools.common import (
     operator,
     require_schema,
 )
+from secrets_broker.wiring import login_to_append
 
 _RANGE = re.compile(f"({NUMBER.pattern})(?:-({NUMBER.pattern}))?")
 _MAX_EVENTS = 1_000_000
@@ -66,7 +66,7 @@ def disown_command(
     authenticated. Run `secrets-broker rebuild` afterwards: whoever could append may have edited
     rows, too. Exit 0 where the events are disowned now, 2 where they could not be.
     """
-    logs.configure(readable=True)
+    logging_setup.configure(readable=True)
     if problem := label_problem(reason, MAX_REASON):
         raise click.UsageError(f"--reason {problem}")
     with clear_errors():

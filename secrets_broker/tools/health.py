@@ -7,9 +7,9 @@ import click
 import msgspec
 
 from secrets_broker.outbound.client import UnreachableError
-from secrets_broker.tools.common import data_dir_option
-from secrets_broker.tools.remote import ClientTls, Remote, RemoteError, tls_options, why
-from secrets_broker.tools.status import NotAsked, NotSo
+from secrets_broker.tools.shared.command_line import data_dir_option
+from secrets_broker.tools.shared.remote import ClientTls, Remote, RemoteError, tls_options, why
+from secrets_broker.tools.shared.status import NotAsked, NotSo
 
 _SECONDS: Final = 5.0
 """More than a probe of the ledger takes, less than a container's own limit for a check."""

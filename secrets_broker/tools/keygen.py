@@ -8,9 +8,9 @@ from typing import Final
 
 import click
 
-from secrets_broker.ledger.note import ED25519, SigningKey, is_name
+from secrets_broker.ledger.transparency_log.note import ED25519, SigningKey, is_name
 from secrets_broker.settings import DECLARED, OF_THE_LOG, Fresh
-from secrets_broker.tools.common import data_dir_option
+from secrets_broker.tools.shared.command_line import data_dir_option
 from secrets_broker.tools.watch.signature import new_webhook_key
 
 # What needs no quotes and means itself in a shell, an env file of systemd, Docker or compose, and a

@@ -5,16 +5,16 @@ from pathlib import Path
 import click
 import msgspec
 
-from secrets_broker import logs
+from secrets_broker import logging_setup
 from secrets_broker.migrations import runner
-from secrets_broker.tools.common import (
+from secrets_broker.tools.shared.command_line import (
     clear_errors,
     data_dir_option,
     json_option,
     load_settings,
     say,
 )
-from secrets_broker.tools.status import confirm
+from secrets_broker.tools.shared.status import confirm
 
 
 @click.command()
@@ -27,7 +27,7 @@ def migrate(data_dir: Path | None, as_json: bool, rollback: bool, yes: bool) -> 
 
     Uses MIGRATION_DATABASE_URL, the owner of the schemas, else DATABASE_URL.
     """
-    logs.configure(readable=True)
+    logging_setup.configure(readable=True)
     with clear_errors():
         url = load_settings(data_dir).migration_database_url
         report = {"rolled_back": _roll_back(url, yes)} if rollback else {"applied": _apply(url)}

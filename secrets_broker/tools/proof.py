@@ -6,19 +6,19 @@ from pathlib import Path
 import click
 import psycopg
 
-from secrets_broker import logs
-from secrets_broker.ledger import inclusion
-from secrets_broker.ledger.connection import TOOL_SESSION, connect
-from secrets_broker.ledger.published import NotPublishedError
-from secrets_broker.ledger.receipt import Receipt
+from secrets_broker import logging_setup
+from secrets_broker.ledger.database.ledger_session import TOOL_SESSION, connect
 from secrets_broker.ledger.transactions import refused
-from secrets_broker.tools.common import (
+from secrets_broker.ledger.transparency_log import stored_receipts
+from secrets_broker.ledger.transparency_log.checkpoint_store import NotPublishedError
+from secrets_broker.ledger.transparency_log.receipt import Receipt
+from secrets_broker.tools.shared.command_line import (
     clear_errors,
     data_dir_option,
     load_settings,
     require_schema,
 )
-from secrets_broker.tools.status import NotSo
+from secrets_broker.tools.shared.status import NotSo
 
 
 @click.command()
@@ -36,7 +36,7 @@ def proof(data_dir: Path | None, position: int, size: int | None) -> None:
     FILE.tlog-proof; `secrets-broker verify --receipt FILE` checks it with nothing but the verifier
     key. The position is what a service answered as X-Ledger-Position.
     """
-    logs.configure(readable=True)
+    logging_setup.configure(readable=True)
     with clear_errors():
         database_url = load_settings(data_dir).database_url
         require_schema(database_url)
@@ -53,7 +53,7 @@ def proof(data_dir: Path | None, position: int, size: int | None) -> None:
 async def _make(database_url: str, position: int, size: int | None) -> Receipt:
     connection = await connect(database_url, TOOL_SESSION)
     try:
-        return await inclusion.receipt(connection, position, size)
+        return await stored_receipts.receipt(connection, position, size)
     except psycopg.Error as error:
         raise refused(error) from None
     finally:

@@ -7,13 +7,12 @@ from pathlib import Path
 import click
 import msgspec
 
-from secrets_broker import logs
-from secrets_broker.keys import loaded_keyring, login_to_append
-from secrets_broker.ledger.keyring import Keyring
+from secrets_broker import logging_setup
+from secrets_broker.ledger.encryption.keyring import Keyring
 from secrets_broker.projections import rebuild as projection
 from secrets_broker.projections.rebuild import Comparison
 from secrets_broker.settings import Settings
-from secrets_broker.tools.common import (
+from secrets_broker.tools.shared.command_line import (
     clear_errors,
     data_dir_option,
     json_option,
@@ -21,7 +20,8 @@ from secrets_broker.tools.common import (
     operator,
     require_schema,
 )
-from secrets_broker.tools.progress import progress_bar
+from secrets_broker.tools.shared.progress import progress_bar
+from secrets_broker.wiring import loaded_keyring, login_to_append
 
 
 @click.command()
@@ -33,7 +33,7 @@ def rebuild(data_dir: Path | None, as_json: bool, check: bool) -> None:
 
     Differences are named by host, purpose and column; values are never shown.
     """
-    logs.configure(readable=True)
+    logging_setup.configure(readable=True)
     with clear_errors():
         found = _run(load_settings(data_dir), check)
     click.echo(msgspec.json.encode(asdict(found)) if as_json else _text(found, check))

@@ -7,19 +7,18 @@ from pathlib import Path
 import click
 import msgspec
 
-from secrets_broker import logs
-from secrets_broker.keys import continuity, loaded_keyring, signing_key, verifier_keys
-from secrets_broker.ledger.checkpoint import SignedCheckpoint
-from secrets_broker.ledger.checkpoint_file import CheckpointFile
+from secrets_broker import logging_setup
 from secrets_broker.ledger.encoding import label_problem
 from secrets_broker.ledger.errors import LedgerUnavailableError
 from secrets_broker.ledger.events import MAX_REASON
-from secrets_broker.ledger.note import NoteError, VerifierKey
+from secrets_broker.ledger.operations.recovery import Known, Loss, NothingLostError, go_on
+from secrets_broker.ledger.rollback_detection.checkpoint_file import CheckpointFile
 from secrets_broker.ledger.transactions import Login
+from secrets_broker.ledger.transparency_log.checkpoint import SignedCheckpoint
+from secrets_broker.ledger.transparency_log.note import NoteError, VerifierKey
 from secrets_broker.projections.host_credentials import HostCredentials
-from secrets_broker.projections.restored import Known, Loss, NothingLostError, go_on
 from secrets_broker.settings import MissingSettingError, Settings
-from secrets_broker.tools.common import (
+from secrets_broker.tools.shared.command_line import (
     clear_errors,
     data_dir_option,
     json_option,
@@ -27,6 +26,7 @@ from secrets_broker.tools.common import (
     operator,
     require_schema,
 )
+from secrets_broker.wiring import continuity, loaded_keyring, signing_key, verifier_keys
 
 
 @click.command()
@@ -53,7 +53,7 @@ def restored(data_dir: Path | None, as_json: bool, reason: str, since: Path | No
     Where nothing was lost, nothing is recorded: it says so, ends such a stop, and exits with 1
     where there was none.
     """
-    logs.configure(readable=True)
+    logging_setup.configure(readable=True)
     if problem := label_problem(reason, MAX_REASON):
         raise click.UsageError(f"--reason {problem}")
     with clear_errors():

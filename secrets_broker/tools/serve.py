@@ -10,25 +10,25 @@ from typing import Final, NoReturn
 import click
 import psycopg
 
-from secrets_broker import logs
-from secrets_broker.keys import close, continuity, keyring, providers, signing_key, witnesses
-from secrets_broker.ledger.connection import connect
-from secrets_broker.ledger.continuity import Continuity
+from secrets_broker import logging_setup
+from secrets_broker.ledger.database.ledger_session import connect
+from secrets_broker.ledger.encryption.keks import check_keys
+from secrets_broker.ledger.encryption.keyring import Keyring
+from secrets_broker.ledger.encryption.kms import Provider
 from secrets_broker.ledger.errors import (
     KmsError,
     LedgerUnavailableError,
     NotGrantedError,
     WrongKeyError,
 )
-from secrets_broker.ledger.halt import told
-from secrets_broker.ledger.keks import check_keys
-from secrets_broker.ledger.keyring import Keyring
-from secrets_broker.ledger.kms import Provider
+from secrets_broker.ledger.rollback_detection.continuity import Continuity
+from secrets_broker.ledger.rollback_detection.halt import told
 from secrets_broker.migrations.errors import CannotConnectError
 from secrets_broker.session import with_grant
 from secrets_broker.settings import DATA_DIR, Settings, Tls
 from secrets_broker.tls import server_context
-from secrets_broker.tools.common import (
+from secrets_broker.tools.erase.apply_again import check_erasures
+from secrets_broker.tools.shared.command_line import (
     address_options,
     clear_errors,
     data_dir_option,
@@ -36,14 +36,14 @@ from secrets_broker.tools.common import (
     require_schema,
     say,
 )
-from secrets_broker.tools.erase_again import check_erasures
-from secrets_broker.tools.status import NotAsked
+from secrets_broker.tools.shared.status import NotAsked
+from secrets_broker.wiring import close, continuity, keyring, providers, signing_key, witnesses
 
 IN_THE_CLEAR: Final = ("--certfile", "", "--keyfile", "")
 """gunicorn's options for what is never served over TLS, whatever the settings say."""
 
 # Not imported: it makes a folder for the counters of the gunicorn that reads it.
-_CONFIGURATION: Final = "python:secrets_broker.http.gunicorn_conf"
+_CONFIGURATION: Final = "python:secrets_broker.http.server.gunicorn_conf"
 
 
 def server_command(host: str, port: int, workers: int, *application: str) -> list[str]:
@@ -75,7 +75,7 @@ def serve(data_dir: Path | None, host: str, port: int, workers: int) -> None:
     """Serve the internal API with gunicorn, with settings from the environment."""
     with clear_errors():
         settings = load_settings(data_dir)
-        logs.configure(readable=settings.readable_logs)
+        logging_setup.configure(readable=settings.readable_logs)
         _check(settings)
         check_erasures(settings)
     if settings.data_dir is not None:

@@ -9,10 +9,10 @@ import psycopg
 from bench import dataset, load, reference
 from bench.stack import KMS_KEY
 from secrets_broker.ledger.commands import Lookup
+from secrets_broker.ledger.encryption.keyring import Keyring
 from secrets_broker.ledger.events import Context
 from secrets_broker.ledger.fold import Outcome
-from secrets_broker.ledger.keyring import Keyring
-from secrets_broker.ledger.merkle import Frontier
+from secrets_broker.ledger.transparency_log.merkle import Frontier
 from secrets_broker.ledger.writer import Writer
 from secrets_broker.projections.host_credentials import HostCredentials
 from tests.conftest import Database

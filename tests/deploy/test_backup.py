@@ -15,14 +15,14 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from secrets_broker.ledger.checkpoint import Checkpoint, SignedCheckpoint
-from secrets_broker.ledger.note import SigningKey
+from secrets_broker.ledger.transparency_log.checkpoint import Checkpoint, SignedCheckpoint
+from secrets_broker.ledger.transparency_log.note import SigningKey
 from tests.deploy.asking import ask
 from tests.deploy.conftest import as_production
 from tests.deploy.production import DEPLOY, Production
+from tests.pages.shell import blocks
 from tests.ports import free_port
 from tests.tools.postgres.helpers import nobody
-from tests.tools.shell import blocks
 
 STEPS = (
     "path",

@@ -77,7 +77,7 @@ def test_what_confines_is_the_same_in_all() -> None:
 
 def _graceful_timeout() -> int:
     # In a process of its own: it makes a folder, and says so in the environment.
-    told = "from secrets_broker.http import gunicorn_conf as it; print(it.graceful_timeout)"
+    told = "from secrets_broker.http.server import gunicorn_conf as it; print(it.graceful_timeout)"
     command = [sys.executable, "-c", f"{told}; it.on_exit(None)"]
     done = subprocess.run(command, capture_output=True, check=True, cwd="/", timeout=60)
     return int(done.stdout)

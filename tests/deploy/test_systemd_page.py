@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tests.deploy.asking import ask
 from tests.deploy.production import DEPLOY, Production
-from tests.pages import FOLLOWED, ROOT, blocks
+from tests.pages.commands import FOLLOWED, ROOT, blocks
 from tests.ports import free_port
 
 

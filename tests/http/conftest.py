@@ -29,7 +29,7 @@ from tests.conftest import (
 from tests.http.client import Service
 from tests.ports import free_port
 
-CONFIGURATION = Path(secrets_broker.http.__file__).parent / "gunicorn_conf.py"
+CONFIGURATION = Path(secrets_broker.http.__file__).parent / "server" / "gunicorn_conf.py"
 START_SECONDS = 30
 WORKERS = 2
 
@@ -104,7 +104,7 @@ def serving(
         "LEDGER_SIGNING_KEY": SIGNING_KEY,
         "LEDGER_CHECKPOINT_SECONDS": "0.1",
         "DATABASE_URL": database_url,
-        "PYTHONPATH": str(CONFIGURATION.parents[2]),
+        "PYTHONPATH": str(CONFIGURATION.parents[3]),
         **(settings or {}),
     }
     command = [sys.executable, "-m", "gunicorn", "-c", str(CONFIGURATION)]

@@ -1,12 +1,12 @@
 """Grants for a service under test, made as the command line makes them."""
 
-from secrets_broker.ledger.access import ChangeGrant, Grant, Revoke, RotateKey
-from secrets_broker.ledger.access_key import digest, new_access_key, new_grant_id
+from secrets_broker.ledger.access.access_key import digest, new_access_key, new_grant_id
+from secrets_broker.ledger.access.grant_commands import ChangeGrant, Grant, Revoke, RotateKey
+from secrets_broker.ledger.access.rights import Rights
 from secrets_broker.ledger.commands import parse
+from secrets_broker.ledger.encryption.keyring import Keyring
 from secrets_broker.ledger.events import Context
-from secrets_broker.ledger.keyring import Keyring
-from secrets_broker.ledger.rights import Rights
-from secrets_broker.projections import granting
+from secrets_broker.ledger.operations import granting
 from tests.conftest import KMS_KEY
 from tests.http.client import Service
 from tests.ledger.helpers import login_of, run

@@ -7,13 +7,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from secrets_broker.ledger.checkpoint_file import CheckpointFile
+from secrets_broker.ledger.rollback_detection.checkpoint_file import CheckpointFile
 from secrets_broker.tools.postgres import Cluster
 from tests.conftest import SIGNING_KEY, TEMPLATE, VERIFIER_KEY, Database, fresh_database
 from tests.http.client import Service
 from tests.http.conftest import WORKERS, serving
 from tests.ledger.checkpoints import KEY
-from tests.ledger.test_checkpointer import tamper
+from tests.ledger.publishing.test_checkpointer import tamper
 from tests.tools.test_commands import run as command
 from tests.tools.test_commands import settings
 

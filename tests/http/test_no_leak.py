@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from secrets_broker.ledger.keyring import Kek, derive_key
+from secrets_broker.ledger.encryption.keyring import Kek, derive_key
 from secrets_broker.tools.postgres import Cluster
 from secrets_broker.tools.postgres.binaries import find_binaries
 from tests.conftest import AUDITOR_KEY, TEMPLATE, fresh_database

@@ -14,21 +14,28 @@ from schemathesis import GenerationMode
 
 from secrets_broker.http import problems
 from secrets_broker.http.app import create_app
-from secrets_broker.http.doors import Doors
-from secrets_broker.http.health import DETAILS
-from secrets_broker.http.protocol import NO_ROUTES
+from secrets_broker.http.auth.authentication import Doors
+from secrets_broker.http.resources.health import DETAILS
 from secrets_broker.http.router import Lifespan
 from secrets_broker.http.routes import MATCH, SERVICE, TABLE, Match, Route
+from secrets_broker.http.server.protocol import NO_ROUTES
+from secrets_broker.ledger.access.rights import DELETE, READ, WRITE
+from secrets_broker.ledger.access.rights import OPERATIONS as RIGHTS
 from secrets_broker.ledger.commands import Delete, Lookup, Upsert
 from secrets_broker.ledger.content import FIELDS, FIRST
-from secrets_broker.ledger.keyring import Keyring
-from secrets_broker.ledger.rights import DELETE, READ, WRITE
-from secrets_broker.ledger.rights import OPERATIONS as RIGHTS
+from secrets_broker.ledger.encryption.keyring import Keyring
+from secrets_broker.ledger.operations import granting
 from secrets_broker.ledger.writer import Writer
-from secrets_broker.projections import due, granting, search
 from secrets_broker.projections.host_credentials import HostCredentials
-from secrets_broker.projections.questions import events, exposure, history, unused
-from secrets_broker.projections.reader import Reader
+from secrets_broker.projections.paging.reading_session import Reader
+from secrets_broker.projections.queries import (
+    credential_list,
+    due,
+    event_list,
+    exposure,
+    history,
+    unused,
+)
 from tests.conftest import AUDITOR_KEY
 from tests.http.client import JSON, LOOKUP, UPSERT, Service
 from tests.http.declared import DECLARED, OF_REFUSALS
@@ -118,10 +125,10 @@ def test_the_query_is_described_as_the_code_takes_it(description: Any) -> None:
         ("Version", history.Version),
         ("Exposed", exposure.Exposed),
         ("Receipt", exposure.Receipt),
-        ("EventLine", events.Line),
+        ("EventLine", event_list.Line),
         ("UnusedLine", unused.Line),
         ("AccessKeyLine", granting.Line),
-        ("CredentialLine", search.Line),
+        ("CredentialLine", credential_list.Line),
     ],
 )
 def test_lines_are_described_as_they_are_given(

@@ -8,15 +8,16 @@ from typing import get_args
 import pytest
 
 import secrets_broker
-from secrets_broker.http import metrics, problems
-from secrets_broker.http.errors import Foreseen
-from secrets_broker.http.health import DETAILS
+from secrets_broker.http import problems
+from secrets_broker.http.error_handlers import Foreseen
+from secrets_broker.http.metrics import counters
 from secrets_broker.http.problems import OF_LEDGER
+from secrets_broker.http.resources.health import DETAILS
+from secrets_broker.ledger.access.rights import REFUSALS
 from secrets_broker.ledger.errors import LedgerError, LedgerUnavailableError, OutcomeUnknownError
-from secrets_broker.ledger.rights import REFUSALS
 from tests.everything_raised import errors
 from tests.http.declared import DECLARED, OF_REFUSALS
-from tests.pages import ROOT
+from tests.pages.commands import ROOT
 
 PACKAGE = Path(secrets_broker.__file__).parent
 API = (ROOT / "docs" / "api.md").read_text()
@@ -42,7 +43,7 @@ OF_COMMANDS = {
 
 
 def test_every_other_error_of_the_ledger_is_answered_or_of_commands_alone() -> None:
-    """A new one has its answer in http/errors.py, or is named here."""
+    """A new one has its answer in http/error_handlers.py, or is named here."""
     others = {kind for kind in errors() if issubclass(kind, LedgerError)} - {LedgerError}
     left = {kind.__name__ for kind in others if not issubclass(kind, get_args(Foreseen))}
     assert left == OF_COMMANDS
@@ -69,7 +70,7 @@ def test_every_cause_is_on_the_page_of_metrics() -> None:
     (listed,) = re.findall(r"^\| `cause` \| ([^(]*)", MONITORING, re.MULTILINE)
     causes = {each.cause for each in OF_LEDGER.values()}
     assert set(re.findall(r"`(\w+)`", listed)) == causes
-    assert {labels for (labels,) in metrics.UNAVAILABLE._metrics} == causes
+    assert {labels for (labels,) in counters.UNAVAILABLE._metrics} == causes
 
 
 def test_every_refusal_has_its_answer() -> None:

@@ -15,7 +15,7 @@ from secrets_broker.tools.postgres import Cluster
 from tests.conftest import INTERNAL_KEY, KMS_KEY, TEMPLATE, Database, fresh_database
 from tests.http.client import Service
 from tests.http.conftest import folder, serving
-from tests.ledger.kms.softhsm import MISSING, MODULE, PIN, SoftHsm
+from tests.ledger.encryption.kms.softhsm import MISSING, MODULE, PIN, SoftHsm
 from tests.tools.test_commands import run
 
 HOSTS = [f"host-{number}" for number in range(20)]

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from secrets_broker.http.errors import InvalidRequestError
+from secrets_broker.http.error_handlers import InvalidRequestError
 from secrets_broker.http.routes import MAX_BATCH_BYTES, MAX_BODY_BYTES
 from secrets_broker.http.strict_json import MAX_COUNTED, NotAloneError, decode, items
 from secrets_broker.ledger.commands import Upsert, parse

@@ -1,10 +1,10 @@
 """Checkpoints for tests: signed and published as the service does it."""
 
-from secrets_broker.ledger.checkpoint import Checkpoint, SignedCheckpoint
-from secrets_broker.ledger.connection import connect
-from secrets_broker.ledger.hashes import root_at
-from secrets_broker.ledger.note import SigningKey
-from secrets_broker.ledger.published import publish, read_published
+from secrets_broker.ledger.database.ledger_session import connect
+from secrets_broker.ledger.transparency_log.checkpoint import Checkpoint, SignedCheckpoint
+from secrets_broker.ledger.transparency_log.checkpoint_store import publish, read_published
+from secrets_broker.ledger.transparency_log.note import SigningKey
+from secrets_broker.ledger.transparency_log.stored_hashes import root_at
 from tests.conftest import Database
 from tests.ledger.helpers import run
 

@@ -10,7 +10,7 @@ from psycopg.types.json import Jsonb
 
 from secrets_broker.ledger.encoding import rfc3339
 from secrets_broker.ledger.events import Event, encode_entry
-from secrets_broker.ledger.merkle import leaf_hash
+from secrets_broker.ledger.transparency_log.merkle import leaf_hash
 
 _LAST = "SELECT position, at, clock_timestamp() FROM ledger.events ORDER BY position DESC LIMIT 1"
 _COLUMNS = tuple(Event.__struct_fields__)

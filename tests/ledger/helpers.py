@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from secrets_broker.ledger.commands import Command, Delete, ImportCredential, Lookup, Upsert
 from secrets_broker.ledger.content import Content
 from secrets_broker.ledger.encoding import rfc3339
+from secrets_broker.ledger.encryption.keks import check_keys
+from secrets_broker.ledger.encryption.keyring import Keyring
 from secrets_broker.ledger.events import Context, Event, encode_entry
 from secrets_broker.ledger.fold import Fold, Outcome
-from secrets_broker.ledger.keks import check_keys
-from secrets_broker.ledger.keyring import Keyring
-from secrets_broker.ledger.merkle import Node, node_hash
-from secrets_broker.ledger.right_edge import load_seen
 from secrets_broker.ledger.store import Store
 from secrets_broker.ledger.transactions import Login
+from secrets_broker.ledger.transparency_log.frontier import load_seen
+from secrets_broker.ledger.transparency_log.merkle import Node, node_hash
 from secrets_broker.ledger.writer import Writer
 from secrets_broker.projections.host_credentials import HostCredentials
 from secrets_broker.projections.rebuild import Comparison, rebuild

@@ -1,10 +1,10 @@
 """Rotations, whole and killed, for the tests of whatever they must not disturb."""
 
-from secrets_broker.ledger.connection import TOOL_SESSION
+from secrets_broker.ledger.database.ledger_session import TOOL_SESSION
+from secrets_broker.ledger.encryption.keks import NewKek
+from secrets_broker.ledger.encryption.keyring import Kek, Keyring
 from secrets_broker.ledger.events import Context
-from secrets_broker.ledger.keks import NewKek
-from secrets_broker.ledger.keyring import Kek, Keyring
-from secrets_broker.ledger.rotation import Progress, Report, rotate
+from secrets_broker.ledger.operations.rotation import Progress, Report, rotate
 from secrets_broker.ledger.store import Store
 from secrets_broker.projections.host_credentials import HostCredentials
 from tests.conftest import Database

@@ -17,7 +17,10 @@ import pytest
 from msgspec.structs import replace as changed
 
 from secrets_broker.ledger.commands import Record
-from secrets_broker.ledger.durable import check_commit
+from secrets_broker.ledger.database.commit_check import check_commit
+from secrets_broker.ledger.database.round_trip import Statement
+from secrets_broker.ledger.encryption.keks import check_keys
+from secrets_broker.ledger.encryption.keyring import Keyring
 from secrets_broker.ledger.errors import (
     InvalidCommandError,
     LedgerError,
@@ -28,11 +31,8 @@ from secrets_broker.ledger.errors import (
 )
 from secrets_broker.ledger.events import Context
 from secrets_broker.ledger.fold import Fold, Outcome, Snapshot
-from secrets_broker.ledger.keks import check_keys
-from secrets_broker.ledger.keyring import Keyring
-from secrets_broker.ledger.round_trip import Statement
-from secrets_broker.ledger.seen import Seen
 from secrets_broker.ledger.store import Store
+from secrets_broker.ledger.tree_state import Seen
 from secrets_broker.ledger.writer import MAX_BATCH, Writer
 from secrets_broker.projections.host_credentials import HostCredentials
 from secrets_broker.tools.postgres import Cluster
@@ -150,7 +150,7 @@ def test_a_stopped_database(own_cluster: Cluster, own_database: Database, keyrin
 
 LOAD = """
 import asyncio, sys
-from secrets_broker.ledger.keyring import Keyring
+from secrets_broker.ledger.encryption.keyring import Keyring
 from tests.ledger.helpers import CONTEXT, upsert, writing
 
 async def main(url, kms_key):

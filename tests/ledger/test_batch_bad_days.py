@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
+from secrets_broker.ledger.encryption.keyring import Keyring
 from secrets_broker.ledger.errors import InvalidCommandError, OutcomeUnknownError
-from secrets_broker.ledger.keyring import Keyring
 from secrets_broker.ledger.writer import MAX_BATCH, Writer
 from tests.conftest import Database
 from tests.ledger.helpers import CONTEXT, lookup, password_of, run, upsert, writing

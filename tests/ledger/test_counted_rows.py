@@ -10,8 +10,8 @@ import asyncio
 import psycopg
 import pytest
 
+from secrets_broker.ledger.encryption.keyring import Keyring
 from secrets_broker.ledger.errors import LedgerUnavailableError, RowsMissingError
-from secrets_broker.ledger.keyring import Keyring
 from tests.conftest import Database
 from tests.ledger.helpers import CONTEXT, lookup, password_of, record, run, upsert, writing
 

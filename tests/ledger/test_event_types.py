@@ -8,12 +8,11 @@ from typing import Any
 import pytest
 import yaml
 
-from secrets_broker.ledger.audit.facts import Fact
-from secrets_broker.ledger.audit.lives import Lives
+from secrets_broker.ledger.access.judgement import operation
 from secrets_broker.ledger.commands import Delete, Lookup, Record, Upsert
 from secrets_broker.ledger.content import Content
 from secrets_broker.ledger.credential import Live, State, decide
-from secrets_broker.ledger.denial import operation
+from secrets_broker.ledger.encryption.keyring import Keyring
 from secrets_broker.ledger.errors import InvalidCommandError
 from secrets_broker.ledger.event_types import (
     ACCESS_IMPORTED,
@@ -32,7 +31,8 @@ from secrets_broker.ledger.event_types import (
     UPDATED,
     EventType,
 )
-from secrets_broker.ledger.keyring import Keyring
+from secrets_broker.tools.verify.checks.credential_histories import Lives
+from secrets_broker.tools.verify.checks.facts import Fact
 from tests.conftest import Database
 from tests.ledger.helpers import record
 

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from secrets_broker.ledger.commands import Upsert, parse
 from secrets_broker.ledger.encoding import from_rfc3339, rfc3339
+from secrets_broker.ledger.encryption.keyring import Keyring
 from secrets_broker.ledger.errors import FieldError, InvalidCommandError
 from secrets_broker.ledger.fold import Outcome
-from secrets_broker.ledger.keyring import Keyring
 from tests.conftest import Database
 from tests.ledger.helpers import (
     delete,

@@ -15,13 +15,19 @@ import msgspec
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from secrets_broker.ledger.body import Place, open_body, open_content, seal_body, seal_content
 from secrets_broker.ledger.commands import Upsert
 from secrets_broker.ledger.content import FIELDS, Content
-from secrets_broker.ledger.envelope import BODY, CANARY, DATA_KEY, bind
+from secrets_broker.ledger.encryption.body import (
+    Place,
+    open_body,
+    open_content,
+    seal_body,
+    seal_content,
+)
+from secrets_broker.ledger.encryption.envelope import BODY, CANARY, DATA_KEY, bind
+from secrets_broker.ledger.encryption.keyring import DataKey, Kek, Keyring, derive_key
 from secrets_broker.ledger.events import Event, encode_entry
-from secrets_broker.ledger.keyring import DataKey, Kek, Keyring, derive_key
-from secrets_broker.ledger.merkle import Frontier, leaf_hash
+from secrets_broker.ledger.transparency_log.merkle import Frontier, leaf_hash
 
 PAGE = Path(__file__).parents[2] / "docs" / "format.md"
 VECTORS: dict[str, list[str]] = {

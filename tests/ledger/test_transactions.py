@@ -7,19 +7,19 @@ from typing import Any
 import pytest
 
 from secrets_broker.ledger.commands import Lookup
+from secrets_broker.ledger.encryption.keyring import Keyring
 from secrets_broker.ledger.events import Context
 from secrets_broker.ledger.fold import Fold
-from secrets_broker.ledger.keyring import Keyring
-from secrets_broker.ledger.right_edge import load_seen
+from secrets_broker.ledger.operations.disowning import disown
+from secrets_broker.ledger.operations.erasure import erase
+from secrets_broker.ledger.operations.rekey import rekey
+from secrets_broker.ledger.operations.require_macs import authenticate
 from secrets_broker.ledger.store import MAX_UNSEEN, Store
-from secrets_broker.projections.authenticating import authenticate
-from secrets_broker.projections.disowning import disown
-from secrets_broker.projections.erasure import erase
+from secrets_broker.ledger.transparency_log.frontier import load_seen
 from secrets_broker.projections.host_credentials import HostCredentials
+from secrets_broker.projections.queries.replay import Scope
 from secrets_broker.projections.rebuild import rebuild
-from secrets_broker.projections.rekey import rekey
-from secrets_broker.projections.replay import Scope
-from secrets_broker.projections.reveal import reveal
+from secrets_broker.tools.replay.reveal import reveal
 from tests.conftest import Database
 from tests.ledger.forging import forge
 from tests.ledger.helpers import CONTEXT, login_of, lookup, record, run, send, upsert, writing

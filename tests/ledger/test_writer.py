@@ -23,11 +23,11 @@ from secrets_broker.ledger.commands import (
     Upsert,
 )
 from secrets_broker.ledger.content import Content
+from secrets_broker.ledger.encryption.keyring import Keyring
 from secrets_broker.ledger.errors import LedgerUnavailableError, WrongKeyError
 from secrets_broker.ledger.events import BodyReference, Context, Event, encode_entry
 from secrets_broker.ledger.fold import Outcome
-from secrets_broker.ledger.keyring import Keyring
-from secrets_broker.ledger.merkle import Node, leaf_hash
+from secrets_broker.ledger.transparency_log.merkle import Node, leaf_hash
 from secrets_broker.ledger.writer import Writer
 from secrets_broker.projections.host_credentials import HostCredentials
 from secrets_broker.tools.postgres import Cluster
@@ -262,7 +262,7 @@ def test_two_writers_take_turns(database: Database, keyring: Keyring) -> None:
 
 PROCESS = """
 import asyncio, json, random, sys
-from secrets_broker.ledger.keyring import Keyring
+from secrets_broker.ledger.encryption.keyring import Keyring
 from tests.ledger.helpers import delete, lookup, send, upsert, writing
 
 async def main(url, kms_key, seed, count):

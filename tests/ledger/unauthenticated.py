@@ -2,9 +2,9 @@
 
 import asyncio
 
-from secrets_broker.ledger.connection import connect
-from secrets_broker.ledger.entries import read_rows
-from secrets_broker.ledger.merkle import leaf_hash
+from secrets_broker.ledger.database.ledger_session import connect
+from secrets_broker.ledger.transparency_log.merkle import leaf_hash
+from secrets_broker.ledger.transparency_log.stored_entries import read_rows
 from tests.conftest import Database
 
 _ALWAYS = """

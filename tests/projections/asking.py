@@ -7,10 +7,10 @@ from typing import Any, TypeVar
 from hypothesis import strategies as st
 from psycopg import AsyncConnection
 
+from secrets_broker.ledger.encryption.keyring import Keyring
 from secrets_broker.ledger.fold import Outcome
-from secrets_broker.ledger.keyring import Keyring
-from secrets_broker.projections.cursor import Cursor
-from secrets_broker.projections.reader import Reader
+from secrets_broker.projections.paging.cursor import Cursor
+from secrets_broker.projections.paging.reading_session import Reader
 from secrets_broker.tools.postgres import Cluster
 from tests.conftest import Database
 from tests.ledger.helpers import delete, lookup, record, run, upsert

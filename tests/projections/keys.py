@@ -5,13 +5,13 @@ from typing import Any
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from secrets_broker.ledger.body import Body, Place, open_body, open_content
 from secrets_broker.ledger.commands import Name
+from secrets_broker.ledger.encryption.body import Body, Place, open_body, open_content
+from secrets_broker.ledger.encryption.keyring import DataKey, Keyring
 from secrets_broker.ledger.errors import DecryptionError
 from secrets_broker.ledger.events import Context
-from secrets_broker.ledger.keyring import DataKey, Keyring
-from secrets_broker.projections.erasure import Erased, erase, erase_again
-from secrets_broker.projections.rekey import Rekeyed, rekey
+from secrets_broker.ledger.operations.erasure import Erased, erase, erase_again
+from secrets_broker.ledger.operations.rekey import Rekeyed, rekey
 from tests.conftest import Database
 from tests.ledger.helpers import login_of, run
 

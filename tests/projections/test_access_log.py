@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 
 from secrets_broker.ledger.commands import ImportAccess
-from secrets_broker.ledger.keyring import Keyring
+from secrets_broker.ledger.encryption.keyring import Keyring
 from tests.conftest import Database
 from tests.ledger.helpers import delete, lookup, record, upsert
 

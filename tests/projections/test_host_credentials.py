@@ -1,6 +1,6 @@
 """The columns of secrets.host_credentials: the declared ones are the table's."""
 
-from secrets_broker.ledger.body import PARTS
+from secrets_broker.ledger.encryption.body import PARTS
 from secrets_broker.projections.host_credentials import NAMES
 from tests.conftest import Database
 

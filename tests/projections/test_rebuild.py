@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 
 from secrets_broker.ledger.commands import Command, ImportCredential
 from secrets_broker.ledger.content import Content
+from secrets_broker.ledger.encryption.keyring import Keyring
 from secrets_broker.ledger.errors import LedgerUnavailableError, WrongKeyError
 from secrets_broker.ledger.events import Context
-from secrets_broker.ledger.keyring import Keyring
+from secrets_broker.ledger.operations.erasure import erase
+from secrets_broker.ledger.operations.rekey import rekey
 from secrets_broker.ledger.writer import Writer
-from secrets_broker.projections.erasure import erase
 from secrets_broker.projections.rebuild import CHUNK, rebuild
-from secrets_broker.projections.rekey import rekey
 from secrets_broker.tools.postgres import Cluster
 from tests.conftest import TEMPLATE, Database, fresh_database
 from tests.ledger.helpers import (

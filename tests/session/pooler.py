@@ -13,8 +13,8 @@ from pathlib import Path
 import psycopg
 
 from secrets_broker.tools.postgres import Cluster
-from secrets_broker.tools.postgres.access import SUPERUSER
 from secrets_broker.tools.postgres.account import postgres_account
+from secrets_broker.tools.postgres.peer_access import SUPERUSER
 from tests.conftest import SERVICE_LOGIN
 from tests.ports import free_port
 

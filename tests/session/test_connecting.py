@@ -13,13 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from secrets_broker.database_url import DatabaseUrlError, parse
-from secrets_broker.ledger.connection import connect
+from secrets_broker.ledger.database.ledger_session import connect
+from secrets_broker.ledger.encryption.keyring import Keyring
 from secrets_broker.ledger.errors import LedgerUnavailableError, NotGrantedError
-from secrets_broker.ledger.keyring import Keyring
-from secrets_broker.projections.questions.walk import size
-from secrets_broker.projections.reader import READ_SESSION, Reader
+from secrets_broker.projections.paging.position_walk import size
+from secrets_broker.projections.paging.reading_session import READ_SESSION, Reader
 from secrets_broker.session import SessionError, connect_sync
+from secrets_broker.session.database_url import DatabaseUrlError, parse
 from secrets_broker.session.errors import grant_line
 from secrets_broker.tools.postgres import Cluster
 from tests.conftest import KMS_KEY, SERVICE_LOGIN, Database

@@ -6,14 +6,14 @@ from typing import Final
 import psycopg
 import pytest
 
-from secrets_broker.ledger.keyring import Keyring
+from secrets_broker.ledger.encryption.keyring import Keyring
 from secrets_broker.migrations import runner
 from secrets_broker.tools.postgres import Cluster
 from tests.conftest import Database
 from tests.ledger.helpers import delete, lookup, record, upsert
 from tests.session.telling import told
 from tests.tools.everything import NEW_KEY, everything
-from tests.tools.verifying import KEY
+from tests.tools.verify.changing import KEY
 
 TYPES: Final = (
     *("smallint", "integer", "bigint", "numeric", "text", "varchar", "name", "bytea", "jsonb"),

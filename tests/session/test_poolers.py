@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from secrets_broker.ledger.connection import SESSION, connect
+from secrets_broker.ledger.database.ledger_session import SESSION, connect
+from secrets_broker.ledger.database.round_trip import RoundTrips, Statement
+from secrets_broker.ledger.encryption.keyring import Keyring
 from secrets_broker.ledger.errors import LedgerUnavailableError
-from secrets_broker.ledger.keyring import Keyring
-from secrets_broker.ledger.round_trip import RoundTrips, Statement
 from secrets_broker.migrations import runner
 from secrets_broker.migrations.errors import CannotConnectError
-from secrets_broker.projections.questions.walk import size
-from secrets_broker.projections.reader import Reader
+from secrets_broker.projections.paging.position_walk import size
+from secrets_broker.projections.paging.reading_session import Reader
 from secrets_broker.session.statements import name_of
 from secrets_broker.tools.postgres import Cluster
 from tests.conftest import Database

@@ -10,16 +10,16 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from secrets_broker.ledger.connection import SESSION, TOOL_SESSION, connect
-from secrets_broker.ledger.keyring import Keyring
-from secrets_broker.projections.reader import READ_SESSION
+from secrets_broker.ledger.database.ledger_session import SESSION, TOOL_SESSION, connect
+from secrets_broker.ledger.encryption.keyring import Keyring
+from secrets_broker.projections.paging.reading_session import READ_SESSION
 from secrets_broker.tools.postgres import Cluster
-from secrets_broker.tools.verify.reader import DatabaseReader
+from secrets_broker.tools.verify.sources.database_reader import DatabaseReader
 from tests.conftest import SERVICE_LOGIN, Database
 from tests.ledger.helpers import delete, lookup, password_of, record, run, upsert
 from tests.session.telling import told
 from tests.tools.everything import NEW_KEY, everything, size_of
-from tests.tools.verifying import KEY
+from tests.tools.verify.changing import KEY
 
 # They wait, or set what a session may use up, or name a library that is not there.
 LEFT_OUT: Final = {

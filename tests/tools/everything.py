@@ -3,26 +3,26 @@
 from datetime import timedelta
 from typing import Any, Final
 
-from secrets_broker.ledger.access import ChangeGrant, Grant, Revoke, RotateKey
-from secrets_broker.ledger.access_key import digest, new_grant_id
+from secrets_broker.ledger.access.access_key import digest, new_grant_id
+from secrets_broker.ledger.access.grant_commands import ChangeGrant, Grant, Revoke, RotateKey
+from secrets_broker.ledger.access.rights import Rights, Rule
 from secrets_broker.ledger.commands import ImportAccess, ImportCredential, Record
-from secrets_broker.ledger.connection import connect
 from secrets_broker.ledger.content import Content
+from secrets_broker.ledger.database.ledger_session import connect
 from secrets_broker.ledger.encoding import rfc3339
+from secrets_broker.ledger.encryption.keyring import Keyring
 from secrets_broker.ledger.event_types import ACCESS_COUNTED, ACCESS_COUNTING
 from secrets_broker.ledger.events import Context, Subject
-from secrets_broker.ledger.keyring import Keyring
-from secrets_broker.ledger.note import COSIGNATURE, SigningKey
-from secrets_broker.ledger.published import keep_cosignature, read_published
-from secrets_broker.ledger.rights import Rights, Rule
-from secrets_broker.projections.disowning import disown
-from secrets_broker.projections.replay import Scope
-from secrets_broker.projections.reveal import reveal
+from secrets_broker.ledger.operations.disowning import disown
+from secrets_broker.ledger.transparency_log.checkpoint_store import keep_cosignature, read_published
+from secrets_broker.ledger.transparency_log.note import COSIGNATURE, SigningKey
+from secrets_broker.projections.queries.replay import Scope
+from secrets_broker.tools.replay.reveal import reveal
 from tests.conftest import Database
 from tests.ledger.forging import forge
 from tests.ledger.helpers import login_of, lookup, rebuilt, record, run, send, upsert, writing
 from tests.ledger.rotating import rotated
-from tests.tools.verifying import OPERATOR, checkpoints, history, tables
+from tests.tools.verify.changing import OPERATOR, checkpoints, history, tables
 
 NEW_KEY: Final = "the key after the rotation"
 WITNESS: Final = SigningKey("witness.example", bytes(range(1, 33)), COSIGNATURE)

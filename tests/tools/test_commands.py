@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from secrets_broker import SecretsManager
-from secrets_broker.ledger.note import COSIGNATURE, SigningKey, VerifierKey
+from secrets_broker.ledger.transparency_log.note import COSIGNATURE, SigningKey, VerifierKey
 from secrets_broker.tools.cli import main
 from secrets_broker.tools.postgres.account import Account
 from tests.conftest import INTERNAL_KEY, KMS_KEY, SIGNING_KEY, Database
@@ -301,7 +301,7 @@ def test_an_operator_without_a_name_is_recorded_by_number() -> None:
     """A container's user may be in no user database: the record then has the uid."""
     who = Account("nameless", 54_321, 54_321)
     python, path = python_of(who)
-    code = "from secrets_broker.tools.common import operator; print(operator().actor)"
+    code = "from secrets_broker.tools.shared.command_line import operator; print(operator().actor)"
     done = run_as(who, [python, "-c", code], PYTHONPATH=path)
     assert (done.stdout, done.stderr) == ("uid 54321\n", "")
 

@@ -9,12 +9,12 @@ from typing import Any
 import psycopg
 import pytest
 
+from secrets_broker.ledger.encryption.keyring import Keyring
 from secrets_broker.ledger.errors import UnauthenticEventError
-from secrets_broker.ledger.keyring import Keyring
 from tests.conftest import Database
+from tests.ledger.event_macs.test_poison import POISON, append, plant
 from tests.ledger.forging import forge
 from tests.ledger.helpers import lookup, password_of, record, upsert
-from tests.ledger.test_poison import POISON, append, plant
 from tests.ledger.unauthenticated import unauthenticate
 from tests.tools.test_commands import run, settings
 

@@ -8,11 +8,11 @@ import msgspec
 import pytest
 
 from secrets_broker.ledger.commands import Record
-from secrets_broker.ledger.connection import connect
-from secrets_broker.ledger.entries import read_rows
+from secrets_broker.ledger.database.ledger_session import connect
+from secrets_broker.ledger.encryption.keyring import Keyring
 from secrets_broker.ledger.event_types import BY_NAME, LEDGER_RESTORED
 from secrets_broker.ledger.events import Event
-from secrets_broker.ledger.keyring import Keyring
+from secrets_broker.ledger.transparency_log.stored_entries import read_rows
 from secrets_broker.tools.export import access_log
 from secrets_broker.tools.postgres import Cluster
 from tests.conftest import TEMPLATE, Database, fresh_database

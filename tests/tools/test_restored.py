@@ -6,17 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from secrets_broker.ledger.checkpoint import Checkpoint, SignedCheckpoint
-from secrets_broker.ledger.checkpoint_file import CheckpointFile
+from secrets_broker.ledger.encryption.keyring import Keyring
 from secrets_broker.ledger.errors import LedgerMismatchError
-from secrets_broker.ledger.halt import Halt
-from secrets_broker.ledger.kept import AuthenticatedFrom, Facts
-from secrets_broker.ledger.keyring import Keyring
-from secrets_broker.ledger.note import SigningKey, VerifierKey
-from secrets_broker.ledger.receipt import Receipt
+from secrets_broker.ledger.rollback_detection.checkpoint_file import CheckpointFile
+from secrets_broker.ledger.rollback_detection.halt import Halt
+from secrets_broker.ledger.rollback_detection.kept_facts import AuthenticatedFrom, Facts
+from secrets_broker.ledger.transparency_log.checkpoint import Checkpoint, SignedCheckpoint
+from secrets_broker.ledger.transparency_log.note import SigningKey, VerifierKey
+from secrets_broker.ledger.transparency_log.receipt import Receipt
 from tests.conftest import SIGNING_KEY, VERIFIER_KEY, Database
 from tests.ledger.helpers import lookup, record, upsert
-from tests.ledger.test_checkpointer import continuing, make, tamper
+from tests.ledger.publishing.test_checkpointer import continuing, make, tamper
 from tests.tools.test_commands import run, settings
 
 OLD = SigningKey("log.example", bytes(range(32)))

@@ -8,19 +8,25 @@ from typing import Any
 
 import click
 
-from secrets_broker import logs
-from secrets_broker.keys import login_to_append
-from secrets_broker.ledger.access import ChangeGrant, Grant, GrantCommand, Revoke, RotateKey
-from secrets_broker.ledger.access_key import digest, new_access_key, new_grant_id
+from secrets_broker import logging_setup
+from secrets_broker.ledger.access.access_key import digest, new_access_key, new_grant_id
+from secrets_broker.ledger.access.grant_commands import (
+    ChangeGrant,
+    Grant,
+    GrantCommand,
+    Revoke,
+    RotateKey,
+)
 from secrets_broker.ledger.commands import parse
 from secrets_broker.ledger.encoding import label_problem, rfc3339
 from secrets_broker.ledger.errors import InvalidCommandError
 from secrets_broker.ledger.events import MAX_REASON
-from secrets_broker.projections import granting
-from secrets_broker.projections.moment import parse_later
+from secrets_broker.ledger.operations import granting
+from secrets_broker.projections.parameters.times import parse_later
 from secrets_broker.settings import Settings
-from secrets_broker.tools.access.options import RightsOptions, rights_options
-from secrets_broker.tools.common import (
+from secrets_broker.tools.access.rights_options import RightsOptions, rights_options
+from secrets_broker.tools.queries.asking import Connection, ask
+from secrets_broker.tools.shared.command_line import (
     clear_errors,
     data_dir_option,
     group_data_dir_option,
@@ -30,9 +36,9 @@ from secrets_broker.tools.common import (
     require_schema,
     say,
 )
-from secrets_broker.tools.output import Form, Output, form_options
-from secrets_broker.tools.questions.asking import Connection, ask
-from secrets_broker.tools.status import Group, NotSo
+from secrets_broker.tools.shared.output import Form, Output, form_options
+from secrets_broker.tools.shared.status import Group, NotSo
+from secrets_broker.wiring import login_to_append
 
 _TABLE = (
     *("name", "id", "state", "proof", "rules", "expires_at", "requests", "hosts"),
@@ -173,7 +179,7 @@ def list_grants(data_dir: Path | None, form: Form, everything: bool) -> None:
 def _record(settings: Settings, command: GrantCommand, reason: str | None) -> int:
     if reason is not None and (problem := label_problem(reason, MAX_REASON)):
         raise click.UsageError(f"--reason {problem}")
-    logs.configure(readable=True)
+    logging_setup.configure(readable=True)
     url = settings.migration_database_url
     require_schema(url)
 

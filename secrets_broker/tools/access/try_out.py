@@ -8,20 +8,20 @@ from typing import Any, Final
 
 import click
 
+from secrets_broker.ledger.access.grants import Granted, Grants, judge
+from secrets_broker.ledger.access.rights import OPERATIONS, Request, Rights, fit
 from secrets_broker.ledger.commands import parse
 from secrets_broker.ledger.errors import FieldError, InvalidCommandError
 from secrets_broker.ledger.events import Subject
-from secrets_broker.ledger.grants import Granted, Grants, judge
-from secrets_broker.ledger.rights import OPERATIONS, Request, Rights, fit
-from secrets_broker.projections import whatif
-from secrets_broker.projections.granting import read_grants
-from secrets_broker.projections.moment import parse_moment
-from secrets_broker.tools.access.options import RightsOptions, read_json, rights_options
-from secrets_broker.tools.common import clear_errors, data_dir_option, json_option, say
-from secrets_broker.tools.output import Form, Output, form_options
-from secrets_broker.tools.progress import progress_bar
-from secrets_broker.tools.questions.asking import Connection, ask
-from secrets_broker.tools.status import NotSo
+from secrets_broker.ledger.operations.granting import read_grants
+from secrets_broker.projections.parameters.times import parse_moment
+from secrets_broker.projections.queries import what_if
+from secrets_broker.tools.access.rights_options import RightsOptions, read_json, rights_options
+from secrets_broker.tools.queries.asking import Connection, ask
+from secrets_broker.tools.shared.command_line import clear_errors, data_dir_option, json_option, say
+from secrets_broker.tools.shared.output import Form, Output, form_options
+from secrets_broker.tools.shared.progress import progress_bar
+from secrets_broker.tools.shared.status import NotSo
 
 _TABLE: Final = (
     *("actor", "operation", "host", "purpose", "ip", "rule"),
@@ -154,9 +154,9 @@ def replay_grants(
         proposed = _proposed(name, grants_file, RightsOptions(**rights))
         since = parse_moment("days", f"{days}d")
 
-    async def run(connection: Connection) -> whatif.WhatIf:
-        chosen = whatif.current(await read_grants(connection)) if proposed is None else proposed
-        found = whatif.WhatIf(chosen, since, name)
+    async def run(connection: Connection) -> what_if.WhatIf:
+        chosen = what_if.current(await read_grants(connection)) if proposed is None else proposed
+        found = what_if.WhatIf(chosen, since, name)
         with progress_bar() as tell:
             async for done, total in found.run(connection):
                 tell("events", done, total)
@@ -164,7 +164,7 @@ def replay_grants(
 
     found = ask(data_dir, run)
     empty = f"nothing would have been refused, of {found.asked} requests in {days} days"
-    with Output(form, whatif.Line, _TABLE, empty) as output:
+    with Output(form, what_if.Line, _TABLE, empty) as output:
         output.write(found.lines())
     if found.refused:
         say(f"{found.refused} of {found.asked} requests in {days} days would have been refused")

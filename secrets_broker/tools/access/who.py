@@ -7,12 +7,10 @@ from typing import Any, Final
 import click
 import msgspec
 
-from secrets_broker.projections import who as question
-from secrets_broker.projections.questions.named import Named
+from secrets_broker.projections.parameters.credential_name import Named
+from secrets_broker.projections.queries import who_may as question
 from secrets_broker.settings import Settings
-from secrets_broker.tools.common import clear_errors, json_option, load_settings
-from secrets_broker.tools.output import Form, Output
-from secrets_broker.tools.questions.asking import (
+from secrets_broker.tools.queries.asking import (
     Asked,
     Connection,
     Found,
@@ -22,6 +20,8 @@ from secrets_broker.tools.questions.asking import (
     put,
     write_all,
 )
+from secrets_broker.tools.shared.command_line import clear_errors, json_option, load_settings
+from secrets_broker.tools.shared.output import Form, Output
 
 TABLE: Final = (
     *("name", "allow", "rule", "hosts", "purposes", "networks", "reason", "proof", "id"),

@@ -10,10 +10,10 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from secrets_broker.ledger.merkle import TILE_WIDTH
-from secrets_broker.ledger.tile import Tile
+from secrets_broker.ledger.transparency_log.merkle import TILE_WIDTH
+from secrets_broker.ledger.transparency_log.tile import Tile
+from secrets_broker.tools.export.database_source import Body, Chunk
 from secrets_broker.tools.export.folder import BODIES, Folder
-from secrets_broker.tools.export.source import Body, Chunk
 
 
 def bodies_name(bundle: int) -> str:

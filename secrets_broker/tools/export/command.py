@@ -7,23 +7,23 @@ from pathlib import Path
 import click
 import msgspec
 
-from secrets_broker.extras import how_to_install
-from secrets_broker.keys import verifier_keys
+from secrets_broker.optional_libraries import how_to_install
 from secrets_broker.settings import Settings
-from secrets_broker.tools import erasures
-from secrets_broker.tools.common import (
+from secrets_broker.tools.erase import erasure_list
+from secrets_broker.tools.export import run
+from secrets_broker.tools.export.folder import ExportError
+from secrets_broker.tools.export.mirror import mirror
+from secrets_broker.tools.export.run import Exported, Wanted
+from secrets_broker.tools.shared.command_line import (
     clear_errors,
     data_dir_option,
     json_option,
     load_settings,
     say,
 )
-from secrets_broker.tools.export import run
-from secrets_broker.tools.export.folder import ExportError
-from secrets_broker.tools.export.mirror import mirror
-from secrets_broker.tools.export.run import Exported, Wanted
-from secrets_broker.tools.progress import progress_bar
-from secrets_broker.tools.remote import ClientTls, Remote, url_options
+from secrets_broker.tools.shared.progress import progress_bar
+from secrets_broker.tools.shared.remote import ClientTls, Remote, url_options
+from secrets_broker.wiring import verifier_keys
 
 
 @click.command()
@@ -91,7 +91,7 @@ def _run(
         parquet=parquet,
         bodies=bodies,
         keys=keys,
-        erasures=erasures.lines(erasures.read(listed)) if listed else None,
+        erasures=erasure_list.lines(erasure_list.read(listed)) if listed else None,
     )
     with progress_bar() as tell:
 

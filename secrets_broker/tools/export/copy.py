@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from psycopg import AsyncConnection
 
-from secrets_broker.ledger.merkle import TILE_WIDTH, Frontier, leaf_hash
+from secrets_broker.ledger.transparency_log.merkle import TILE_WIDTH, Frontier, leaf_hash
 from secrets_broker.tools.export import bodies as body_files
+from secrets_broker.tools.export.database_source import Chunk, read_chunk, read_edges, read_subtrees
 from secrets_broker.tools.export.folder import ExportError, Folder
 from secrets_broker.tools.export.site import File, Site
-from secrets_broker.tools.export.source import Chunk, read_chunk, read_edges, read_subtrees
 
 if TYPE_CHECKING:
     from secrets_broker.tools.export.parquet import Parts

@@ -10,13 +10,14 @@ from contextlib import closing
 
 import msgspec
 
-from secrets_broker.ledger.checkpoint import Checkpoint, SignedCheckpoint
-from secrets_broker.ledger.entries import Row
-from secrets_broker.ledger.merkle import TILE_WIDTH, leaf_hash
-from secrets_broker.ledger.note import NoteError
-from secrets_broker.ledger.tile import BundleError, Tile, decode_bundle
-from secrets_broker.tools.export import kept
+from secrets_broker.ledger.transparency_log.checkpoint import Checkpoint, SignedCheckpoint
+from secrets_broker.ledger.transparency_log.merkle import TILE_WIDTH, leaf_hash
+from secrets_broker.ledger.transparency_log.note import NoteError
+from secrets_broker.ledger.transparency_log.stored_entries import Row
+from secrets_broker.ledger.transparency_log.tile import BundleError, Tile, decode_bundle
+from secrets_broker.tools.export import checkpoint_list
 from secrets_broker.tools.export.copy import EVENTS_AT_ONCE, Copy
+from secrets_broker.tools.export.database_source import Chunk, Kept
 from secrets_broker.tools.export.folder import README, ExportError, Folder, has_bodies, locked
 from secrets_broker.tools.export.readme import readme
 from secrets_broker.tools.export.run import (
@@ -29,8 +30,7 @@ from secrets_broker.tools.export.run import (
 )
 from secrets_broker.tools.export.same_log import check_names, old_checkpoint
 from secrets_broker.tools.export.site import Site
-from secrets_broker.tools.export.source import Chunk, Kept
-from secrets_broker.tools.remote import Connections, Remote
+from secrets_broker.tools.shared.remote import Connections, Remote
 
 _AT_ONCE = 8
 _PAGE = 1_000
@@ -85,7 +85,7 @@ def _fill(
             progress(copy.size, new.size)
         copy.finish()
     check_root(copy, new)
-    kept.put_all(folder, _earlier(connections, new), signed)
+    checkpoint_list.put_all(folder, _earlier(connections, new), signed)
     put_beside(folder, wanted)
     finish(folder, signed)
     before = old.size if old else None

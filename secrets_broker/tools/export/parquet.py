@@ -15,9 +15,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from secrets_broker.ledger.encoding import canonical_json
-from secrets_broker.ledger.entries import Row
 from secrets_broker.ledger.events import Event
-from secrets_broker.ledger.merkle import TILE_WIDTH, Node
+from secrets_broker.ledger.transparency_log.merkle import TILE_WIDTH, Node
+from secrets_broker.ledger.transparency_log.stored_entries import Row
 from secrets_broker.tools.export.access_log import access_type, error_message, is_access, success
 from secrets_broker.tools.export.folder import Folder
 

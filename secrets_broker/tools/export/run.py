@@ -8,19 +8,19 @@ from typing import Any, Final
 
 from psycopg import AsyncConnection
 
-from secrets_broker.ledger.checkpoint import Checkpoint, SignedCheckpoint
-from secrets_broker.ledger.connection import TOOL_SESSION
-from secrets_broker.ledger.note import VerifierKey
-from secrets_broker.ledger.published import read_published
+from secrets_broker.ledger.database.ledger_session import TOOL_SESSION
+from secrets_broker.ledger.transparency_log.checkpoint import Checkpoint, SignedCheckpoint
+from secrets_broker.ledger.transparency_log.checkpoint_store import read_published
+from secrets_broker.ledger.transparency_log.note import VerifierKey
+from secrets_broker.tools.export import checkpoint_list
 from secrets_broker.tools.export import folder as folders
-from secrets_broker.tools.export import kept
 from secrets_broker.tools.export.copy import Copy, chunks
+from secrets_broker.tools.export.database_source import may_read_bodies
 from secrets_broker.tools.export.folder import CHECKPOINT, README, ExportError, Folder
 from secrets_broker.tools.export.readme import readme
 from secrets_broker.tools.export.same_log import same_log
-from secrets_broker.tools.export.source import may_read_bodies
 from secrets_broker.tools.export.tidy import tidy
-from secrets_broker.tools.reading import reading
+from secrets_broker.tools.shared.reading import reading
 
 Progress = Callable[[int, int], None]
 """Takes how many of how many events are done."""
@@ -109,7 +109,7 @@ async def _fill(
     finally:
         copy.close()
     check_root(copy, new)
-    await kept.append(connection, folder, old, signed)
+    await checkpoint_list.append(connection, folder, old, signed)
     put_beside(folder, wanted)
     finish(folder, signed)
     return Exported(

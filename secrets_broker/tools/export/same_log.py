@@ -4,11 +4,11 @@ from typing import Any
 
 from psycopg import AsyncConnection
 
-from secrets_broker.ledger.checkpoint import Checkpoint, SignedCheckpoint
-from secrets_broker.ledger.hashes import root_at
-from secrets_broker.ledger.note import NoteError
-from secrets_broker.ledger.proof import ProofError
-from secrets_broker.tools.export import kept
+from secrets_broker.ledger.transparency_log.checkpoint import Checkpoint, SignedCheckpoint
+from secrets_broker.ledger.transparency_log.note import NoteError
+from secrets_broker.ledger.transparency_log.proof import ProofError
+from secrets_broker.ledger.transparency_log.stored_hashes import root_at
+from secrets_broker.tools.export import checkpoint_list
 from secrets_broker.tools.export.folder import CHECKPOINT, ExportError, Folder
 
 
@@ -29,7 +29,7 @@ async def same_log(
             f"the ledger's first {old.size} events are not those of {folder.path}: it is another "
             "ledger, or one of the two was changed. Find out with: secrets-broker verify"
         )
-    await kept.check_kept(connection, old)
+    await checkpoint_list.check_kept(connection, old)
     return old
 
 

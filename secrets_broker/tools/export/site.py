@@ -6,9 +6,9 @@ of each level above the leaves, those of its last, partial tile.
 
 from collections.abc import Iterator, Sequence
 
-from secrets_broker.ledger.entries import Row
-from secrets_broker.ledger.merkle import TILE_WIDTH, Node, frontier_from_tiles
-from secrets_broker.ledger.tile import Tile, encode_bundle
+from secrets_broker.ledger.transparency_log.merkle import TILE_WIDTH, Node, frontier_from_tiles
+from secrets_broker.ledger.transparency_log.stored_entries import Row
+from secrets_broker.ledger.transparency_log.tile import Tile, encode_bundle
 
 File = tuple[Tile, bytes]
 

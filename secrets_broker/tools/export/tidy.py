@@ -11,8 +11,8 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from secrets_broker.ledger.merkle import TILE_WIDTH
-from secrets_broker.ledger.tile import Tile
+from secrets_broker.ledger.transparency_log.merkle import TILE_WIDTH
+from secrets_broker.ledger.transparency_log.tile import Tile
 from secrets_broker.tools.export.folder import Folder
 
 

@@ -1,8 +1,8 @@
 """Take over what an earlier, plain installation left: its credentials and its access log."""
 
 from secrets_broker.tools.import_legacy.command import import_legacy_command
+from secrets_broker.tools.import_legacy.legacy_tables import ImportRefusedError
 from secrets_broker.tools.import_legacy.run import Failure, Report, Tally, import_legacy
-from secrets_broker.tools.import_legacy.tables import ImportRefusedError
 
 __all__ = [
     "Failure",

@@ -6,10 +6,11 @@ from pathlib import Path
 import click
 import msgspec
 
-from secrets_broker import logs
-from secrets_broker.keys import login_to_append
+from secrets_broker import logging_setup
 from secrets_broker.ledger.errors import LedgerError
-from secrets_broker.tools.common import (
+from secrets_broker.tools.import_legacy.legacy_tables import ImportRefusedError
+from secrets_broker.tools.import_legacy.run import Report, import_legacy
+from secrets_broker.tools.shared.command_line import (
     clear_errors,
     data_dir_option,
     json_option,
@@ -17,10 +18,9 @@ from secrets_broker.tools.common import (
     require_schema,
     say,
 )
-from secrets_broker.tools.import_legacy.run import Report, import_legacy
-from secrets_broker.tools.import_legacy.tables import ImportRefusedError
-from secrets_broker.tools.progress import progress_bar
-from secrets_broker.tools.status import NotAsked
+from secrets_broker.tools.shared.progress import progress_bar
+from secrets_broker.tools.shared.status import NotAsked
+from secrets_broker.wiring import login_to_append
 
 
 @click.command("import-legacy")
@@ -32,7 +32,7 @@ def import_legacy_command(data_dir: Path | None, as_json: bool) -> None:
     Reads the tables that `migrate` set aside and appends what they hold as events. Safe to run
     again. Exits with 1 where a row could not be imported.
     """
-    logs.configure(readable=True)
+    logging_setup.configure(readable=True)
     report = _run(data_dir)
     click.echo(msgspec.json.encode(report) if as_json else _text(report))
     if report.failures:

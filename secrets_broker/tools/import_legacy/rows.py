@@ -19,11 +19,15 @@ from typing import Any
 
 from secrets_broker.ledger.commands import ImportAccess, ImportCredential, parse
 from secrets_broker.ledger.encoding import canonical_json, rfc3339
-from secrets_broker.ledger.envelope import unseal
+from secrets_broker.ledger.encryption.envelope import unseal
+from secrets_broker.ledger.encryption.keyring import Kek
 from secrets_broker.ledger.errors import DecryptionError
 from secrets_broker.ledger.events import MAX_DETAILS_BYTES, Context
-from secrets_broker.ledger.keyring import Kek
-from secrets_broker.tools.import_legacy.queries import MAX_MESSAGE, LegacyAccess, LegacyCredential
+from secrets_broker.tools.import_legacy.legacy_rows import (
+    MAX_MESSAGE,
+    LegacyAccess,
+    LegacyCredential,
+)
 
 Request = tuple[ImportCredential | ImportAccess, Context]
 

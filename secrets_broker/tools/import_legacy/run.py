@@ -12,18 +12,18 @@ from functools import partial
 from typing import Final, Generic
 
 from secrets_broker.ledger.credential import ALREADY_THERE
+from secrets_broker.ledger.encryption.keyring import Keyring
 from secrets_broker.ledger.errors import InvalidCommandError, LedgerError
-from secrets_broker.ledger.keyring import Keyring
 from secrets_broker.ledger.writer import Writer
 from secrets_broker.projections.host_credentials import HostCredentials
-from secrets_broker.tools.import_legacy.queries import ACCESS, CREDENTIALS, R, Table
+from secrets_broker.tools.import_legacy.legacy_rows import ACCESS, CREDENTIALS, R, Table
+from secrets_broker.tools.import_legacy.legacy_tables import ImportRefusedError, LegacyTables
 from secrets_broker.tools.import_legacy.rows import (
     Request,
     RowError,
     access_request,
     credential_request,
 )
-from secrets_broker.tools.import_legacy.tables import ImportRefusedError, LegacyTables
 
 Say = Callable[[str], None]
 Progress = Callable[[str, int, int], None]

@@ -19,14 +19,14 @@ import psycopg
 from psycopg import sql
 
 from secrets_broker.session import connect_sync
-from secrets_broker.tools.postgres import access, server
-from secrets_broker.tools.postgres.access import SUPERUSER
+from secrets_broker.tools.postgres import peer_access, server
 from secrets_broker.tools.postgres.account import Account, ourselves, postgres_account
 from secrets_broker.tools.postgres.binaries import find_binaries
 from secrets_broker.tools.postgres.errors import NotRunningError, PostgresError
 from secrets_broker.tools.postgres.installation import Installation, runnable
 from secrets_broker.tools.postgres.layout import SHARED_DIR, Layout, locate, socket_folder
 from secrets_broker.tools.postgres.lock import hold
+from secrets_broker.tools.postgres.peer_access import SUPERUSER
 
 _DATABASE = "SELECT 1 FROM pg_database WHERE datname = %s"
 _ROLE = "SELECT 1 FROM pg_roles WHERE rolname = %s"
@@ -177,7 +177,7 @@ class Cluster:
         server.check_version(layout, installation)
         folder = socket_folder(layout.home, account)
         server.clear_leftovers(layout, folder)
-        access.write_hba(layout, account)
+        peer_access.write_hba(layout, account)
         _write_ident(layout, installation, account, [])
         settings = {**server.DEFAULTS, **self._settings, **_fixed(layout, folder)}
         process = server.start(layout, installation, account, settings, folder)
@@ -191,7 +191,7 @@ class Cluster:
 
 
 def _admit_logins(run: _Run) -> None:
-    if access.needs_logins(run.installation.major):
+    if peer_access.needs_logins(run.installation.major):
         with run.connect() as connection:
             logins = [name for (name,) in connection.execute(_LOGINS)]
             _write_ident(run.layout, run.installation, run.account, logins)
@@ -202,8 +202,8 @@ def _admit_logins(run: _Run) -> None:
 def _write_ident(
     layout: Layout, installation: Installation, account: Account, logins: list[str]
 ) -> None:
-    roles = access.role_fields(installation.major, logins)
-    access.write_ident(layout, account, {ourselves().name, account.name}, roles)
+    roles = peer_access.role_fields(installation.major, logins)
+    peer_access.write_ident(layout, account, {ourselves().name, account.name}, roles)
 
 
 def _fixed(layout: Layout, socket_dir: Path) -> dict[str, str]:

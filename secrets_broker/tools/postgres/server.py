@@ -22,11 +22,11 @@ from pathlib import Path
 from urllib.parse import quote
 
 from secrets_broker.session import SessionError, connect_sync
-from secrets_broker.tools.postgres.access import SUPERUSER
 from secrets_broker.tools.postgres.account import Account
 from secrets_broker.tools.postgres.errors import StartError
 from secrets_broker.tools.postgres.installation import Installation
 from secrets_broker.tools.postgres.layout import SOCKET_NAME, Layout, private_folder
+from secrets_broker.tools.postgres.peer_access import SUPERUSER
 from secrets_broker.tools.postgres.process import (
     POLL_SECONDS,
     end,

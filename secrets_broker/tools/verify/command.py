@@ -5,23 +5,23 @@ from pathlib import Path
 import click
 import msgspec
 
-from secrets_broker.ledger.audit.heads import Kept
 from secrets_broker.ledger.errors import LedgerError
-from secrets_broker.ledger.note import VerifierKey
+from secrets_broker.ledger.transparency_log.note import VerifierKey
 from secrets_broker.migrations.errors import MigrationError
-from secrets_broker.tools.common import (
+from secrets_broker.tools.shared.command_line import (
     clear_errors,
     data_dir_option,
     json_option,
     load_settings,
     say,
 )
-from secrets_broker.tools.remote import ClientTls, Remote, url_options
-from secrets_broker.tools.status import NotAsked
+from secrets_broker.tools.shared.remote import ClientTls, Remote, url_options
+from secrets_broker.tools.shared.status import NotAsked
+from secrets_broker.tools.verify.checks.checkpoints import Kept
 from secrets_broker.tools.verify.inputs import kept_checkpoint, known_keys
-from secrets_broker.tools.verify.job import Job, Place
 from secrets_broker.tools.verify.receipts import verify_receipt
-from secrets_broker.tools.verify.run import Wanted
+from secrets_broker.tools.verify.run_checks import Wanted
+from secrets_broker.tools.verify.verification import Job, Place
 
 
 @click.command()

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import click
 
-from secrets_broker.keys import verifier_keys, witnesses
-from secrets_broker.ledger.audit.heads import Kept
-from secrets_broker.ledger.checkpoint import SignedCheckpoint, open_checkpoint
-from secrets_broker.ledger.note import MAX_BYTES, NoteError, VerifierKey
+from secrets_broker.ledger.transparency_log.checkpoint import SignedCheckpoint, open_checkpoint
+from secrets_broker.ledger.transparency_log.note import MAX_BYTES, NoteError, VerifierKey
 from secrets_broker.settings import Settings
+from secrets_broker.tools.verify.checks.checkpoints import Kept
+from secrets_broker.wiring import verifier_keys, witnesses
 
 
 def known_keys(given: Sequence[str], settings: Settings) -> tuple[VerifierKey, ...]:

@@ -6,10 +6,15 @@ from typing import Any
 import click
 import msgspec
 
-from secrets_broker.ledger.note import COSIGNATURE, NoteError, Signature, VerifierKey
-from secrets_broker.ledger.receipt import Receipt, ReceiptError
+from secrets_broker.ledger.transparency_log.note import (
+    COSIGNATURE,
+    NoteError,
+    Signature,
+    VerifierKey,
+)
+from secrets_broker.ledger.transparency_log.receipt import Receipt, ReceiptError
 from secrets_broker.tools.verify.inputs import read
-from secrets_broker.tools.verify.text import printable
+from secrets_broker.tools.verify.report import printable
 
 
 def verify_receipt(path: str, keys: Sequence[VerifierKey], *, as_json: bool) -> bool:

@@ -8,9 +8,9 @@ import psycopg
 import structlog
 from psycopg import AsyncConnection
 
-from secrets_broker.ledger.conditions import Condition, Conditions
-from secrets_broker.projections.following import uncovered
-from secrets_broker.projections.mismatches import may_read, mismatches
+from secrets_broker.projections.conditions import Condition, Conditions
+from secrets_broker.projections.conditions.following import uncovered
+from secrets_broker.projections.row_check import may_read, mismatches
 from secrets_broker.session import safe_message
 
 _log = structlog.get_logger(__name__)

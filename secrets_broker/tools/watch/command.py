@@ -8,28 +8,28 @@ import click
 import psycopg
 from psycopg import AsyncConnection
 
-from secrets_broker import logs
-from secrets_broker.ledger.conditions import WORDS
+from secrets_broker import logging_setup
+from secrets_broker.ledger.database.search_by_time import asking
 from secrets_broker.ledger.errors import (
     FieldError,
     InvalidCommandError,
     LedgerMismatchError,
 )
-from secrets_broker.ledger.search_by_time import asking
-from secrets_broker.projections.duration import parse_duration
-from secrets_broker.projections.following import Place, place_at
-from secrets_broker.projections.point import Point
-from secrets_broker.projections.questions.walk import size
+from secrets_broker.projections.conditions import WORDS
+from secrets_broker.projections.conditions.following import Place, place_at
+from secrets_broker.projections.paging.position_walk import size
+from secrets_broker.projections.parameters.duration import parse_duration
+from secrets_broker.projections.parameters.ledger_point import Point
 from secrets_broker.session import safe_message
-from secrets_broker.tools.common import (
+from secrets_broker.tools.shared.command_line import (
     clear_errors,
     data_dir_option,
     load_settings,
     require_schema,
 )
-from secrets_broker.tools.interruption import until_told_to_end
-from secrets_broker.tools.reading import reading
-from secrets_broker.tools.status import ANOTHER_LEDGER, NotAsked
+from secrets_broker.tools.shared.interruption import until_told_to_end
+from secrets_broker.tools.shared.reading import reading
+from secrets_broker.tools.shared.status import ANOTHER_LEDGER, NotAsked
 from secrets_broker.tools.watch.delivery import Delivery
 from secrets_broker.tools.watch.options import (
     seconds,
@@ -105,7 +105,7 @@ def watch(data_dir: Path | None, **given: Any) -> None:
     SIGTERM and Ctrl-C end it, with exit status 0. It is 3 where the ledger is shorter than what was
     read before, or another one: it was restored or rewritten; and 2 where it could not work.
     """
-    logs.configure(readable=True)
+    logging_setup.configure(readable=True)
     with clear_errors():
         settings = load_settings(data_dir)
         plan = Plan(

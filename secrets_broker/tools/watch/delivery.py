@@ -7,7 +7,7 @@ from typing import Final
 
 import structlog
 
-from secrets_broker.ledger.conditions import Condition
+from secrets_broker.projections.conditions import Condition
 from secrets_broker.tools.watch.sink import DeliveryError, Sink
 
 _log = structlog.get_logger(__name__)

@@ -7,10 +7,10 @@ from typing import Any, Final, TypeVar
 import click
 import msgspec
 
-from secrets_broker.ledger.conditions import Thresholds
 from secrets_broker.ledger.errors import FieldError, InvalidCommandError
 from secrets_broker.outbound.address import HttpUrlError
-from secrets_broker.projections.duration import parse_duration
+from secrets_broker.projections.conditions import Thresholds
+from secrets_broker.projections.parameters.duration import parse_duration
 from secrets_broker.settings import MissingSettingError, Settings
 from secrets_broker.tools.watch.signature import WebhookKey
 from secrets_broker.tools.watch.sink import Sink, StandardOutput

@@ -11,12 +11,12 @@ import psycopg
 import structlog
 from psycopg import AsyncConnection
 
-from secrets_broker.ledger.conditions import Condition, Conditions, Memory, Thresholds
-from secrets_broker.ledger.conditions.windows import Told
-from secrets_broker.ledger.connection import connect
+from secrets_broker.ledger.database.ledger_session import connect
 from secrets_broker.ledger.errors import LedgerMismatchError, LedgerUnavailableError
-from secrets_broker.projections.following import AT_ONCE, Place, learn, more
-from secrets_broker.projections.reader import READ_SESSION
+from secrets_broker.projections.conditions import Condition, Conditions, Memory, Thresholds
+from secrets_broker.projections.conditions.following import AT_ONCE, Place, learn, more
+from secrets_broker.projections.conditions.time_windows import Told
+from secrets_broker.projections.paging.reading_session import READ_SESSION
 from secrets_broker.session import safe_message
 from secrets_broker.tools.watch.checks import Checks
 from secrets_broker.tools.watch.delivery import Delivery

@@ -6,8 +6,8 @@ from typing import Protocol
 
 import msgspec
 
-from secrets_broker.ledger.conditions import Condition
 from secrets_broker.ledger.errors import LedgerError
+from secrets_broker.projections.conditions import Condition
 
 
 class DeliveryError(LedgerError):

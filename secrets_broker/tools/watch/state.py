@@ -13,9 +13,9 @@ from typing import Final
 
 import msgspec
 
-from secrets_broker.ledger.conditions import Memory, Thresholds
 from secrets_broker.ledger.errors import BusyError, LedgerError
-from secrets_broker.projections.following import Place
+from secrets_broker.projections.conditions import Memory, Thresholds
+from secrets_broker.projections.conditions.following import Place
 
 _FORMAT: Final = 1
 

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from logging.handlers import SysLogHandler
 from typing import Any, Final
 
-from secrets_broker.ledger.conditions import Condition
+from secrets_broker.projections.conditions import Condition
 from secrets_broker.tools.watch.sink import DeliveryError, line
 
 FACILITIES: Final = SysLogHandler.facility_names

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import SplitResult
 
-from secrets_broker.ledger.conditions import Condition
 from secrets_broker.outbound.address import Endpoint, HttpUrlError, parse_url
 from secrets_broker.outbound.client import Request, UnreachableError, ask_apart
+from secrets_broker.projections.conditions import Condition
 from secrets_broker.tools.watch.signature import WebhookKey, headers
 from secrets_broker.tools.watch.sink import DeliveryError, line
 

@@ -5,7 +5,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from secrets_broker.ledger.commands import Lookup
-from secrets_broker.ledger.keyring import Keyring
+from secrets_broker.ledger.encryption.keyring import Keyring
 from secrets_broker.tools.export.run import Exported, Wanted
 from secrets_broker.tools.export.run import export as export_to
 from tests.conftest import Database

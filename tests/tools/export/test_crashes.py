@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from bench import dataset
-from secrets_broker.ledger.keyring import Keyring
+from secrets_broker.ledger.encryption.keyring import Keyring
 from tests.conftest import Database
 from tests.ledger.checkpoints import publish_checkpoint
 from tests.ledger.helpers import BEGUN

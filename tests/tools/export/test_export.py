@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from secrets_broker.ledger.connection import connect
-from secrets_broker.ledger.keyring import Keyring
-from secrets_broker.ledger.note import COSIGNATURE, SigningKey
-from secrets_broker.ledger.published import keep_cosignature
+from secrets_broker.ledger.database.ledger_session import connect
+from secrets_broker.ledger.encryption.keyring import Keyring
+from secrets_broker.ledger.transparency_log.checkpoint_store import keep_cosignature
+from secrets_broker.ledger.transparency_log.note import COSIGNATURE, SigningKey
 from secrets_broker.tools.postgres import Cluster
 from tests.conftest import TEMPLATE, Database, fresh_database
 from tests.ledger.checkpoints import KEY, publish_checkpoint

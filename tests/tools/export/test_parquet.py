@@ -14,13 +14,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from secrets_broker.ledger.commands import Command, ImportAccess, Record
-from secrets_broker.ledger.connection import connect
+from secrets_broker.ledger.database.ledger_session import connect
 from secrets_broker.ledger.encoding import rfc3339
-from secrets_broker.ledger.entries import Row, read_rows
+from secrets_broker.ledger.encryption.keyring import Keyring
 from secrets_broker.ledger.event_types import ACCESS_COUNTED, ACCESS_COUNTING, ACCESS_IMPORTED
 from secrets_broker.ledger.events import NO_KEY, Context, Event, Subject
-from secrets_broker.ledger.keyring import Keyring
-from secrets_broker.ledger.merkle import Node
+from secrets_broker.ledger.transparency_log.merkle import Node
+from secrets_broker.ledger.transparency_log.stored_entries import Row, read_rows
 from secrets_broker.tools.export.access_log import access_type
 from secrets_broker.tools.export.folder import Folder
 from secrets_broker.tools.export.parquet import RANGE, Parts, first_missing, part_name

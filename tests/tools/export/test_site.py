@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from secrets_broker.ledger.entries import Row
-from secrets_broker.ledger.merkle import Frontier, leaf_hash
-from secrets_broker.ledger.tile import Tile, decode_bundle, level_tiles, tiles
+from secrets_broker.ledger.transparency_log.merkle import Frontier, leaf_hash
+from secrets_broker.ledger.transparency_log.stored_entries import Row
+from secrets_broker.ledger.transparency_log.tile import Tile, decode_bundle, level_tiles, tiles
 from secrets_broker.tools.export.site import Site
 from tests.ledger.helpers import naive_nodes, naive_root
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from secrets_broker.ledger.commands import Command, Lookup
+from secrets_broker.ledger.encryption.keyring import Keyring
 from secrets_broker.ledger.events import Context
 from secrets_broker.ledger.fold import Outcome
-from secrets_broker.ledger.keyring import Keyring
 from secrets_broker.ledger.writer import Writer
 from secrets_broker.projections.host_credentials import HostCredentials
 from secrets_broker.tools.import_legacy import Report, import_legacy

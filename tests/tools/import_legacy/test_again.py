@@ -5,11 +5,11 @@ import time
 from pathlib import Path
 
 from secrets_broker.ledger.commands import Delete, ImportAccess, Upsert
+from secrets_broker.ledger.encryption.keyring import Keyring
 from secrets_broker.ledger.events import Context
 from secrets_broker.ledger.fold import Fold
-from secrets_broker.ledger.keyring import Keyring
-from secrets_broker.ledger.right_edge import load_seen
 from secrets_broker.ledger.store import Store
+from secrets_broker.ledger.transparency_log.frontier import load_seen
 from secrets_broker.projections.host_credentials import HostCredentials
 from secrets_broker.tools.import_legacy import Report, import_legacy
 from tests.tools.import_legacy.earlier import Earlier, sealed

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from secrets_broker.ledger.commands import Lookup
-from secrets_broker.ledger.keyring import Keyring
+from secrets_broker.ledger.encryption.keyring import Keyring
 from secrets_broker.migrations import runner
 from secrets_broker.tools.import_legacy import Report
 from secrets_broker.tools.postgres import Cluster

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from secrets_broker.ledger.commands import Delete, Upsert
-from secrets_broker.ledger.keyring import Keyring
+from secrets_broker.ledger.encryption.keyring import Keyring
 from secrets_broker.tools.import_legacy import ImportRefusedError, import_legacy
-from secrets_broker.tools.import_legacy.tables import LOCK_KEY
+from secrets_broker.tools.import_legacy.legacy_tables import LOCK_KEY
 from tests.conftest import Database
 from tests.tools.import_legacy.earlier import LOST_KEY, Earlier, sealed
 from tests.tools.import_legacy.helpers import imported, password, run, submit

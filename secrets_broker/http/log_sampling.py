@@ -1,0 +1,64 @@
+"""Which lines of the log are written of requests that need no key: some of each source's.
+
+Anybody may ask for health, metrics and what does not exist, as often as he likes; a line each would
+let him fill the disk. All are counted in the metrics, and what was left out is told of in a line.
+"""
+
+import time
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+
+from secrets_broker.ledger.scheduling.network_source import source_of
+
+_log = structlog.get_logger("secrets_broker.request")
+
+PERIOD_SECONDS: Final = 60.0
+OF_ONE: Final = 300
+"""Lines of one source within a period: more than probes and scrapes need."""
+ALTOGETHER: Final = 900
+"""The same over all sources, of which anybody may have many."""
+MAX_SOURCES: Final = 4_096
+
+
+@dataclass(slots=True)
+class _Period:
+    began: float
+    written: int = 0
+    left_out: int = 0
+
+    def take(self, now: float, most: int) -> bool:
+        if now - self.began >= PERIOD_SECONDS:
+            self.began, self.written = now, 0
+        if self.written >= most:
+            return False
+        self.written += 1
+        return True
+
+
+class Sparing:
+    """Counts lines in this process, in bounded memory."""
+
+    def __init__(self) -> None:
+        self._all = _Period(time.monotonic())
+        self._sources: OrderedDict[str | None, _Period] = OrderedDict()
+
+    def take(self, ip: str | None, now: float | None = None) -> bool:
+        """Tell whether a line of this address is written; `now` is in seconds, of any origin."""
+        now = time.monotonic() if now is None else now
+        if now - self._all.began >= PERIOD_SECONDS and self._all.left_out:
+            _log.warning("requests_not_logged", count=self._all.left_out)
+            self._all.left_out = 0
+        told = self._of(source_of(ip), now).take(now, OF_ONE) and self._all.take(now, ALTOGETHER)
+        if not told:
+            self._all.left_out += 1
+        return told
+
+    def _of(self, source: str | None, now: float) -> _Period:
+        period = self._sources.setdefault(source, _Period(now))
+        self._sources.move_to_end(source)
+        if len(self._sources) > MAX_SOURCES:
+            self._sources.popitem(last=False)
+        return period

@@ -1,0 +1,181 @@
+"""What every request passes: an id, the key check, and on the way out one log line and a count.
+
+All of it goes by the route that the request is for. Where it is for none, nothing else of it is
+looked at. Whoever has no key may ask as often as he likes, so only some of his lines are written
+(sparing.py); the count is of all.
+"""
+
+import time
+from collections import Counter
+from typing import Any, Final
+
+import falcon
+import falcon.asgi
+import structlog
+
+from secrets_broker.http import error_handlers
+from secrets_broker.http.auth.admission import Desk, RefusedError
+from secrets_broker.http.auth.authentication import Doors
+from secrets_broker.http.auth.caller import known, new_request_id, request_id, stranger
+from secrets_broker.http.log_sampling import Sparing
+from secrets_broker.http.metrics import counters
+from secrets_broker.http.resources.batch import Told
+from secrets_broker.http.router import matched
+from secrets_broker.http.routes import NONE, Route, Routes
+from secrets_broker.http.server.peer import Peers
+from secrets_broker.ledger.errors import LedgerUnavailableError
+from secrets_broker.ledger.events import Context
+
+_log = structlog.get_logger("secrets_broker.request")
+
+MALFORMED: Final = frozenset({400, 405, 413, 415})
+"""Answers to what broke a rule of the interface; none of them has an event."""
+
+
+class Gate:
+    """Falcon middleware."""
+
+    def __init__(self, routes: Routes, doors: Doors, desk: Desk, peers: Peers) -> None:
+        self._doors = doors
+        self._desk = desk
+        self._requests = counters.Requests({*(route.label for route in routes.all), NONE})
+        self._peers = peers
+        self._sparing = Sparing()
+
+    async def process_request(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
+        """Refuse who may not enter, before a body or a header is looked at.
+
+        Raises HTTPRouteNotFound where there is nothing to enter, RefusedError, or
+        LedgerUnavailableError where a refusal cannot be judged.
+        """
+        req.context.started = time.perf_counter()
+        req.context.request_id = new_request_id()
+        req.context.ip = self._peers.address(req.scope)
+        match = matched(req)
+        req.context.route = route = match.route if match else None
+        if route is None:
+            resp.set_header("Cache-Control", "no-store")
+            raise falcon.HTTPRouteNotFound
+        if route.right is None:
+            return
+        resp.set_header("Cache-Control", "no-store")
+        authn, subject = self._doors.identify(req, route)
+        if subject is not None:
+            req.context.caller = stranger(req, authn, self._desk.granted(subject), subject)
+            await self._desk.enter(route.right, req.context.caller, names=route.names)
+        req.context.request_id = request_id(req) or req.context.request_id
+        req.context.caller = known(req, authn, self._desk.granted(subject), subject)
+
+    async def process_response(
+        self,
+        req: falcon.asgi.Request,
+        resp: falcon.asgi.Response,
+        resource: Any,
+        req_succeeded: bool,
+    ) -> None:
+        """Echo the request's id, count it, and log it in one line.
+
+        What was only read for a caller with a grant goes out if he has it still.
+        """
+        resp.set_header("X-Request-Id", req.context.request_id)
+        route: Route | None = req.context.route
+        await self._leave(req, resp, route)
+        await self._count_malformed(req, resp, route)
+        outcome = str(resp.context.get("outcome", "ok"))
+        seconds = time.perf_counter() - req.context.started
+        self._count(route, resp, outcome, seconds)
+        if not self._is_told(req, resp):
+            return
+        caller = req.context.get("caller")
+        _log.info(
+            "request",
+            request_id=req.context.request_id,
+            actor=caller.actor if caller else None,
+            ip=req.context.ip,
+            operation=route.operation if route else NONE,
+            outcome=outcome,
+            rule=resp.context.get("rule"),
+            status=resp.status_code,
+            position=resp.context.get("position"),
+            **_items(resp),
+            duration_ms=round(seconds * 1000, 2),
+        )
+
+    def _is_told(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> bool:
+        if resp.context.get("counted"):
+            return False  # nor may a flood of refusals fill the disk by way of the log
+        if req.context.get("caller") is not None:
+            return True
+        return self._sparing.take(req.context.ip)
+
+    def _count(
+        self, route: Route | None, resp: falcon.asgi.Response, outcome: str, seconds: float
+    ) -> None:
+        self._requests.observe(route.label if route else NONE, resp.status_code, seconds)
+        kind = route.counted_as if route else NONE
+        for item, times in _outcomes(resp, outcome).items():
+            counters.count(kind, item.status, item.reason, times)
+            if item.rule is not None:
+                counters.refused(item.rule, counted=item.counted, times=times)
+
+    async def _count_malformed(
+        self, req: falcon.asgi.Request, resp: falcon.asgi.Response, route: Route | None
+    ) -> None:
+        """Count what broke a rule, items of a batch too; past the caller's rate say that instead.
+
+        Died before or after: what was malformed is no event, and counts in this process only.
+        """
+        caller: Context | None = req.context.get("caller")
+        whole = resp.status_code in MALFORMED
+        times = 1 if whole else _malformed_items(resp)
+        if route is None or route.right is None or not times:
+            return
+        if caller is None or caller.subject is None:
+            return
+        try:
+            await self._desk.malformed(route.right, caller, times)
+        except RefusedError as error:
+            if whole:
+                error_handlers.answer(resp, error)
+        except LedgerUnavailableError:
+            pass  # it was refused anyway, and nothing else is done meanwhile
+
+    async def _leave(
+        self, req: falcon.asgi.Request, resp: falcon.asgi.Response, route: Route | None
+    ) -> None:
+        caller: Context | None = req.context.get("caller")
+        if route is None or route.right is None or not route.leaves:
+            return
+        if caller is None or caller.subject is None:
+            return
+        if resp.status_code >= 400:  # it gives nothing out
+            return
+        try:
+            await self._desk.leave(route.right, caller)
+        except (RefusedError, LedgerUnavailableError) as error:
+            resp.text = resp.media = resp.stream = None
+            error_handlers.answer(resp, error)
+
+
+def _outcomes(resp: falcon.asgi.Response, outcome: str) -> Counter[Told]:
+    """What became of each item of a batch, or of the one thing that was asked for."""
+    found: Counter[Told] | None = resp.context.get("outcomes")
+    if found is not None:
+        return found
+    rule, counted = resp.context.get("rule"), bool(resp.context.get("counted"))
+    return Counter([Told(resp.status_code, outcome, rule, counted)])
+
+
+def _malformed_items(resp: falcon.asgi.Response) -> int:
+    found: Counter[Told] = resp.context.get("outcomes") or Counter()
+    return sum(times for told, times in found.items() if told.status in MALFORMED)
+
+
+def _items(resp: falcon.asgi.Response) -> dict[str, dict[str, int]]:
+    found: Counter[Told] | None = resp.context.get("outcomes")
+    if found is None:
+        return {}
+    reasons: Counter[str] = Counter()
+    for item, times in found.items():
+        reasons[item.reason] += times
+    return {"items": dict(reasons)}

@@ -1,0 +1,152 @@
+"""Batches: up to 500 commands of one caller in a request, each an event and an item of its own.
+
+`{"items": [what the single request would be]}` is answered by `{"items": [what it would be
+answered with, and its "status"]}`, in the same order, once all of their events are committed
+together. An item that breaks a rule or is refused does not disturb the others.
+"""
+
+from collections import Counter
+from datetime import UTC, datetime
+from typing import Annotated, Any, Final, NamedTuple
+
+import falcon
+import falcon.asgi
+import msgspec
+from msgspec import Meta
+
+from secrets_broker.http import answers, problems, strict_json
+from secrets_broker.http.auth.admission import Desk, RefusedError, Result
+from secrets_broker.http.error_handlers import InvalidRequestError
+from secrets_broker.http.problems import Problem
+from secrets_broker.http.request_body import read_typed
+from secrets_broker.http.routes import MAX_BODY_BYTES
+from secrets_broker.http.strict_json import NotAloneError
+from secrets_broker.ledger.commands import Lookup, Upsert, parse, parse_at
+from secrets_broker.ledger.errors import FieldError, InvalidCommandError
+from secrets_broker.ledger.scheduling.time_slice import Pace
+from secrets_broker.ledger.writer import MAX_BATCH
+
+MAX_ITEMS: Final = 500
+assert MAX_ITEMS <= MAX_BATCH  # noqa: S101 - they are committed together
+
+Item = Lookup | Upsert
+
+
+class Batch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of a request; what its items hold is looked at one by one."""
+
+    items: Annotated[list[Any], Meta(min_length=1, max_length=MAX_ITEMS)]
+
+    def __repr__(self) -> str:
+        """Show nothing: a repr ends in logs and tracebacks."""
+        return "Batch(…)"
+
+
+class Told(NamedTuple):
+    """What became of an item, as it is counted; the rule is that of a refusal."""
+
+    status: int
+    reason: str
+    rule: str | None = None
+    counted: bool = False
+    """Whether the refusal is no event, but a number."""
+
+
+class _Batch:
+    kind: type[Item]
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+
+    async def on_post(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
+        """Record all that can be, and say of each item what came of it."""
+        pace = Pace()
+        wanted = await self._wanted(await read_typed(req), pace)
+        commands = [item for item in wanted if not isinstance(item, InvalidCommandError)]
+        # Died before the commit: nothing of the batch is recorded, and nothing was given out.
+        # Died after it: all of it is recorded, and nothing was given out.
+        results = iter(await self._desk.submit_all(commands, req.context.caller))
+        outcomes = [
+            each if isinstance(each, InvalidCommandError) else next(results) for each in wanted
+        ]
+        told, encoded = Counter[Told](), []
+        for command, outcome in zip(wanted, outcomes, strict=True):
+            item = _item(command, outcome)
+            told[_told(item, outcome)] += 1
+            encoded.append(msgspec.json.encode(item))
+            await pace.breathe()
+        resp.context.outcomes = told
+        resp.content_type = falcon.MEDIA_JSON
+        resp.data = b'{"items":[%b]}' % b",".join(encoded)
+
+    async def _wanted(self, data: bytes, pace: Pace) -> list[Item | InvalidCommandError]:
+        """What the items ask for, and of each that asks for nothing, which rule it breaks."""
+        found = strict_json.items(data, "items", MAX_ITEMS)
+        if found is None:
+            raise _not_a_batch(data)
+        wanted = []
+        try:
+            for item in found:
+                wanted.append(_parsed(self.kind, item))
+                await pace.breathe()
+        except NotAloneError:
+            raise _not_a_batch(data) from None
+        return wanted
+
+
+class LookupBatch(_Batch):
+    """POST /internal/secrets/credential-lookup-batch."""
+
+    kind = Lookup
+
+
+class UpsertBatch(_Batch):
+    """POST /internal/secrets/credential-upsert-batch."""
+
+    kind = Upsert
+
+
+def _not_a_batch(data: bytes) -> InvalidCommandError | InvalidRequestError:
+    """Why a body is refused that is not `{"items": [item, …]}` and nothing else."""
+    if len(data) > MAX_BODY_BYTES:  # not worth reading for a better word
+        return InvalidRequestError(FieldError("", "must be an object with items, and no more"))
+    try:
+        parse(Batch, strict_json.decode(data))
+    except (InvalidCommandError, InvalidRequestError) as error:
+        return error
+    return InvalidRequestError(FieldError("items", "must be an array with an item or more"))
+
+
+def _parsed(kind: type[Item], item: Any) -> Item | InvalidCommandError:
+    try:
+        return parse_at(kind, item, datetime.now(UTC))
+    except InvalidCommandError as error:
+        return error
+
+
+def _item(command: Item | InvalidCommandError, result: Result) -> dict[str, Any]:
+    if isinstance(result, InvalidCommandError):
+        return _problem(problems.of_rules(result.errors))
+    if isinstance(result, RefusedError):
+        position = result.position if result.refusal.authn else None
+        return _problem(problems.of_refusal(result.refusal), position)
+    if result.error is not None:
+        return _problem(problems.OF_OUTCOMES[result.error], result.position)
+    assert not isinstance(command, InvalidCommandError)  # noqa: S101 - that is its own result
+    return {"status": 200, "position": result.position, **answers.body(command, result)}
+
+
+def _problem(problem: Problem, position: int | None = None) -> dict[str, Any]:
+    item: dict[str, Any] = {"status": problem.status, **problem.body}
+    if position is not None:
+        item["position"] = position
+    if problem.retry_after is not None:
+        item["retry_after"] = problem.retry_after
+    return item
+
+
+def _told(item: dict[str, Any], result: Result) -> Told:
+    reason = item.get("reason", "ok")
+    if isinstance(result, RefusedError):
+        return Told(item["status"], reason, result.refusal.rule, result.position is None)
+    return Told(item["status"], reason)

@@ -1,0 +1,65 @@
+"""GET /internal/secrets/credentials: what there is to look up, without any secret.
+
+Asking is no event, since nothing is disclosed that a lookup would record. The page is read first;
+then the caller is judged under the ledger's lock, and what goes out is what he may read by the
+grants of that moment.
+"""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import falcon
+import falcon.asgi
+import msgspec
+from psycopg import AsyncConnection
+
+from secrets_broker.http.auth.admission import Desk
+from secrets_broker.http.query_string import known_fields, page_limit
+from secrets_broker.ledger.access.rights import READ, Request, Rule, fit
+from secrets_broker.ledger.events import Context
+from secrets_broker.projections.paging.reading_session import Reader
+from secrets_broker.projections.queries import credential_list
+
+_Page = tuple[list[credential_list.Line], credential_list.Cursor | None]
+
+
+class Credentials:
+    """The list, by host and purpose."""
+
+    def __init__(self, desk: Desk, reader: Reader) -> None:
+        self._desk = desk
+        self._reader = reader
+
+    async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
+        """Give a page of live credentials that the caller may read."""
+        fields = known_fields(req.query_string, ("host", "purpose", "limit", "cursor"))
+        limit, cursor = page_limit(fields.pop("limit", None)), fields.pop("cursor", None)
+        wanted = credential_list.Wanted.parse(**fields)
+        after = (
+            credential_list.BEGINNING if cursor is None else credential_list.Cursor.decode(cursor)
+        )
+        caller: Context = req.context.caller
+        rules = self._rules(caller)
+
+        async def ask(connection: "AsyncConnection[Any]") -> _Page:
+            return await credential_list.page(connection, wanted, rules, limit, after)
+
+        lines, following = await self._reader.ask(ask)
+        await self._desk.leave(READ, caller)
+        if (now := self._rules(caller)) is not None:
+            lines = credential_list.allowed(lines, now, _request(caller))
+        resp.content_type = falcon.MEDIA_JSON
+        page = {"items": lines, "next": following.encode() if following else None}
+        resp.data = msgspec.json.encode(page)
+
+    def _rules(self, caller: Context) -> tuple[Rule, ...] | None:
+        """What lets the caller read from where he is; None where he needs no rule."""
+        if caller.subject is None:
+            return None
+        granted = self._desk.granted(caller.subject)
+        rules = granted.rights.rules if granted and granted.rights else ()
+        return tuple(rule for rule in rules if fit((rule,), _request(caller)).rule)
+
+
+def _request(caller: Context) -> Request:
+    return Request(READ, datetime.now(UTC), ip=caller.ip, reason=caller.reason)

@@ -1,0 +1,47 @@
+"""What this process has acknowledged, kept where a process that is killed cannot forget it."""
+
+import structlog
+
+from secrets_broker.ledger.errors import LedgerError
+from secrets_broker.ledger.rollback_detection.checkpoint_file import CheckpointFile
+from secrets_broker.ledger.rollback_detection.kept_facts import Mark, MarkFile
+from secrets_broker.ledger.tree_state import Seen
+
+_log = structlog.get_logger(__name__)
+
+
+class Acknowledged:
+    """Writes down what this process acknowledges, where it has a place for that."""
+
+    def __init__(self, file: CheckpointFile | None = None, origin: str | None = None) -> None:
+        self._file = file
+        self._origin = origin
+        self._mark: MarkFile | None = None
+        self._failed = False
+
+    def keep(self, seen: Seen) -> None:
+        """Write it down, before anybody is answered. Where that fails it is said, once."""
+        mark = Mark.of(seen, self._origin)
+        if self._file is None or mark is None:
+            return
+        try:
+            if self._mark is None:
+                self._file.facts.gather()
+                self._mark = self._file.facts.new_mark()
+            self._mark.write(mark)
+            self._failed = False
+        except (OSError, LedgerError) as error:
+            if not self._failed:
+                _log.error("acknowledged_not_kept", why=str(error))
+            self._failed = True
+
+    def close(self) -> None:
+        """Hand it over: as a fact, on disk."""
+        mark, self._mark = self._mark, None
+        if mark is None or self._file is None:
+            return
+        mark.close()
+        try:
+            self._file.facts.gather()
+        except (OSError, LedgerError) as error:
+            _log.error("acknowledged_not_kept", why=str(error))

@@ -1,0 +1,74 @@
+"""LEDGER_CHECKPOINT_FILE: the newest checkpoint, outside the database. It only goes forward."""
+
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+from secrets_broker.ledger.errors import LedgerUnavailableError
+from secrets_broker.ledger.rollback_detection import whole_files
+from secrets_broker.ledger.rollback_detection.kept_facts import FactsFile
+from secrets_broker.ledger.transparency_log.checkpoint import SignedCheckpoint
+from secrets_broker.ledger.transparency_log.note import NoteError
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointFile:
+    """A checkpoint, and the facts beside it."""
+
+    path: Path
+
+    @classmethod
+    def at(cls, path: Path) -> "CheckpointFile":
+        """The file that a path leads to: a link is followed, and not replaced by a file.
+
+        Raises LedgerUnavailableError.
+        """
+        try:
+            return cls(path.resolve())
+        except (OSError, RuntimeError):
+            raise LedgerUnavailableError(f"{path} is a link that leads nowhere") from None
+
+    @property
+    def facts(self) -> FactsFile:
+        """What is kept beside it."""
+        return FactsFile(self.path)
+
+    def read(self) -> SignedCheckpoint | None:
+        """What is in it, None where there is no file; raises LedgerUnavailableError."""
+        try:
+            content = whole_files.read_regular(self.path)
+            return None if content is None else SignedCheckpoint.parse(content.decode())
+        except OSError as error:
+            raise LedgerUnavailableError(f"{self.path}: {error.strerror}") from None
+        except (UnicodeDecodeError, NoteError) as error:
+            raise LedgerUnavailableError(
+                f"{self.path} holds no checkpoint: {error}. Put back the one that was there, or "
+                "one that somebody else kept"
+            ) from None
+
+    def check_writable(self) -> None:
+        """Raise OSError where no checkpoint could be kept there."""
+        with whole_files.exclusive(self.path):
+            whole_files.check_writable(self.path)
+
+    def replace(self, before: SignedCheckpoint | None, signed: SignedCheckpoint) -> bool:
+        """Put a checkpoint in the place of the one that it was found to extend; tell whether.
+
+        Not where another process has put a third one there meanwhile: that one has to be looked
+        at first. Raises OSError, or LedgerUnavailableError.
+        """
+        with whole_files.exclusive(self.path):
+            if self.read() != before:
+                return False
+            # Died before: the file holds the checkpoint before, which the ledger extends too.
+            # Died after: it holds this one, which was published.
+            whole_files.replace(self.path, str(signed).encode())
+            return True
+
+    def keep_evidence(self, note: str) -> None:
+        """Keep a checkpoint that does not fit the one in the file, beside it; raises OSError."""
+        digest = sha256(note.encode()).hexdigest()[:16]
+        path = self.path.with_name(f"{self.path.name}.refused-{digest}")
+        with whole_files.exclusive(self.path):
+            if not path.exists():
+                whole_files.replace(path, note.encode())

@@ -1,0 +1,100 @@
+"""Whether this process may go on: one word for writer, checkpointer and submitter.
+
+Where the ledger is not what it was, nothing is written, signed or submitted any more, whoever found
+out. With LEDGER_CHECKPOINT_FILE the stop is kept beside it: the other workers see it before their
+next batch, and whoever is started later, until `secrets-broker restored`.
+"""
+
+import os
+from typing import Final
+
+import structlog
+
+from secrets_broker.ledger.errors import LedgerError, LedgerMismatchError
+from secrets_broker.ledger.rollback_detection.checkpoint_file import CheckpointFile
+from secrets_broker.ledger.rollback_detection.kept_facts import Facts, Stop, stop_now
+from secrets_broker.ledger.tree_state import Seen
+
+_log = structlog.get_logger(__name__)
+
+_NO_FILE: Final = (0, 0, 0)
+
+
+class Halt:
+    """Of one process."""
+
+    def __init__(self, file: CheckpointFile | None = None) -> None:
+        self._file = file
+        self._why: str | None = None
+        self._looked_at: tuple[int, int, int] | None = None
+        self.durable = Seen()
+        """The newest tree that this process knows to be durable."""
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether it has stopped, as far as is known without looking."""
+        return self._why is not None
+
+    def check(self) -> None:
+        """Raise LedgerMismatchError where this process, or another one of this machine, stopped.
+
+        Raises LedgerUnavailableError where what is kept cannot be read.
+        """
+        if self._why is None and self._file:
+            self._look(self._file)
+        self.check_own()
+
+    def check_own(self) -> None:
+        """The same without looking at what others kept."""
+        if self._why is not None:
+            raise LedgerMismatchError(self._why)
+
+    def stop(self, why: LedgerMismatchError) -> None:
+        """Stop for good; what this process knows to be durable is kept with it."""
+        if self._why is not None:
+            return
+        self._why = str(why)
+        _log.critical("ledger_mismatch", why=self._why)
+        if self._file:
+            _keep(self._file, why, stop_now(self._why, self.durable))
+
+    def _look(self, file: CheckpointFile) -> None:
+        now = _stamp(file)
+        if now == self._looked_at:
+            return
+        stopped = file.facts.read().stopped
+        self._looked_at = now
+        if stopped:
+            self._why = told(stopped)
+            _log.critical("ledger_mismatch", why=self._why)
+
+
+def told(stopped: Stop) -> str:
+    """What a kept stop says to whoever comes later."""
+    return (
+        f"stopped since {stopped.at}, which is kept beside LEDGER_CHECKPOINT_FILE until somebody "
+        f"has looked and run secrets-broker restored: {stopped.why}"
+    )
+
+
+def _keep(file: CheckpointFile, why: LedgerMismatchError, stopped: Stop) -> None:
+    def change(facts: Facts) -> Facts:
+        # The first one stays: it is nearest to what happened.
+        return facts if facts.stopped else facts.with_stop(stopped)
+
+    try:
+        # Died before: this process is no more, and the next one compares anew. Died after: the
+        # next one stops, whatever it finds.
+        file.facts.change(change)
+        if why.evidence:
+            file.keep_evidence(why.evidence)
+    except (OSError, LedgerError) as error:
+        _log.critical("stop_not_kept", why=str(error), consequence="a restart may forget it")
+
+
+def _stamp(file: CheckpointFile) -> tuple[int, int, int]:
+    try:
+        found = os.stat(file.facts.path)  # noqa: PTH116 - before each batch: a Path costs more
+    except FileNotFoundError:
+        return _NO_FILE
+    return found.st_ino, found.st_mtime_ns, found.st_size

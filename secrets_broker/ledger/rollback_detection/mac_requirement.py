@@ -1,0 +1,58 @@
+"""That MACs are demanded, kept where no restore of the database reaches.
+
+A database from before `ledger.authenticated` has events without MACs, and nothing in it says that
+there ever were any. So the fact stands beside LEDGER_CHECKPOINT_FILE too.
+"""
+
+import structlog
+
+from secrets_broker.ledger.errors import LedgerError, LedgerUnavailableError
+from secrets_broker.ledger.event_macs.acceptance import Authenticity
+from secrets_broker.ledger.rollback_detection.checkpoint_file import CheckpointFile
+from secrets_broker.ledger.rollback_detection.kept_facts import AuthenticatedFrom, Facts
+
+_log = structlog.get_logger(__name__)
+
+
+class Authenticated:
+    """What one process knows and keeps of it."""
+
+    def __init__(self, file: CheckpointFile | None = None) -> None:
+        self._file = file
+        self._known: Authenticity | None = None
+
+    def hold(self, found: Authenticity) -> None:
+        """Keep what a ledger that has events says; cheap where that is known.
+
+        Raises LedgerUnavailableError where this ledger demanded MACs once, and does not now.
+        """
+        if self._known is not None and self._known.begun == found.begun:
+            return
+        kept = self._file.facts.read().authenticated_from if self._file else None
+        if kept is not None and found.begun is None:
+            raise LedgerUnavailableError(
+                f"this ledger was authenticated from position {kept.position} on, and the database "
+                "is from before that: run secrets-broker authenticate, which shows what to look at"
+            )
+        if found.begun is None:
+            _log.warning(
+                "ledger_not_authenticated",
+                consequence="whoever has the database's login can append events",
+                run="secrets-broker authenticate",
+            )
+        elif self._file:
+            _keep(self._file, found)
+        self._known = found
+
+
+def _keep(file: CheckpointFile, found: Authenticity) -> None:
+    def change(facts: Facts) -> Facts:
+        assert found.begun is not None and found.ledger is not None  # noqa: S101
+        fact = AuthenticatedFrom(found.begun, found.ledger)
+        return facts.with_authenticated(fact)
+
+    try:
+        # Died before: the next process keeps it. Died after: it is kept.
+        file.facts.change(change)
+    except (OSError, LedgerError) as error:
+        _log.error("authenticated_not_kept", why=str(error))

@@ -1,0 +1,51 @@
+"""What this process has seen of the ledger, and how it meets what it sees next.
+
+There is no stored head. A process keeps the frontier in memory and catches up from the leaf
+hashes that it has not seen. It also keeps the last leaf: a ledger that was restored, failed
+over or rewritten is shorter, or has another leaf there, and must not be appended to.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from secrets_broker.ledger.errors import LedgerMismatchError
+from secrets_broker.ledger.transparency_log.merkle import Frontier
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """The largest tree that this process knows to be committed."""
+
+    frontier: Frontier = field(default_factory=Frontier)
+    last_leaf: bytes | None = None
+
+    @property
+    def size(self) -> int:
+        """How many events it has."""
+        return self.frontier.size
+
+    @property
+    def overlap(self) -> int:
+        """The first position to read again: the last one seen, so that it can be compared."""
+        return max(0, self.size - 1)
+
+    def catch_up(self, size: int, leaves: Sequence[bytes]) -> "Seen":
+        """Take in the leaves from `overlap` on; raises LedgerMismatchError."""
+        if size < self.size:
+            raise LedgerMismatchError(
+                f"the ledger has {size} events, but this process has seen {self.size}: "
+                "it was restored or failed over to an older state"
+            )
+        if len(leaves) != size - self.overlap:
+            raise LedgerMismatchError(f"the ledger's positions below {size} have a gap")
+        if self.last_leaf is not None and leaves[0] != self.last_leaf:
+            raise LedgerMismatchError(
+                f"the event at position {self.overlap} is not the one that this process has seen"
+            )
+        return self.extend(leaves[1:] if self.size else leaves)
+
+    def extend(self, leaves: Sequence[bytes]) -> "Seen":
+        """Append leaf hashes that follow."""
+        if not leaves:
+            return self
+        return Seen(self.frontier.extend(leaves)[0], leaves[-1])

@@ -1,0 +1,134 @@
+"""Who could do what to a credential, now: every grant whose rules fit its name. Pure but `lines`.
+
+Which of a grant's rules decides depends on where a request comes from and on the operation. So a
+line is a rule: all that could decide are there, in their order; behind one that fits from anywhere
+no other can.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, ClassVar, Final
+
+import msgspec
+from psycopg import AsyncConnection
+
+from secrets_broker.ledger.access.grants import Granted, Grants
+from secrets_broker.ledger.access.rights import DELETE, READ, WRITE, Rights, Rule, matches
+from secrets_broker.ledger.encoding import rfc3339, rfc3339_or_none
+from secrets_broker.ledger.operations.granting import read_grants
+from secrets_broker.projections.paging import cursor as cursors
+from secrets_broker.projections.parameters.credential_name import Named
+
+ON_CREDENTIALS: Final = (READ, WRITE, DELETE)
+
+
+class Line(msgspec.Struct, frozen=True, kw_only=True):
+    """What a grant allows there, by one of its rules; times are RFC 3339 in UTC."""
+
+    name: str
+    id: str
+    proof: str
+    """key or certificate."""
+    allow: list[str]
+    """Of read, write and delete what this rule may decide."""
+    rule: int
+    """Counted from 1."""
+    hosts: list[str]
+    """Patterns of the rule that fit."""
+    purposes: list[str]
+    networks: list[str]
+    """None means from anywhere."""
+    reason: bool
+    """Whether an X-Access-Reason is demanded."""
+    requests: list[int] | None
+    """At most so many requests of the grant within so many seconds."""
+    hosts_limit: list[int] | None
+    """At most so many distinct hosts read within so many seconds."""
+    expires_at: str | None
+    previous_until: str | None
+    """Until when keys before the newest one open it too, where some do."""
+    granted_at_position: int
+
+
+class Cursor(cursors.Cursor, frozen=True):
+    """The line that a page ended with."""
+
+    question: ClassVar[str] = "who"
+
+    granted_at: cursors.Position
+    rule: cursors.Version
+
+
+async def page(
+    connection: "AsyncConnection[Any]",
+    name: Named,
+    now: datetime,
+    limit: int,
+    after: Cursor | None = None,
+) -> tuple[list[Line], Cursor | None]:
+    """At most `limit` lines, grants in the order in which they were made."""
+    found = [
+        line
+        for line in lines(await read_grants(connection), name, now)
+        if after is None or (line.granted_at_position, line.rule) > (after.granted_at, after.rule)
+    ]
+    if len(found) <= limit:
+        return found, None
+    last = found[limit - 1]
+    return found[:limit], Cursor(last.granted_at_position, last.rule)
+
+
+def lines(grants: Grants, name: Named, now: datetime) -> Iterator[Line]:
+    """Every line; who was revoked, or has expired, has none."""
+    for granted in grants.by_id.values():
+        rights = granted.rights
+        if granted.revoked_at is not None or rights is None:
+            continue
+        if rights.expires_at is not None and now >= rights.expires_at:
+            continue
+        for decided in _deciding(rights, name):
+            yield _line(granted, rights, decided, now)
+
+
+@dataclass(frozen=True, slots=True)
+class _Decided:
+    number: int
+    rule: Rule
+    operations: list[str]
+    hosts: list[str]
+    purposes: list[str]
+
+
+def _deciding(rights: Rights, name: Named) -> Iterator[_Decided]:
+    """The rules that may decide a request for that name, each with what it may decide."""
+    open_to_others: list[str] = list(ON_CREDENTIALS)
+    for number, rule in enumerate(rights.rules, 1):
+        hosts = [pattern for pattern in rule.hosts if matches(pattern, name.host)]
+        purposes = [pattern for pattern in rule.purposes if matches(pattern, name.purpose)]
+        operations: list[str] = [one for one in open_to_others if one in rule.allow]
+        if not (hosts and purposes and operations):
+            continue
+        yield _Decided(number, rule, operations, hosts, purposes)
+        if not rule.networks:
+            open_to_others = [one for one in open_to_others if one not in operations]
+
+
+def _line(granted: Granted, rights: Rights, decided: _Decided, now: datetime) -> Line:
+    ends = [end for end in granted.keys.values() if end is not None and end > now]
+    return Line(
+        name=granted.name,
+        id=granted.id,
+        proof="certificate" if granted.certificate else "key",
+        allow=decided.operations,
+        rule=decided.number,
+        hosts=decided.hosts,
+        purposes=decided.purposes,
+        networks=list(decided.rule.networks),
+        reason=decided.rule.reason,
+        requests=list(msgspec.structs.astuple(rights.requests)) if rights.requests else None,
+        hosts_limit=list(msgspec.structs.astuple(rights.hosts)) if rights.hosts else None,
+        expires_at=rfc3339_or_none(rights.expires_at),
+        previous_until=rfc3339(max(ends)) if ends else None,
+        granted_at_position=granted.position,
+    )
