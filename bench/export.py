@@ -22,7 +22,7 @@ from secrets_broker.ledger.transparency_log.checkpoint import Checkpoint, Signed
 from secrets_broker.ledger.transparency_log.checkpoint_store import publish, read_published
 from secrets_broker.ledger.transparency_log.note import SigningKey
 from secrets_broker.ledger.transparency_log.stored_hashes import root_at
-from secrets_broker.tools.export.run import Exported, Wanted, export
+from secrets_broker.tools.export.run import Exported, ExportPlan, export
 
 KEY: Final = SigningKey("bench.example", bytes(range(32)))
 CREDENTIALS: Final = 2_000
@@ -37,7 +37,7 @@ async def _publish(url: str, size: int) -> None:
 
 
 def _export(url: str, folder: Path, *, parquet: bool) -> tuple[float, Exported]:
-    wanted = Wanted(folder, parquet, bodies=False, keys=[KEY.verifier], erasures=None)
+    wanted = ExportPlan(folder, parquet, bodies=False, keys=[KEY.verifier], erasures=None)
     started = time.perf_counter()
     done = asyncio.run(export(url, wanted, lambda _done, _total: None))
     return time.perf_counter() - started, done

@@ -9,12 +9,12 @@ import structlog
 
 from secrets_broker import logging_setup
 from secrets_broker.http import error_handlers
-from secrets_broker.http.auth.admission import Desk
-from secrets_broker.http.auth.authentication import Doors
+from secrets_broker.http.auth.admission import Admission
+from secrets_broker.http.auth.authentication import Authentication
 from secrets_broker.http.metrics import counters
-from secrets_broker.http.metrics.condition_counts import Watching
+from secrets_broker.http.metrics.condition_counts import ConditionCounts
 from secrets_broker.http.metrics.gatherer import Gatherer
-from secrets_broker.http.middleware import Gate
+from secrets_broker.http.middleware import RequestMiddleware
 from secrets_broker.http.resources.audit import Due, Events, Exposure, History, Unused, Who
 from secrets_broker.http.resources.batch import LookupBatch, UpsertBatch
 from secrets_broker.http.resources.credential_list import Credentials
@@ -24,7 +24,7 @@ from secrets_broker.http.resources.credentials import (
     CredentialUpsert,
 )
 from secrets_broker.http.resources.grants import KeyChange, KeyGrant, KeyRevoke, KeyRotate, Keys
-from secrets_broker.http.resources.health import Live, Metrics, OpenApi, Ready
+from secrets_broker.http.resources.health import Liveness, Metrics, OpenApi, Readiness
 from secrets_broker.http.resources.proofs import Checkpoints, ProofOfConsistency, ProofOfInclusion
 from secrets_broker.http.resources.replay import Replay, ReplayDiff
 from secrets_broker.http.resources.tiles import LogCheckpoint, LogTile
@@ -62,7 +62,7 @@ class _Lifespan:
     """Starts the writer with the server and lets it finish before the server ends."""
 
     def __init__(
-        self, writer: Writer, desk: Desk, reader: Reader, beside: Sequence[Beside]
+        self, writer: Writer, desk: Admission, reader: Reader, beside: Sequence[Beside]
     ) -> None:
         self._writer = writer
         self._desk = desk
@@ -108,20 +108,22 @@ def _settle_garbage_collector() -> None:
 def create_app(
     writer: Writer,
     reader: Reader,
-    doors: Doors,
+    doors: Authentication,
     beside: Sequence[Beside] = (),
     peers: Peers | None = None,
 ) -> App:
     """Put the application together; what runs beside the requests starts and ends with it."""
-    desk = Desk(writer)
+    desk = Admission(writer)
     app: App = table_app(SERVICE, _behind(writer, reader, desk, doors))
-    app.add_middleware(Gate(SERVICE, doors, desk, peers or Peers()))
+    app.add_middleware(RequestMiddleware(SERVICE, doors, desk, peers or Peers()))
     app.add_middleware(_Lifespan(writer, desk, reader, beside))
     error_handlers.install(app)
     return app
 
 
-def _behind(writer: Writer, reader: Reader, desk: Desk, doors: Doors) -> dict[str, object]:
+def _behind(
+    writer: Writer, reader: Reader, desk: Admission, doors: Authentication
+) -> dict[str, object]:
     """What answers for each operation of the table of routes."""
     return {
         "upsert": CredentialUpsert(desk),
@@ -148,8 +150,8 @@ def _behind(writer: Writer, reader: Reader, desk: Desk, doors: Doors) -> dict[st
         "who": Who(reader, internal_key_is_on=doors.internal_key_is_on),
         "log_checkpoint": LogCheckpoint(reader),
         "log_tile": LogTile(reader),
-        "live": Live(),
-        "ready": Ready(writer),
+        "live": Liveness(),
+        "ready": Readiness(writer),
         "metrics": Metrics(),
         "openapi": OpenApi(),
     }
@@ -164,12 +166,12 @@ def from_settings() -> App:
     writer = Writer(
         settings.database_url, keys, HostCredentials(), asked, known, counters.committed
     )
-    doors = Doors(settings.internal_key_if_on, settings.auditor_key)
+    doors = Authentication(settings.internal_key_if_on, settings.auditor_key)
     submitter = Submitter(settings.database_url, witnesses(settings), writer.halt)
     checkpointer = list(_checkpointer(settings, known, writer))
     url, seconds, signs = settings.database_url, settings.metrics_seconds, bool(checkpointer)
     gatherer = Gatherer(url, writer, keys, seconds, signs=signs)
-    beside = [*checkpointer, submitter, gatherer, Watching(url)]
+    beside = [*checkpointer, submitter, gatherer, ConditionCounts(url)]
     peers = Peers(settings.trusted_proxies)
     return create_app(writer, Reader(url), doors, beside, peers)
 

@@ -15,7 +15,7 @@ Receive = Callable[[], Awaitable[Event]]
 Send = Callable[[Event], Awaitable[None]]
 
 
-class PromptApp(falcon.asgi.App[Any, Any]):
+class HeadFirstApp(falcon.asgi.App[Any, Any]):
     """The same, but that the first piece of a body is an empty one."""
 
     # falcon narrows WSGI's type in the same way.

@@ -38,7 +38,7 @@ class _Period:
         return True
 
 
-class Sparing:
+class LogSampling:
     """Counts lines in this process, in bounded memory."""
 
     def __init__(self) -> None:

@@ -14,12 +14,12 @@ import falcon.asgi
 import structlog
 
 from secrets_broker.http import error_handlers
-from secrets_broker.http.auth.admission import Desk, RefusedError
-from secrets_broker.http.auth.authentication import Doors
+from secrets_broker.http.auth.admission import Admission, RefusedError
+from secrets_broker.http.auth.authentication import Authentication
 from secrets_broker.http.auth.caller import known, new_request_id, request_id, stranger
-from secrets_broker.http.log_sampling import Sparing
+from secrets_broker.http.log_sampling import LogSampling
 from secrets_broker.http.metrics import counters
-from secrets_broker.http.resources.batch import Told
+from secrets_broker.http.resources.batch import ItemOutcome
 from secrets_broker.http.router import matched
 from secrets_broker.http.routes import NONE, Route, Routes
 from secrets_broker.http.server.peer import Peers
@@ -32,15 +32,17 @@ MALFORMED: Final = frozenset({400, 405, 413, 415})
 """Answers to what broke a rule of the interface; none of them has an event."""
 
 
-class Gate:
+class RequestMiddleware:
     """Falcon middleware."""
 
-    def __init__(self, routes: Routes, doors: Doors, desk: Desk, peers: Peers) -> None:
+    def __init__(
+        self, routes: Routes, doors: Authentication, desk: Admission, peers: Peers
+    ) -> None:
         self._doors = doors
         self._desk = desk
         self._requests = counters.Requests({*(route.label for route in routes.all), NONE})
         self._peers = peers
-        self._sparing = Sparing()
+        self._sparing = LogSampling()
 
     async def process_request(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
         """Refuse who may not enter, before a body or a header is looked at.
@@ -157,22 +159,22 @@ class Gate:
             error_handlers.answer(resp, error)
 
 
-def _outcomes(resp: falcon.asgi.Response, outcome: str) -> Counter[Told]:
+def _outcomes(resp: falcon.asgi.Response, outcome: str) -> Counter[ItemOutcome]:
     """What became of each item of a batch, or of the one thing that was asked for."""
-    found: Counter[Told] | None = resp.context.get("outcomes")
+    found: Counter[ItemOutcome] | None = resp.context.get("outcomes")
     if found is not None:
         return found
     rule, counted = resp.context.get("rule"), bool(resp.context.get("counted"))
-    return Counter([Told(resp.status_code, outcome, rule, counted)])
+    return Counter([ItemOutcome(resp.status_code, outcome, rule, counted)])
 
 
 def _malformed_items(resp: falcon.asgi.Response) -> int:
-    found: Counter[Told] = resp.context.get("outcomes") or Counter()
+    found: Counter[ItemOutcome] = resp.context.get("outcomes") or Counter()
     return sum(times for told, times in found.items() if told.status in MALFORMED)
 
 
 def _items(resp: falcon.asgi.Response) -> dict[str, dict[str, int]]:
-    found: Counter[Told] | None = resp.context.get("outcomes")
+    found: Counter[ItemOutcome] | None = resp.context.get("outcomes")
     if found is None:
         return {}
     reasons: Counter[str] = Counter()

@@ -11,7 +11,7 @@ import falcon.asgi
 from falcon.responders import create_method_not_allowed
 from falcon.routing import CompiledRouter
 
-from secrets_broker.http.head_first import PromptApp
+from secrets_broker.http.head_first import HeadFirstApp
 from secrets_broker.http.routes import MATCH, TABLE, Match, Route, Routes
 
 Responder = Callable[..., Awaitable[None]]
@@ -65,10 +65,10 @@ class Lifespan:
         scope["state"][TABLE] = self._routes
 
 
-def table_app(routes: Routes, behind: Mapping[str, object]) -> PromptApp:
+def table_app(routes: Routes, behind: Mapping[str, object]) -> HeadFirstApp:
     """An application that has these routes, each with the resource of its operation behind it."""
     # falcon names the type of its own router, and uses `find` of it.
-    found = PromptApp(router=cast(CompiledRouter, TableRouter(routes, behind)))
+    found = HeadFirstApp(router=cast(CompiledRouter, TableRouter(routes, behind)))
     found.add_middleware(Lifespan(routes))
     return found
 

@@ -20,7 +20,7 @@ from secrets_broker.ledger.transparency_log.add_checkpoint import (
     PATH,
     SIZE_TYPE,
     AddCheckpoint,
-    Decision,
+    CosignDecision,
     RequestError,
 )
 from secrets_broker.ledger.transparency_log.note import Signature, SigningKey
@@ -63,7 +63,9 @@ class Add:
         self._tell(req, request, decision)
         _fill(resp, decision, line)
 
-    def _tell(self, req: falcon.asgi.Request, request: AddCheckpoint, decision: Decision) -> None:
+    def _tell(
+        self, req: falcon.asgi.Request, request: AddCheckpoint, decision: CosignDecision
+    ) -> None:
         checkpoint = request.signed.checkpoint
         # The name of an unknown log is anybody's text.
         known = {"origin": checkpoint.origin} if checkpoint.origin in self._logs else {}
@@ -80,7 +82,7 @@ class Add:
         )
 
 
-def _fill(resp: falcon.asgi.Response, decision: Decision, line: Signature | None) -> None:
+def _fill(resp: falcon.asgi.Response, decision: CosignDecision, line: Signature | None) -> None:
     resp.status = decision.status
     resp.content_type = _TEXT
     resp.text = str(line) if line else f"{decision.reason}\n"

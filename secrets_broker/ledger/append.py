@@ -8,7 +8,7 @@ from secrets_broker.ledger.encryption.event_key import NO_MAC, EventKey, Wrapped
 from secrets_broker.ledger.encryption.keyring import DataKey, Kek
 from secrets_broker.ledger.projection_protocol import Change
 from secrets_broker.ledger.transparency_log.merkle import Node, leaf_hash
-from secrets_broker.ledger.tree_state import Seen
+from secrets_broker.ledger.tree_state import TreeState
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class Append:
     """Collects what follows a tree that is committed."""
 
     def __init__(
-        self, before: Seen, event_key: EventKey | None = None, last_mac: bytes = NO_MAC
+        self, before: TreeState, event_key: EventKey | None = None, last_mac: bytes = NO_MAC
     ) -> None:
         self.entries: list[bytes] = []
         self.leaves: list[bytes] = []
@@ -76,6 +76,6 @@ class Append:
         """The nodes that these leaves complete."""
         return self._before.frontier.extend(self.leaves)[1]
 
-    def seen(self) -> Seen:
+    def seen(self) -> TreeState:
         """The tree once this is committed."""
         return self._before.extend(self.leaves)

@@ -40,12 +40,12 @@ from secrets_broker.ledger.projection_protocol import Projection
 from secrets_broker.ledger.rollback_detection.acknowledged import Acknowledged
 from secrets_broker.ledger.rollback_detection.continuity import Continuity
 from secrets_broker.ledger.rollback_detection.halt import Halt
-from secrets_broker.ledger.rollback_detection.mac_requirement import Authenticated
-from secrets_broker.ledger.scheduling.backoff import Spacing
-from secrets_broker.ledger.scheduling.time_slice import Pace
+from secrets_broker.ledger.rollback_detection.mac_requirement import MacRequirement
+from secrets_broker.ledger.scheduling.backoff import Backoff
+from secrets_broker.ledger.scheduling.time_slice import TimeSlice
 from secrets_broker.ledger.store import Store
-from secrets_broker.ledger.transparency_log.frontier import load_seen
-from secrets_broker.ledger.tree_state import Seen
+from secrets_broker.ledger.transparency_log.frontier import load_tree_state
+from secrets_broker.ledger.tree_state import TreeState
 from secrets_broker.session import safe_message
 
 _log = structlog.get_logger(__name__)
@@ -87,7 +87,7 @@ class Committer:
         self._projection = projection
         self._continuity = continuity
         self.halt = Halt(continuity.file)
-        self._authenticated = Authenticated(continuity.file)
+        self._authenticated = MacRequirement(continuity.file)
         self._acknowledged = Acknowledged(continuity.file, continuity.origin)
         self.grants = Grants()
         """As of the last batch that this process began."""
@@ -96,8 +96,8 @@ class Committer:
         """Why the last batch's attempt to begin failed: nothing of it was sent."""
         self._store: Store | None = None
         self._proven = False  # whether that connection has carried a batch
-        self._spacing = Spacing()
-        self._seen = Seen()
+        self._spacing = Backoff()
+        self._seen = TreeState()
         self._rows_missing = False  # the last append was not stored whole
         self._alarm: str | None = None
 
@@ -278,7 +278,7 @@ class Committer:
             self._store = store  # from here on a failure closes it
             await self._check_keys(store)
             if not self._seen.size:
-                self._seen = await load_seen(store.connection)
+                self._seen = await load_tree_state(store.connection)
         return self._store
 
     async def _check_keys(self, store: Store) -> None:
@@ -302,12 +302,12 @@ class Committer:
 
 async def _taken(fold: Fold, batch: Batch) -> list[list[Result]]:
     """What becomes of each request; large ones take a while, and others have their turn."""
-    pace, results = Pace(), []
+    pace, results = TimeSlice(), []
     for requests in batch:
         taken: list[Result] = []
         for request in requests:
             taken.append(_take(fold, *request))
-            await pace.breathe()
+            await pace.yield_if_over()
         results.append(taken)
     return results
 

@@ -34,7 +34,7 @@ FAILED = "failed"
 
 
 @dataclass(frozen=True, slots=True)
-class Live:
+class LiveCredential:
     """A credential that a lookup finds, as its last state-changing event left it."""
 
     id: int
@@ -43,7 +43,7 @@ class Live:
     data_key: str
 
 
-State = Live | None
+State = LiveCredential | None
 """None: there is no such credential, or not any more."""
 
 INITIAL: State = None
@@ -110,7 +110,7 @@ def evolve(state: State, event: Event, position: int) -> State:
         return state
     if event.body is None or event.credential_id is None or event.version is None:
         return None
-    return Live(event.credential_id, event.version, position, event.body.key)
+    return LiveCredential(event.credential_id, event.version, position, event.body.key)
 
 
 def _recorded(command: Erase | ImportAccess | Reveal | Record) -> Decision:

@@ -26,14 +26,20 @@ from secrets_broker.ledger.credential import (
     INITIAL,
     UNDISCLOSABLE,
     Decision,
-    Live,
+    LiveCredential,
     Opened,
     State,
     decide,
     evolve,
 )
 from secrets_broker.ledger.encoding import rfc3339
-from secrets_broker.ledger.encryption.body import Body, Place, open_content, seal_body, seal_content
+from secrets_broker.ledger.encryption.body import (
+    Body,
+    CiphertextPlace,
+    open_content,
+    seal_body,
+    seal_content,
+)
 from secrets_broker.ledger.encryption.event_key import NO_MAC, EventKey, new_ledger_id
 from secrets_broker.ledger.encryption.keyring import ACTIVE, PREPARED, DataKey, Kek, Keyring
 from secrets_broker.ledger.errors import (
@@ -42,7 +48,7 @@ from secrets_broker.ledger.errors import (
     LedgerUnavailableError,
 )
 from secrets_broker.ledger.event_macs import acceptance as authenticity
-from secrets_broker.ledger.event_macs.acceptance import NEVER, Authenticity
+from secrets_broker.ledger.event_macs.acceptance import NEVER, Acceptance
 from secrets_broker.ledger.event_types import (
     CLAIM,
     ERASED,
@@ -58,7 +64,7 @@ from secrets_broker.ledger.events import (
     encode_entry,
 )
 from secrets_broker.ledger.projection_protocol import Change, Row
-from secrets_broker.ledger.tree_state import Seen
+from secrets_broker.ledger.tree_state import TreeState
 
 _log = structlog.get_logger(__name__)
 
@@ -74,7 +80,7 @@ class Snapshot:
 
     clock: datetime
     last_at: datetime | None
-    seen: Seen
+    seen: TreeState
     keks: dict[str, str]
     """The state of every KEK that is not retired, by its id."""
     states: dict[Name, State] = field(default_factory=dict)
@@ -82,7 +88,7 @@ class Snapshot:
     rows: dict[Name, Row] = field(default_factory=dict, repr=False)
     grants: Grants = field(default_factory=Grants, repr=False)
     meters: Meters = field(default_factory=Meters, repr=False)
-    authenticity: Authenticity = NEVER
+    authenticity: Acceptance = NEVER
     event_key: EventKey | None = None
     """What MACs are made with now; None in a ledger that is not authenticated."""
     last_mac: bytes = NO_MAC
@@ -229,10 +235,10 @@ class Fold:
             return None
         if state is None or row is None or row.state != state:
             raise DecryptionError("the projection's row is not the ledger's last change")
-        place = Place(*row.name, state.id, state.version)
+        place = CiphertextPlace(*row.name, state.id, state.version)
         return open_content(self._cipher(state), place, row.body)
 
-    def _cipher(self, state: Live) -> AESGCM:
+    def _cipher(self, state: LiveCredential) -> AESGCM:
         key = self._keys.get(state.data_key)
         if key is None or key.credential_id != state.id:
             raise DecryptionError("the credential's data key is not there")
@@ -241,7 +247,7 @@ class Fold:
     def _seal(self, decision: Decision, name: Name | None, state: State) -> _Sealed | None:
         if decision.content is None or name is None:
             return None
-        place = Place(*name, decision.credential_id or 0, decision.version or 0)
+        place = CiphertextPlace(*name, decision.credential_id or 0, decision.version or 0)
         if state is None or decision.new_key:
             key, cipher = self._active.new_data_key(place.credential_id)
         else:

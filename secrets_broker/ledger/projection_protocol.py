@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, LiteralString, Protocol
 
 from secrets_broker.ledger.commands import Name
-from secrets_broker.ledger.credential import Live
+from secrets_broker.ledger.credential import LiveCredential
 from secrets_broker.ledger.database.round_trip import Statement
 from secrets_broker.ledger.encryption.body import Body
 
@@ -18,7 +18,7 @@ class Row:
     """A live credential as the projection has it, and the change that it says it comes from."""
 
     name: Name
-    state: Live
+    state: LiveCredential
     body: Body
 
 

@@ -19,7 +19,7 @@ from secrets_broker.ledger.access.quota import Meters
 from secrets_broker.ledger.access.usage import add_uses, unseen_uses
 from secrets_broker.ledger.append import Append
 from secrets_broker.ledger.commands import Name
-from secrets_broker.ledger.credential import Live
+from secrets_broker.ledger.credential import LiveCredential
 from secrets_broker.ledger.database.commit_check import check_commit
 from secrets_broker.ledger.database.ledger_session import SESSION, connect
 from secrets_broker.ledger.database.round_trip import RoundTrips, Rows, Statement
@@ -35,8 +35,8 @@ from secrets_broker.ledger.event_types import IS_CHANGE, IS_CONTROL
 from secrets_broker.ledger.fold import Fold, Snapshot
 from secrets_broker.ledger.projection_protocol import Projection
 from secrets_broker.ledger.rollback_detection.continuity import PUBLISHED, Continuity
-from secrets_broker.ledger.transparency_log.frontier import check_contains, load_seen
-from secrets_broker.ledger.tree_state import Seen
+from secrets_broker.ledger.transparency_log.frontier import check_contains, load_tree_state
+from secrets_broker.ledger.tree_state import TreeState
 from secrets_broker.session import Session, safe_message, with_grant
 
 # Further behind than this, a process catches up from the stored nodes, outside the lock.
@@ -200,7 +200,7 @@ class Store:
         return self._connection
 
     async def read(
-        self, names: Iterable[Name], seen: Seen, meters: Meters | None = None
+        self, names: Iterable[Name], seen: TreeState, meters: Meters | None = None
     ) -> Snapshot:
         """Begin, take the lock, and read all that the batch needs, in one round trip.
 
@@ -225,7 +225,7 @@ class Store:
         return await self._snapshot(head, rows[3], rows[4:], seen, meters)
 
     async def _lock_and_read(
-        self, wanted: bytes, seen: Seen, meters: Meters, most: int
+        self, wanted: bytes, seen: TreeState, meters: Meters, most: int
     ) -> Sequence[Rows]:
         answer = await self._round_trips.send(
             _BEGIN,
@@ -238,13 +238,13 @@ class Store:
             raise LedgerUnavailableError("ledger.lock has not its one row: nothing can be locked")
         return answer.rows
 
-    async def _caught_up(self, known: Seen) -> Seen:
-        seen = await load_seen(self._connection)
+    async def _caught_up(self, known: TreeState) -> TreeState:
+        seen = await load_tree_state(self._connection)
         await check_contains(self._connection, known)
         return seen
 
     async def _snapshot(
-        self, head: "_Head", named: Rows, uses: Sequence[Rows], seen: Seen, meters: Meters
+        self, head: "_Head", named: Rows, uses: Sequence[Rows], seen: TreeState, meters: Meters
     ) -> Snapshot:
         """Hold what was read to its MACs, and make a snapshot of it."""
         caught_up = await self._authenticated(head, seen)
@@ -269,7 +269,7 @@ class Store:
             add_uses(snapshot.meters, self.grants, believed, head.size)
         return snapshot
 
-    async def _authenticated(self, head: "_Head", seen: Seen) -> Seen:
+    async def _authenticated(self, head: "_Head", seen: TreeState) -> TreeState:
         """Take in what was appended meanwhile, once its MACs are right."""
         await self.authenticator.follow(-1 if head.generation is None else head.generation)
         leaves, macs = _leaves_and_macs(head.unseen)
@@ -310,7 +310,7 @@ class Store:
     def _take(self, record: Sequence[Any], snapshot: Snapshot) -> None:
         host, purpose, credential_id, version, position, key, *rest = record
         # A last change without a data key took the credential away.
-        live = Live(credential_id, version, position, key) if key else None
+        live = LiveCredential(credential_id, version, position, key) if key else None
         snapshot.states[host, purpose] = live
         data_key, row = rest[:3], self._projection.row((host, purpose), rest[3:])
         if key and data_key[0] is not None:

@@ -27,8 +27,8 @@ from secrets_broker.ledger.event_macs.acceptance import Span
 from secrets_broker.ledger.fold import Fold
 from secrets_broker.ledger.projection_protocol import Projection, Row
 from secrets_broker.ledger.store import Store
-from secrets_broker.ledger.transparency_log.frontier import load_seen
-from secrets_broker.ledger.tree_state import Seen
+from secrets_broker.ledger.transparency_log.frontier import load_tree_state
+from secrets_broker.ledger.tree_state import TreeState
 from secrets_broker.session import with_grant
 
 # As a writer's: a process that freezes with the lock is cut off, and every look-up is by an index.
@@ -42,7 +42,7 @@ class Transactions:
     def __init__(self, store: Store, keyring: Keyring) -> None:
         self._store = store
         self._keyring = keyring
-        self._seen: Seen | None = None
+        self._seen: TreeState | None = None
         self.rows: Mapping[Name, Row] = {}
 
     async def begin(
@@ -56,7 +56,7 @@ class Transactions:
         self._store.authenticator.set_aside = set_aside
         self._store.authenticator.begins = begins
         if self._seen is None:  # others need not wait while a long ledger is joined
-            self._seen = await load_seen(self._store.connection)
+            self._seen = await load_tree_state(self._store.connection)
         snapshot = await self._store.read(names, self._seen)
         self.rows = snapshot.rows
         return Fold(snapshot, self._keyring)

@@ -13,7 +13,7 @@ from secrets_broker.ledger.transparency_log.merkle import Frontier
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class TreeState:
     """The largest tree that this process knows to be committed."""
 
     frontier: Frontier = field(default_factory=Frontier)
@@ -29,7 +29,7 @@ class Seen:
         """The first position to read again: the last one seen, so that it can be compared."""
         return max(0, self.size - 1)
 
-    def catch_up(self, size: int, leaves: Sequence[bytes]) -> "Seen":
+    def catch_up(self, size: int, leaves: Sequence[bytes]) -> "TreeState":
         """Take in the leaves from `overlap` on; raises LedgerMismatchError."""
         if size < self.size:
             raise LedgerMismatchError(
@@ -44,8 +44,8 @@ class Seen:
             )
         return self.extend(leaves[1:] if self.size else leaves)
 
-    def extend(self, leaves: Sequence[bytes]) -> "Seen":
+    def extend(self, leaves: Sequence[bytes]) -> "TreeState":
         """Append leaf hashes that follow."""
         if not leaves:
             return self
-        return Seen(self.frontier.extend(leaves)[0], leaves[-1])
+        return TreeState(self.frontier.extend(leaves)[0], leaves[-1])

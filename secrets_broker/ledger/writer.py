@@ -30,8 +30,8 @@ from secrets_broker.ledger.projection_protocol import Projection
 from secrets_broker.ledger.rollback_detection.continuity import PUBLISHED, Continuity
 from secrets_broker.ledger.rollback_detection.halt import Halt
 from secrets_broker.ledger.scheduling.background import BackgroundTask
-from secrets_broker.ledger.scheduling.fair_queue import Caller, FairQueue
-from secrets_broker.ledger.scheduling.shares import caller_of
+from secrets_broker.ledger.scheduling.fair_queue import FairQueue, Share
+from secrets_broker.ledger.scheduling.shares import share_of
 
 MAX_BATCH: Final = 512  # past this a batch takes longer but commits hardly more a second
 # Of which one caller alone may hold about a third, nine batches of 500: at some thousand a second,
@@ -169,8 +169,8 @@ class Writer:
         self._wake.set()
         return results
 
-    def _caller(self, requests: Sequence[Request]) -> Caller:
-        return caller_of(requests[0][1], self.grants)  # what comes together is of one caller
+    def _caller(self, requests: Sequence[Request]) -> Share:
+        return share_of(requests[0][1], self.grants)  # what comes together is of one caller
 
     async def _run(self) -> None:
         while not (self._task.is_closing and not self._queue):

@@ -16,8 +16,8 @@ from psycopg.rows import TupleRow
 from secrets_broker import session as sessions
 from secrets_broker.migrations.errors import (
     BadDatabaseUrlError,
-    BusyError,
     CannotConnectError,
+    MigrationRunningError,
     StatementError,
     UnfitServerError,
 )
@@ -88,7 +88,7 @@ def explained(doing: str) -> Iterator[None]:
     try:
         yield
     except psycopg.errors.LockNotAvailable:
-        raise BusyError(
+        raise MigrationRunningError(
             f"{doing}: something else holds a lock on it for too long; nothing of it was kept. "
             "End that, then run this again"
         ) from None
@@ -108,6 +108,6 @@ def _lock(connection: Connection, say: Say, wait_seconds: float) -> None:
     try:
         connection.execute("SELECT pg_advisory_lock(%s)", (LOCK_KEY,))
     except psycopg.errors.LockNotAvailable:
-        raise BusyError(
+        raise MigrationRunningError(
             f"another migration was still at work after {wait_seconds:g} s: nothing was done"
         ) from None

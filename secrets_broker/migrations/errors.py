@@ -17,7 +17,7 @@ class UnfitServerError(MigrationError):
     """The server's version or the database's encoding cannot hold the ledger."""
 
 
-class BusyError(MigrationError):
+class MigrationRunningError(MigrationError):
     """Another migration did not end in the time that was given to it."""
 
 

@@ -13,7 +13,7 @@ from typing import Any, Final, LiteralString
 import msgspec
 
 from secrets_broker.ledger.commands import Name
-from secrets_broker.ledger.credential import Live
+from secrets_broker.ledger.credential import LiveCredential
 from secrets_broker.ledger.database.round_trip import Statement
 from secrets_broker.ledger.encryption.body import LATER, PARTS, Body
 from secrets_broker.ledger.projection_protocol import Change, Row
@@ -120,7 +120,7 @@ class HostCredentials:
         """Make a row of what `select` gave for a name."""
         if record[0] is None:
             return None
-        return Row(name, Live(*record[: len(STATE)]), Body(*record[len(STATE) :]))
+        return Row(name, LiveCredential(*record[: len(STATE)]), Body(*record[len(STATE) :]))
 
     def apply(self, changes: Sequence[Change]) -> list[Statement]:
         """Put the last change of each name into the table."""

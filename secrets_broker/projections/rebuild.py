@@ -22,7 +22,7 @@ from psycopg import AsyncConnection
 
 from secrets_broker.ledger.commands import Name, Record
 from secrets_broker.ledger.database.ledger_session import TOOL_SESSION, connect
-from secrets_broker.ledger.encryption.body import Place, open_body
+from secrets_broker.ledger.encryption.body import CiphertextPlace, open_body
 from secrets_broker.ledger.encryption.keks import check_keys
 from secrets_broker.ledger.encryption.keyring import DataKey, Keyring
 from secrets_broker.ledger.errors import DecryptionError, LedgerUnavailableError
@@ -226,7 +226,7 @@ class Rebuild:
             if ciphertext is None or key[0] is None:
                 raise DecryptionError("the body or its data key is not there")
             cipher = self._keyring.unwrap(DataKey(*key))
-            place = Place(host, purpose, credential_id, version)
+            place = CiphertextPlace(host, purpose, credential_id, version)
             return parameters(position, open_body(cipher, event_type, place, ciphertext))
         except DecryptionError as error:
             self._unreadable[host, purpose] = Unreadable(host, purpose, position, str(error))

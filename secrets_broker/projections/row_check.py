@@ -69,7 +69,7 @@ _MAY_READ: Final = "SELECT has_table_privilege('secrets.host_credentials', 'SELE
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class RowCheckPage:
     """What a stretch of names came to."""
 
     differing: int
@@ -79,14 +79,14 @@ class Page:
 
 async def page(
     connection: "AsyncConnection[Any]", after: Name | None = None, entries: int = ENTRIES
-) -> Page:
+) -> RowCheckPage:
     """Count the names behind that one whose row is not of their last change."""
     statement = _DIFFERING.format(behind=_FIRST if after is None else _NEXT) + _COUNT
     host, purpose = after or (None, None)
     values = {"entries": entries, "host": host, "purpose": purpose}
     cursor = await connection.execute(statement.encode(), values)
     ((differing, *last),) = await cursor.fetchall()
-    return Page(differing, (last[0], last[1]) if last[0] is not None else None)
+    return RowCheckPage(differing, (last[0], last[1]) if last[0] is not None else None)
 
 
 async def may_read(connection: "AsyncConnection[Any]") -> bool:

@@ -14,7 +14,7 @@ from psycopg.rows import TupleRow
 from secrets_broker.session import hosts, session_settings
 from secrets_broker.session.database_url import DatabaseUrlError, parse
 from secrets_broker.session.errors import POOLER, SessionError, safe_message
-from secrets_broker.session.statements import Named
+from secrets_broker.session.statements import NamedStatements
 
 _log = structlog.get_logger(__name__)
 
@@ -40,7 +40,7 @@ class Session(AsyncConnection[Any]):
 
     def __init__(self, *given: Any, **named: Any) -> None:
         super().__init__(*given, **named)
-        self._prepared = Named()
+        self._prepared = NamedStatements()
 
     async def check_ours(self) -> None:
         """Raise SessionError where a pooler gave us another session; else psycopg.Error."""

@@ -142,7 +142,7 @@ _READ_BACK: Final = """
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class SessionFacts:
     """What the server says of a session that began."""
 
     lost: str | None
@@ -184,7 +184,9 @@ def check_version(version: int) -> None:
         raise SessionError("PostgreSQL 14 or newer is needed")
 
 
-def check(facts: Facts, settings: Mapping[str, str], durable: str, *, of_ledger: bool) -> None:
+def check(
+    facts: SessionFacts, settings: Mapping[str, str], durable: str, *, of_ledger: bool
+) -> None:
     """Raise SessionError where the session is not as it has to be."""
     if facts.lost:
         raise SessionError(f"settings did not take ({facts.lost}): {POOLER}")
@@ -206,9 +208,9 @@ def is_writing(settings: Mapping[str, str]) -> bool:
     return settings.get("default_transaction_read_only") != "on"
 
 
-def facts(record: Sequence[Any]) -> Facts:
+def facts(record: Sequence[Any]) -> SessionFacts:
     """The last result of `read_back`."""
-    return Facts(*record)
+    return SessionFacts(*record)
 
 
 def _by_small_letters(*maps: Mapping[str, str]) -> dict[str, str]:

@@ -16,7 +16,7 @@ def name_of(sql: str | bytes) -> bytes:
     return b"sb_" + sha256(text).hexdigest()[:32].encode()
 
 
-class Named(PrepareManager):
+class NamedStatements(PrepareManager):
     """psycopg's choice of what to prepare, under our names."""
 
     def get(self, query: PostgresQuery, prepare: bool | None = None) -> tuple[Prepare, bytes]:

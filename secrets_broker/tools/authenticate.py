@@ -28,7 +28,7 @@ from secrets_broker.tools.shared.command_line import (
     say,
 )
 from secrets_broker.tools.verify.inputs import kept_checkpoint, known_keys, read
-from secrets_broker.tools.verify.run_checks import Wanted
+from secrets_broker.tools.verify.run_checks import VerifyPlan
 from secrets_broker.tools.verify.verification import Job
 from secrets_broker.wiring import login_to_append, verifier_keys
 
@@ -90,7 +90,7 @@ def _verified(settings: Settings, since: str | None) -> SignedCheckpoint | None:
     if not paths:
         say("no checkpoint that was kept elsewhere: only the ledger itself vouches for its past")
     notes = [kept_checkpoint(path, known, "--since") for path in paths]
-    job = Job(settings, Wanted(known, tuple(notes)), settings.erasures)
+    job = Job(settings, VerifyPlan(known, tuple(notes)), settings.erasures)
     job.run()
     if not job.findings.ok:
         say(job.text())

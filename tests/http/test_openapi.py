@@ -14,7 +14,7 @@ from schemathesis import GenerationMode
 
 from secrets_broker.http import problems
 from secrets_broker.http.app import create_app
-from secrets_broker.http.auth.authentication import Doors
+from secrets_broker.http.auth.authentication import Authentication
 from secrets_broker.http.resources.health import DETAILS
 from secrets_broker.http.router import Lifespan
 from secrets_broker.http.routes import MATCH, SERVICE, TABLE, Match, Route
@@ -121,14 +121,14 @@ def test_the_query_is_described_as_the_code_takes_it(description: Any) -> None:
 @pytest.mark.parametrize(
     ("name", "kind"),
     [
-        ("DueLine", due.Line),
+        ("DueLine", due.DueLine),
         ("Version", history.Version),
         ("Exposed", exposure.Exposed),
-        ("Receipt", exposure.Receipt),
-        ("EventLine", event_list.Line),
-        ("UnusedLine", unused.Line),
-        ("AccessKeyLine", granting.Line),
-        ("CredentialLine", credential_list.Line),
+        ("Receipt", exposure.Disclosure),
+        ("EventLine", event_list.EventLine),
+        ("UnusedLine", unused.UnusedLine),
+        ("AccessKeyLine", granting.GrantLine),
+        ("CredentialLine", credential_list.CredentialLine),
     ],
 )
 def test_lines_are_described_as_they_are_given(
@@ -152,7 +152,7 @@ def test_every_route_is_described_and_nothing_else(description: Any) -> None:
 def test_the_router_has_what_the_table_has_and_nothing_else(keyring: Keyring) -> None:
     """A resource of its own behind each route, for its methods; 405 that names them for others."""
     writer = Writer("postgresql://", keyring, HostCredentials())
-    app = create_app(writer, Reader(""), Doors("key"))
+    app = create_app(writer, Reader(""), Authentication("key"))
     resources = []
     for route in SERVICE.all:
         rest = "0/000" if route.grammar else None
@@ -183,7 +183,7 @@ def found(app: Any, target: bytes) -> Any:
 def test_the_application_tells_the_protocol_its_routes(keyring: Keyring) -> None:
     """By the state of its lifespan; where that is not there, no target is a route's."""
     writer = Writer("postgresql://", keyring, HostCredentials())
-    app = create_app(writer, Reader(""), Doors("key"))
+    app = create_app(writer, Reader(""), Authentication("key"))
     handlers = [one for one in app._unprepared_middleware if isinstance(one, Lifespan)]
     scope: dict[str, Any] = {"state": {}}
     asyncio.run(handlers[0].process_startup(scope, {}))
@@ -213,7 +213,7 @@ ADMIN: Any = [{"adminKey": []}, {"adminToken": []}]
 
 def test_which_key_opens_a_path_is_described(description: Any) -> None:
     """Services' paths, auditors' paths, paths for both, and paths without a key."""
-    keys = Doors("internal", "auditor")
+    keys = Authentication("internal", "auditor")
     for route in SERVICE.all:
         expected = []
         if route.right is not None:
@@ -224,7 +224,7 @@ def test_which_key_opens_a_path_is_described(description: Any) -> None:
             assert operation.get("security", description["security"]) == expected
 
 
-def opens(doors: Doors, route: Route, key: str) -> bool:
+def opens(doors: Authentication, route: Route, key: str) -> bool:
     """Whether a key opens a route."""
     request = falcon.testing.create_asgi_req(path=route.path)
     # falcon's own would be read up by now; a server's are a list.

@@ -18,7 +18,7 @@ from secrets_broker.ledger.events import Context, Event, encode_entry
 from secrets_broker.ledger.fold import Fold, Outcome
 from secrets_broker.ledger.store import Store
 from secrets_broker.ledger.transactions import Login
-from secrets_broker.ledger.transparency_log.frontier import load_seen
+from secrets_broker.ledger.transparency_log.frontier import load_tree_state
 from secrets_broker.ledger.transparency_log.merkle import Node, node_hash
 from secrets_broker.ledger.writer import Writer
 from secrets_broker.projections.host_credentials import HostCredentials
@@ -109,7 +109,7 @@ def _append(
         store = await Store.connect(database.service_url, HostCredentials(), keyring)
         try:
             await check_keys(store.connection, keyring)
-            snapshot = await store.read([], await load_seen(store.connection))
+            snapshot = await store.read([], await load_tree_state(store.connection))
             fold = Fold(replace(snapshot, clock=clock or snapshot.clock), keyring)
             taken = take(fold)
             await store.append(fold)

@@ -4,7 +4,7 @@ from secrets_broker.ledger.database.ledger_session import TOOL_SESSION
 from secrets_broker.ledger.encryption.keks import NewKek
 from secrets_broker.ledger.encryption.keyring import Kek, Keyring
 from secrets_broker.ledger.events import Context
-from secrets_broker.ledger.operations.rotation import Progress, Report, rotate
+from secrets_broker.ledger.operations.rotation import Progress, RotationReport, rotate
 from secrets_broker.ledger.store import Store
 from secrets_broker.projections.host_credentials import HostCredentials
 from tests.conftest import Database
@@ -22,7 +22,7 @@ async def rotated(
     old: Keyring,
     new: Kek,
     progress: Progress = lambda _done, _total: None,
-) -> Report:
+) -> RotationReport:
     """Rotate in chunks of three, as the owner."""
     held = Keyring([*old, new])
     store = await Store.connect(database.owner_url, HostCredentials(), held, TOOL_SESSION)

@@ -32,7 +32,7 @@ from secrets_broker.ledger.errors import (
 from secrets_broker.ledger.events import Context
 from secrets_broker.ledger.fold import Fold, Outcome, Snapshot
 from secrets_broker.ledger.store import Store
-from secrets_broker.ledger.tree_state import Seen
+from secrets_broker.ledger.tree_state import TreeState
 from secrets_broker.ledger.writer import MAX_BATCH, Writer
 from secrets_broker.projections.host_credentials import HostCredentials
 from secrets_broker.tools.postgres import Cluster
@@ -468,7 +468,7 @@ def test_a_frozen_writer_is_cut_off(database: Database, keyring: Keyring) -> Non
         frozen = await Store.connect(database.service_url, HostCredentials(), keyring)
         try:
             await check_keys(frozen.connection, keyring)
-            snapshot = await frozen.read([], Seen())
+            snapshot = await frozen.read([], TreeState())
             async with writing(database.service_url, keyring) as writer:
                 assert (await writer.submit(upsert("a", "kept"), CONTEXT)).position == BEGUN
             fold = Fold(snapshot, keyring)
@@ -638,7 +638,9 @@ def test_an_event_has_the_later_of_two_times(keyring: Keyring, seconds: int) -> 
     """`at` is the clock's time, or the last event's where that is later."""
     clock = datetime(2026, 1, 1, tzinfo=UTC)
     last_at = clock + timedelta(seconds=seconds)
-    fold = Fold(Snapshot(clock, last_at, Seen(), {keyring.first.id: "active"}, {}, {}, {}), keyring)
+    fold = Fold(
+        Snapshot(clock, last_at, TreeState(), {keyring.first.id: "active"}, {}, {}, {}), keyring
+    )
     fold.take(lookup("a"), CONTEXT)
     at = max(clock, last_at).strftime("%Y-%m-%dT%H:%M:%S.000000Z")
     assert f'"at":"{at}"'.encode() in fold.append.entries[-1]
@@ -725,7 +727,7 @@ def test_a_commit_that_rolls_back_is_not_taken_for_one(
     async def through_it() -> None:
         store = await Store.connect(database.service_url, HostCredentials(), keyring)
         try:
-            snapshot = await store.read([], Seen())
+            snapshot = await store.read([], TreeState())
             with pytest.raises(psycopg.errors.DivisionByZero):
                 await store.connection.execute("SELECT 1 / 0")
             answer = await store._round_trips.send(Statement("COMMIT"))

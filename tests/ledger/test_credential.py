@@ -24,7 +24,7 @@ from secrets_broker.ledger.credential import (
     INITIAL,
     UNDISCLOSABLE,
     Decision,
-    Live,
+    LiveCredential,
     Opened,
     State,
     decide,
@@ -37,7 +37,7 @@ CONTENT = Content(password="p")
 UPSERT = Upsert(**NAME, password="p")
 LOOKUP, DELETE = Lookup(**NAME), Delete(**NAME)
 IMPORT = ImportCredential(**NAME, content=CONTENT, occurred_at=None, details={"legacy_id": 1})
-LIVE = Live(4, 2, 9, "key")
+LIVE = LiveCredential(4, 2, 9, "key")
 NOW = datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=UTC)
 
 commands: st.SearchStrategy[CredentialCommand] = st.sampled_from([UPSERT, LOOKUP, DELETE, IMPORT])
@@ -73,7 +73,7 @@ def test_a_life(steps: list[tuple[CredentialCommand, int]]) -> None:
             version = version + 1 if alive else 1
             alive = True
             assert decision.error is None
-            assert state == Live(ids[-1], version, position, "key")
+            assert state == LiveCredential(ids[-1], version, position, "key")
         elif command is IMPORT:
             assert decision.error == "already_there"
         elif not alive:
@@ -159,7 +159,7 @@ def test_a_rekey_keeps_the_credential_and_its_version() -> None:
     decision = decide(LIVE, Rekey(**NAME, content=7), 10, CONTENT, at=NOW)
     expected = Decision("credential.rekeyed", 4, 2, details={"content": 7}, content=CONTENT)
     assert decision == replace(expected, new_key=True)
-    assert evolve(LIVE, event_of(decision), 10) == Live(4, 2, 10, "key")
+    assert evolve(LIVE, event_of(decision), 10) == LiveCredential(4, 2, 10, "key")
 
 
 @pytest.mark.parametrize("opened", [None, UNDISCLOSABLE])

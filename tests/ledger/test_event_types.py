@@ -11,7 +11,7 @@ import yaml
 from secrets_broker.ledger.access.judgement import operation
 from secrets_broker.ledger.commands import Delete, Lookup, Record, Upsert
 from secrets_broker.ledger.content import Content
-from secrets_broker.ledger.credential import Live, State, decide
+from secrets_broker.ledger.credential import LiveCredential, State, decide
 from secrets_broker.ledger.encryption.keyring import Keyring
 from secrets_broker.ledger.errors import InvalidCommandError
 from secrets_broker.ledger.event_types import (
@@ -31,7 +31,7 @@ from secrets_broker.ledger.event_types import (
     UPDATED,
     EventType,
 )
-from secrets_broker.tools.verify.checks.credential_histories import Lives
+from secrets_broker.tools.verify.checks.credential_histories import CredentialHistories
 from secrets_broker.tools.verify.checks.facts import Fact
 from tests.conftest import Database
 from tests.ledger.helpers import record
@@ -101,7 +101,7 @@ def test_the_api_names_the_types_that_it_can_answer_with() -> None:
 
 def told(*facts: Fact) -> list[str]:
     """What verify finds wrong with the last of them; those before are right."""
-    lives = Lives()
+    lives = CredentialHistories()
     try:
         found = [[problem.detail for problem in lives.take(fact)] for fact in facts]
     finally:
@@ -189,7 +189,7 @@ def test_an_outcome_that_a_type_cannot_have_is_refused() -> None:
     assert replace(created, fails=True).problem_of(None, ok=False) is None
 
 
-@pytest.mark.parametrize("state", [None, Live(1, 1, 0, "first key")])
+@pytest.mark.parametrize("state", [None, LiveCredential(1, 1, 0, "first key")])
 @pytest.mark.parametrize(
     "command",
     [

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from secrets_broker.ledger.commands import Upsert
 from secrets_broker.ledger.content import FIELDS, Content
 from secrets_broker.ledger.encryption.body import (
-    Place,
+    CiphertextPlace,
     open_body,
     open_content,
     seal_body,
@@ -56,9 +56,9 @@ class Case:
     ends: dict[str, Any]
 
     @property
-    def place(self) -> Place:
+    def place(self) -> CiphertextPlace:
         """Where its ciphertexts belong."""
-        return Place("db1.example", "ssh", credential_id=1, version=self.version)
+        return CiphertextPlace("db1.example", "ssh", credential_id=1, version=self.version)
 
     @property
     def content(self) -> Content:

@@ -15,7 +15,7 @@ from secrets_broker.ledger.operations.erasure import erase
 from secrets_broker.ledger.operations.rekey import rekey
 from secrets_broker.ledger.operations.require_macs import authenticate
 from secrets_broker.ledger.store import MAX_UNSEEN, Store
-from secrets_broker.ledger.transparency_log.frontier import load_seen
+from secrets_broker.ledger.transparency_log.frontier import load_tree_state
 from secrets_broker.projections.host_credentials import HostCredentials
 from secrets_broker.projections.queries.replay import Scope
 from secrets_broker.projections.rebuild import rebuild
@@ -68,7 +68,7 @@ async def _while_others_record(
     """Have the operation wait for the lock while more is recorded than it will read under it."""
     store = await Store.connect(database.service_url, HostCredentials(), keyring)
     try:
-        fold = Fold(await store.read([], await load_seen(store.connection)), keyring)
+        fold = Fold(await store.read([], await load_tree_state(store.connection)), keyring)
         running = asyncio.ensure_future(operation())
         while not (await asyncio.to_thread(_somebody_waits, database) or running.done()):
             pass

@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from secrets_broker.migrations.connection import LOCK_KEY
-from secrets_broker.migrations.errors import BusyError, StatementError
+from secrets_broker.migrations.errors import MigrationRunningError, StatementError
 from secrets_broker.migrations.runner import apply, pending, rollback
 from tests.migrations.conftest import Databases, execute, roles
 from tests.migrations.test_runner import NAMES, quiet
@@ -67,7 +67,7 @@ def test_the_wait_is_bounded(empty_database: str) -> None:
     with psycopg.connect(empty_database, autocommit=True) as other:
         other.execute("SELECT pg_advisory_lock(%s)", (LOCK_KEY,))
         for run in (apply, rollback):
-            with pytest.raises(BusyError, match=r"still at work after 0\.1 s"):
+            with pytest.raises(MigrationRunningError, match=r"still at work after 0\.1 s"):
                 run(empty_database, quiet, wait_seconds=0.1)
     assert pending(empty_database) == NAMES
 
@@ -75,7 +75,10 @@ def test_the_wait_is_bounded(empty_database: str) -> None:
 def test_a_file_waits_no_longer_for_a_table_either(empty_database: str) -> None:
     """A lock on what a file changes ends in words too, and another run goes on."""
     message = r"0002\.roles\.sql: something else holds a lock"
-    with in_the_way(empty_database, SAME_SCHEMA), pytest.raises(BusyError, match=message):
+    with (
+        in_the_way(empty_database, SAME_SCHEMA),
+        pytest.raises(MigrationRunningError, match=message),
+    ):
         apply(empty_database, quiet, wait_seconds=0.1)
     assert apply(empty_database, quiet) == NAMES[1:]
 
@@ -118,7 +121,7 @@ def test_a_rollback_that_was_stopped_goes_on(empty_database: str) -> None:
     """What was taken back stays so; the rest goes in the next run."""
     apply(empty_database, quiet)
     reader = in_the_way(empty_database, "SELECT FROM ledger.lock")
-    with reader, pytest.raises(BusyError, match=r"0003\.events\.rollback\.sql"):
+    with reader, pytest.raises(MigrationRunningError, match=r"0003\.events\.rollback\.sql"):
         rollback(empty_database, quiet, wait_seconds=0.1)
     assert pending(empty_database) == NAMES[3:]
     assert rollback(empty_database, quiet) == NAMES[2::-1]

@@ -6,7 +6,7 @@ from typing import Any
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from secrets_broker.ledger.commands import Name
-from secrets_broker.ledger.encryption.body import Body, Place, open_body, open_content
+from secrets_broker.ledger.encryption.body import Body, CiphertextPlace, open_body, open_content
 from secrets_broker.ledger.encryption.keyring import DataKey, Keyring
 from secrets_broker.ledger.errors import DecryptionError
 from secrets_broker.ledger.events import Context
@@ -35,7 +35,7 @@ def readable(database: Database, keyring: Keyring) -> set[tuple[str | None, str 
     ciphers = list(_ciphers(database, keyring))
     found: set[tuple[str | None, str | None]] = set()
     for event_type, host, purpose, credential_id, version, ciphertext in database.fetch(_BODIES):
-        place = Place(host, purpose, credential_id, version)
+        place = CiphertextPlace(host, purpose, credential_id, version)
         for cipher in ciphers:
             try:
                 content = open_content(
@@ -61,7 +61,7 @@ def _rows(database: Database, ciphers: list[AESGCM]) -> Iterator[tuple[str, str 
         )
         for cipher in ciphers:
             try:
-                place = Place(host, purpose, credential_id, version)
+                place = CiphertextPlace(host, purpose, credential_id, version)
                 yield host, open_content(cipher, place, body).password
             except DecryptionError:
                 continue

@@ -10,7 +10,7 @@ from secrets_broker.ledger.encryption.keyring import Keyring
 from secrets_broker.ledger.errors import LedgerMismatchError
 from secrets_broker.ledger.rollback_detection.checkpoint_file import CheckpointFile
 from secrets_broker.ledger.rollback_detection.halt import Halt
-from secrets_broker.ledger.rollback_detection.kept_facts import AuthenticatedFrom, Facts
+from secrets_broker.ledger.rollback_detection.kept_facts import AuthenticatedFrom, KeptFacts
 from secrets_broker.ledger.transparency_log.checkpoint import Checkpoint, SignedCheckpoint
 from secrets_broker.ledger.transparency_log.note import SigningKey, VerifierKey
 from secrets_broker.ledger.transparency_log.receipt import Receipt
@@ -266,14 +266,14 @@ def stop(ledger: Ledger) -> None:
 def test_it_ends_the_stop_and_nothing_else_does(ledger: Ledger, keyring: Keyring) -> None:
     """Not a start, nor that the ledger fits again; what else is kept there stays."""
     facts = CheckpointFile(ledger.file).facts
-    facts.change(lambda _: Facts(authenticated_from=AuthenticatedFrom(7, "id")))
+    facts.change(lambda _: KeptFacts(authenticated_from=AuthenticatedFrom(7, "id")))
     stop(ledger)
     for _ in range(2):
         with pytest.raises(LedgerMismatchError, match="stopped since"):
             continuing(ledger.database, keyring, ledger.file)
     assert ledger.command("erase", "a", "ssh", "--reason", "r", "--yes")[0] != 0
     assert ledger.command("restored", "--reason", "r")[0] == 0
-    assert facts.read() == Facts(authenticated_from=AuthenticatedFrom(7, "id"))
+    assert facts.read() == KeptFacts(authenticated_from=AuthenticatedFrom(7, "id"))
     continuing(ledger.database, keyring, ledger.file)
 
 

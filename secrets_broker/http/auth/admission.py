@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from secrets_broker.http.auth.counted_refusals import Tally
+from secrets_broker.http.auth.counted_refusals import CountedRefusals
 from secrets_broker.http.auth.throttle import Window
 from secrets_broker.ledger.access.grant_commands import Enter
 from secrets_broker.ledger.access.grants import Granted, authn
@@ -24,7 +24,7 @@ from secrets_broker.ledger.commands import Command
 from secrets_broker.ledger.errors import InvalidCommandError, LedgerUnavailableError
 from secrets_broker.ledger.events import Context, Subject
 from secrets_broker.ledger.fold import Outcome
-from secrets_broker.ledger.scheduling.time_slice import Pace
+from secrets_broker.ledger.scheduling.time_slice import TimeSlice
 from secrets_broker.ledger.writer import Writer
 
 
@@ -42,12 +42,12 @@ Result = Outcome | RefusedError | InvalidCommandError
 """What became of one of several commands."""
 
 
-class Desk:
+class Admission:
     """Takes commands to the writer, for those who may give them."""
 
     def __init__(self, writer: Writer) -> None:
         self._writer = writer
-        self._tally = Tally(writer)
+        self._tally = CountedRefusals(writer)
 
     async def start(self) -> None:
         """Begin to tell of floods that are over."""
@@ -98,10 +98,10 @@ class Desk:
         Raises LedgerUnavailableError where one that may be allowed cannot be recorded.
         """
         await self._get_to_know(context.subject)
-        early, pace = [], Pace()
+        early, pace = [], TimeSlice()
         for command in commands:
             early.append(self._early(command, context))
-            await pace.breathe()
+            await pace.yield_if_over()
         windows = [self._tally.window(context) if refusal else None for refusal in early]
         recorded = [number for number, window in enumerate(windows) if window is None]
         results: dict[int, Result] = {}

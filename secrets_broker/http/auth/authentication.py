@@ -22,7 +22,7 @@ from secrets_broker.ledger.events import CERTIFICATE, NO_KEY, TWO_KEYS, Subject
 _BEARER: Final = b"bearer "  # RFC 9110, section 11.1: the scheme's name has no case
 
 
-class Doors:
+class Authentication:
     """Compares what a request presents with the shared keys of its route, in constant time."""
 
     def __init__(self, internal_key: str | None, auditor_key: str | None = None) -> None:

@@ -10,7 +10,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from secrets_broker.http.auth.throttle import Flood, Window
+from secrets_broker.http.auth.throttle import Throttle, Window
 from secrets_broker.ledger.access.judgement import UNKNOWN
 from secrets_broker.ledger.commands import Record
 from secrets_broker.ledger.encoding import rfc3339
@@ -26,12 +26,12 @@ READ_EACH_SECONDS: Final = 0.05
 """How far apart the readings of the grants are that callers bring about whom nobody knows."""
 
 
-class Tally:
+class CountedRefusals:
     """Counts in this process, and tells the ledger."""
 
     def __init__(self, writer: Writer) -> None:
         self._writer = writer
-        self._flood = Flood()
+        self._flood = Throttle()
         self._openings: dict[int, asyncio.Task[None]] = {}
         self._untold: list[Window] = []
         self._task = BackgroundTask("tally", self._run)

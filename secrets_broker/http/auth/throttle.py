@@ -75,7 +75,7 @@ class _Recent:
 
 
 @dataclass(slots=True)
-class Flood:
+class Throttle:
     """Says of each refusal whether it is an event or a number; in bounded memory."""
 
     windows: dict[Source, Window] = field(default_factory=dict)

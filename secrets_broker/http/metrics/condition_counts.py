@@ -14,11 +14,11 @@ import structlog
 from psycopg import AsyncConnection
 
 from secrets_broker.http.metrics import counters
-from secrets_broker.http.metrics.leader_lock import Turn
+from secrets_broker.http.metrics.leader_lock import LeaderLock
 from secrets_broker.ledger.errors import LedgerMismatchError, LedgerUnavailableError
 from secrets_broker.ledger.scheduling.background import BackgroundTask
 from secrets_broker.projections.conditions import Conditions, Thresholds
-from secrets_broker.projections.conditions.following import Place, beginning, more
+from secrets_broker.projections.conditions.following import ReadPosition, beginning, more
 from secrets_broker.projections.paging.position_walk import size
 from secrets_broker.projections.paging.reading_session import Reader
 
@@ -33,18 +33,18 @@ LEARNED: Final = timedelta(days=7)
 """What was recorded so long before is read first, without counting: it says what is usual."""
 
 
-class Watching:
+class ConditionCounts:
     """One task of the event loop."""
 
     def __init__(
         self, database_url: str, *, tick: float = TICK_SECONDS, thresholds: Thresholds | None = None
     ) -> None:
         self._reader = Reader(database_url)
-        self._turn = Turn(counters.folder(), "watching")
+        self._turn = LeaderLock(counters.folder(), "watching")
         self._tick = tick
         self._thresholds = thresholds or Thresholds()
         self._conditions = Conditions(self._thresholds)
-        self._place: Place | None = None
+        self._place: ReadPosition | None = None
         self._new = 0
         """The first position whose conditions are counted."""
         self._task = BackgroundTask("watching", self._run)
@@ -84,7 +84,7 @@ class Watching:
         end = await self._reader.ask(size)
         counters.WATCH_BEHIND.set(max(end - place.position, 0))
 
-    async def _slice(self, place: Place) -> tuple[Place, int]:
+    async def _slice(self, place: ReadPosition) -> tuple[ReadPosition, int]:
         found = await self._reader.ask(lambda connection: more(connection, place, SLICE))
         for event, behind in found:
             for condition in self._conditions.take(event):
@@ -95,8 +95,8 @@ class Watching:
             self._turn.leave(place.position)
         return place, len(found)
 
-    async def _begin(self) -> Place:
-        async def ask(connection: "AsyncConnection[Any]") -> tuple[int, Place]:
+    async def _begin(self) -> ReadPosition:
+        async def ask(connection: "AsyncConnection[Any]") -> tuple[int, ReadPosition]:
             events = await size(connection)
             return events, await beginning(connection, events, LEARNED)
 

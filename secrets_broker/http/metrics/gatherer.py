@@ -12,7 +12,7 @@ from typing import Final
 import structlog
 
 from secrets_broker.http.metrics import counters, gauges
-from secrets_broker.http.metrics.leader_lock import Turn
+from secrets_broker.http.metrics.leader_lock import LeaderLock
 from secrets_broker.ledger.commands import Name
 from secrets_broker.ledger.encryption.keyring import Keyring
 from secrets_broker.ledger.errors import LedgerUnavailableError
@@ -29,7 +29,7 @@ COMPARE_SECONDS: Final = 300.0
 """From the beginning of one comparison of all names to the next one's; not below its length."""
 
 
-class Comparison:
+class RowComparison:
     """The comparison of all names, a page at a time."""
 
     def __init__(self, reader: Reader, seconds: float, entries: int) -> None:
@@ -76,8 +76,8 @@ class Gatherer:
         self._keyring = keyring
         self._seconds = seconds
         self._signs = signs
-        self._turn = Turn(counters.folder(), "gatherer")
-        self._comparison = Comparison(self._reader, compare_seconds, entries)
+        self._turn = LeaderLock(counters.folder(), "gatherer")
+        self._comparison = RowComparison(self._reader, compare_seconds, entries)
         self._tasks = (
             BackgroundTask("queue-gauge", self._count),
             BackgroundTask("gatherer", self._run),

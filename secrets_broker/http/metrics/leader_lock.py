@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 
 
-class Turn:
+class LeaderLock:
     """Whose turn it is to do something: one process at a time has it, until it ends."""
 
     def __init__(self, folder: str | None, what: str) -> None:

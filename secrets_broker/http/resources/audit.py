@@ -21,7 +21,7 @@ from secrets_broker.ledger.errors import FieldError
 from secrets_broker.projections.paging import cursor as cursors
 from secrets_broker.projections.paging.as_of import AsOf, as_of
 from secrets_broker.projections.paging.reading_session import Question, Reader
-from secrets_broker.projections.parameters.credential_name import Named
+from secrets_broker.projections.parameters.credential_name import CredentialName
 from secrets_broker.projections.parameters.times import parse_moment
 from secrets_broker.projections.queries import due, event_list, exposure, history, unused, who_may
 
@@ -77,8 +77,8 @@ class Due(_Audit):
 
     def question(self, fields: Fields, limit: int, cursor: str | None) -> Question[_Page]:
         """Which live credentials want attention."""
-        wanted = due.Wanted.parse(**fields)
-        after = due.BEGINNING if cursor is None else due.Cursor.decode(cursor)
+        wanted = due.DueFilter.parse(**fields)
+        after = due.BEGINNING if cursor is None else due.DueCursor.decode(cursor)
 
         async def ask(connection: Connection) -> _Page:
             return _Page(*await due.page(connection, wanted, limit, after))
@@ -93,8 +93,8 @@ class History(_Audit):
 
     def question(self, fields: Fields, limit: int, cursor: str | None) -> Question[_Page]:
         """Every version that a name ever had."""
-        name = Named.parse(fields.get("host"), fields.get("purpose"))
-        after = None if cursor is None else history.Cursor.decode(cursor)
+        name = CredentialName.parse(fields.get("host"), fields.get("purpose"))
+        after = None if cursor is None else history.HistoryCursor.decode(cursor)
 
         async def ask(connection: Connection) -> _Page:
             return _Page(*await history.page(connection, name, limit, after))
@@ -109,10 +109,10 @@ class Exposure(_Audit):
 
     def question(self, fields: Fields, limit: int, cursor: str | None) -> Question[_Page]:
         """Who received a version."""
-        name = Named.parse(fields.get("host"), fields.get("purpose"))
+        name = CredentialName.parse(fields.get("host"), fields.get("purpose"))
         wanted = exposure.Which.parse(fields.get("credential_id"), fields.get("version"))
         span = exposure.Span.parse(fields.get("since"), fields.get("until"))
-        after = None if cursor is None else exposure.Cursor.decode(cursor)
+        after = None if cursor is None else exposure.ExposureCursor.decode(cursor)
         if after is not None:
             wanted = wanted.continued(after)
 
@@ -139,8 +139,8 @@ class Events(_Audit):
     def question(self, fields: Fields, limit: int, cursor: str | None) -> Question[_Page]:
         """The record itself; several types are separated by commas."""
         types = fields.pop("type").split(",") if "type" in fields else ()
-        wanted = event_list.Wanted.parse(fields, types)
-        after = None if cursor is None else event_list.Cursor.decode(cursor)
+        wanted = event_list.EventFilter.parse(fields, types)
+        after = None if cursor is None else event_list.EventCursor.decode(cursor)
 
         async def ask(connection: Connection) -> _Page:
             return _Page(*await event_list.page(connection, wanted, limit, after))
@@ -159,8 +159,8 @@ class Who(_Audit):
 
     def question(self, fields: Fields, limit: int, cursor: str | None) -> Question[_Page]:
         """Who could do what to a credential now; whoever has the shared key could, too."""
-        name = Named.parse(fields.get("host"), fields.get("purpose"))
-        after = None if cursor is None else who_may.Cursor.decode(cursor)
+        name = CredentialName.parse(fields.get("host"), fields.get("purpose"))
+        after = None if cursor is None else who_may.WhoCursor.decode(cursor)
 
         async def ask(connection: Connection) -> _Page:
             found = await who_may.page(connection, name, datetime.now(UTC), limit, after)
@@ -179,7 +179,7 @@ class Unused(_Audit):
         if "since" not in fields:
             raise InvalidRequestError(FieldError("since", "is required"))
         since = parse_moment("since", fields["since"])
-        after = None if cursor is None else unused.Cursor.decode(cursor)
+        after = None if cursor is None else unused.UnusedCursor.decode(cursor)
 
         async def ask(connection: Connection) -> _Page:
             return _Page(*await unused.page(connection, since, limit, after))

@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Meta
 
 from secrets_broker.http import answers, problems, strict_json
-from secrets_broker.http.auth.admission import Desk, RefusedError, Result
+from secrets_broker.http.auth.admission import Admission, RefusedError, Result
 from secrets_broker.http.error_handlers import InvalidRequestError
 from secrets_broker.http.problems import Problem
 from secrets_broker.http.request_body import read_typed
@@ -23,7 +23,7 @@ from secrets_broker.http.routes import MAX_BODY_BYTES
 from secrets_broker.http.strict_json import NotAloneError
 from secrets_broker.ledger.commands import Lookup, Upsert, parse, parse_at
 from secrets_broker.ledger.errors import FieldError, InvalidCommandError
-from secrets_broker.ledger.scheduling.time_slice import Pace
+from secrets_broker.ledger.scheduling.time_slice import TimeSlice
 from secrets_broker.ledger.writer import MAX_BATCH
 
 MAX_ITEMS: Final = 500
@@ -42,7 +42,7 @@ class Batch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return "Batch(…)"
 
 
-class Told(NamedTuple):
+class ItemOutcome(NamedTuple):
     """What became of an item, as it is counted; the rule is that of a refusal."""
 
     status: int
@@ -55,12 +55,12 @@ class Told(NamedTuple):
 class _Batch:
     kind: type[Item]
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, desk: Admission) -> None:
         self._desk = desk
 
     async def on_post(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
         """Record all that can be, and say of each item what came of it."""
-        pace = Pace()
+        pace = TimeSlice()
         wanted = await self._wanted(await read_typed(req), pace)
         commands = [item for item in wanted if not isinstance(item, InvalidCommandError)]
         # Died before the commit: nothing of the batch is recorded, and nothing was given out.
@@ -69,17 +69,17 @@ class _Batch:
         outcomes = [
             each if isinstance(each, InvalidCommandError) else next(results) for each in wanted
         ]
-        told, encoded = Counter[Told](), []
+        told, encoded = Counter[ItemOutcome](), []
         for command, outcome in zip(wanted, outcomes, strict=True):
             item = _item(command, outcome)
             told[_told(item, outcome)] += 1
             encoded.append(msgspec.json.encode(item))
-            await pace.breathe()
+            await pace.yield_if_over()
         resp.context.outcomes = told
         resp.content_type = falcon.MEDIA_JSON
         resp.data = b'{"items":[%b]}' % b",".join(encoded)
 
-    async def _wanted(self, data: bytes, pace: Pace) -> list[Item | InvalidCommandError]:
+    async def _wanted(self, data: bytes, pace: TimeSlice) -> list[Item | InvalidCommandError]:
         """What the items ask for, and of each that asks for nothing, which rule it breaks."""
         found = strict_json.items(data, "items", MAX_ITEMS)
         if found is None:
@@ -88,7 +88,7 @@ class _Batch:
         try:
             for item in found:
                 wanted.append(_parsed(self.kind, item))
-                await pace.breathe()
+                await pace.yield_if_over()
         except NotAloneError:
             raise _not_a_batch(data) from None
         return wanted
@@ -145,8 +145,8 @@ def _problem(problem: Problem, position: int | None = None) -> dict[str, Any]:
     return item
 
 
-def _told(item: dict[str, Any], result: Result) -> Told:
+def _told(item: dict[str, Any], result: Result) -> ItemOutcome:
     reason = item.get("reason", "ok")
     if isinstance(result, RefusedError):
-        return Told(item["status"], reason, result.refusal.rule, result.position is None)
-    return Told(item["status"], reason)
+        return ItemOutcome(item["status"], reason, result.refusal.rule, result.position is None)
+    return ItemOutcome(item["status"], reason)

@@ -13,20 +13,20 @@ import falcon.asgi
 import msgspec
 from psycopg import AsyncConnection
 
-from secrets_broker.http.auth.admission import Desk
+from secrets_broker.http.auth.admission import Admission
 from secrets_broker.http.query_string import known_fields, page_limit
 from secrets_broker.ledger.access.rights import READ, Request, Rule, fit
 from secrets_broker.ledger.events import Context
 from secrets_broker.projections.paging.reading_session import Reader
 from secrets_broker.projections.queries import credential_list
 
-_Page = tuple[list[credential_list.Line], credential_list.Cursor | None]
+_Page = tuple[list[credential_list.CredentialLine], credential_list.CredentialCursor | None]
 
 
 class Credentials:
     """The list, by host and purpose."""
 
-    def __init__(self, desk: Desk, reader: Reader) -> None:
+    def __init__(self, desk: Admission, reader: Reader) -> None:
         self._desk = desk
         self._reader = reader
 
@@ -34,9 +34,11 @@ class Credentials:
         """Give a page of live credentials that the caller may read."""
         fields = known_fields(req.query_string, ("host", "purpose", "limit", "cursor"))
         limit, cursor = page_limit(fields.pop("limit", None)), fields.pop("cursor", None)
-        wanted = credential_list.Wanted.parse(**fields)
+        wanted = credential_list.CredentialFilter.parse(**fields)
         after = (
-            credential_list.BEGINNING if cursor is None else credential_list.Cursor.decode(cursor)
+            credential_list.BEGINNING
+            if cursor is None
+            else credential_list.CredentialCursor.decode(cursor)
         )
         caller: Context = req.context.caller
         rules = self._rules(caller)

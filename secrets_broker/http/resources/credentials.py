@@ -7,14 +7,14 @@ import falcon.asgi
 import msgspec
 
 from secrets_broker.http import answers, error_handlers, problems
-from secrets_broker.http.auth.admission import Desk
+from secrets_broker.http.auth.admission import Admission
 from secrets_broker.http.query_string import read_query
 from secrets_broker.http.request_body import read_json
 from secrets_broker.ledger.commands import Delete, Lookup, Upsert, parse, parse_at
 
 
 class _Resource:
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, desk: Admission) -> None:
         self._desk = desk
 
     async def _record(

@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Meta
 from psycopg import AsyncConnection
 
-from secrets_broker.http.auth.admission import Desk
+from secrets_broker.http.auth.admission import Admission
 from secrets_broker.http.query_string import known_fields
 from secrets_broker.http.request_body import read_json
 from secrets_broker.ledger.access.access_key import digest, new_access_key, new_grant_id
@@ -55,14 +55,14 @@ class NewKey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     previous_until: Annotated[datetime, Meta(tz=True)]
 
 
-class Named(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class GrantNameBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A body: a name."""
 
     name: GranteeName
 
 
 class _Change:
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, desk: Admission) -> None:
         self._desk = desk
 
     async def _record(
@@ -119,7 +119,7 @@ class KeyRevoke(_Change):
 
     async def on_post(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
         """End a grant and all its keys."""
-        wanted = parse(Named, await read_json(req))
+        wanted = parse(GrantNameBody, await read_json(req))
         command = parse(Revoke, {"grantee": wanted.name})
         await self._record(req, resp, command)
         _give(resp, {"success": True, "name": command.grantee})
@@ -137,7 +137,7 @@ class Keys:
         _give(resp, {"items": await self._reader.ask(_lines)})
 
 
-async def _lines(connection: "AsyncConnection[Any]") -> list[granting.Line]:
+async def _lines(connection: "AsyncConnection[Any]") -> list[granting.GrantLine]:
     return await granting.lines(connection, datetime.now(UTC))
 
 

@@ -26,7 +26,7 @@ DETAILS: Final = tuple(dict.fromkeys(each.not_ready for each in problems.OF_LEDG
 """All that /health/ready may say of why it is not."""
 
 
-class Live:
+class Liveness:
     """GET /health/live: the process answers."""
 
     async def on_get(self, _req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
@@ -35,7 +35,7 @@ class Live:
         resp.data = b'{"status":"live"}'
 
 
-class Ready:
+class Readiness:
     """GET /health/ready: the database answers, the ledger can be written, the KEK is at hand."""
 
     def __init__(self, writer: Writer) -> None:

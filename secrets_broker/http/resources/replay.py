@@ -29,7 +29,7 @@ from secrets_broker.projections.parameters.ledger_point import (
 )
 from secrets_broker.projections.queries import replay, replay_diff
 from secrets_broker.projections.queries.replay import FIRST, Scope
-from secrets_broker.projections.queries.replay_diff import Change
+from secrets_broker.projections.queries.replay_diff import StateChange
 
 Ends = list[Annotated[int, Meta(ge=BEFORE_THE_FIRST, le=MAX_POSITION)]]
 """The positions that a question's points came to, in their order."""
@@ -50,7 +50,7 @@ class StateItem(msgspec.Struct, frozen=True, kw_only=True):
     erased: bool
 
 
-class Cursor(cursors.Cursor, frozen=True):
+class StateCursor(cursors.Cursor, frozen=True):
     """The states that a page was of, and the name that it ended with."""
 
     ends: Ends
@@ -68,11 +68,11 @@ class Cursor(cursors.Cursor, frozen=True):
         return self.host, self.purpose
 
 
-class _StateCursor(Cursor, frozen=True):
+class _StateCursor(StateCursor, frozen=True):
     question: ClassVar[str] = "replay"
 
 
-class _DiffCursor(Cursor, frozen=True):
+class _DiffCursor(StateCursor, frozen=True):
     question: ClassVar[str] = "replay/diff"
 
 
@@ -82,7 +82,7 @@ _Part = tuple[Sequence[msgspec.Struct], Name | None]
 class _Replayed(ABC):
     points: ClassVar[tuple[str, ...]]
     """Parameters that say which states, the older one first."""
-    cursor: ClassVar[type[Cursor]]
+    cursor: ClassVar[type[StateCursor]]
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
@@ -147,7 +147,7 @@ class ReplayDiff(_Replayed):
         """What changed between two states; which columns differ would be in the bodies."""
         scope = Scope.parse(ends[1], *patterns)
         page = await replay_diff.page(fetch, None, ends[0], scope, after, limit)
-        found = [msgspec.convert(o, Change, from_attributes=True) for o in page.differences]
+        found = [msgspec.convert(o, StateChange, from_attributes=True) for o in page.differences]
         return found, page.following
 
 
@@ -157,7 +157,7 @@ def _point(fields: dict[str, str], name: str) -> Point:
     return Point.parse(name, fields[name])
 
 
-async def _ends(fetch: Fetch, points: Sequence[Point], cursor: Cursor | None) -> Ends:
+async def _ends(fetch: Fetch, points: Sequence[Point], cursor: StateCursor | None) -> Ends:
     if cursor is not None:
         return await _continued(fetch, points, cursor)
     ends = [await point.resolve(fetch) for point in points]
@@ -166,7 +166,7 @@ async def _ends(fetch: Fetch, points: Sequence[Point], cursor: Cursor | None) ->
     return ends
 
 
-async def _continued(fetch: Fetch, points: Sequence[Point], cursor: Cursor) -> Ends:
+async def _continued(fetch: Fetch, points: Sequence[Point], cursor: StateCursor) -> Ends:
     if len(cursor.ends) != len(points) or cursor.ends != sorted(cursor.ends):
         raise cursors.refused()
     for point, end in zip(points, cursor.ends, strict=True):

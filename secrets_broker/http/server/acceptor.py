@@ -18,7 +18,7 @@ from gunicorn.arbiter import Arbiter
 from uvicorn.config import Config
 from uvicorn.server import Server
 
-from secrets_broker.http.server.connections import Connections, Place
+from secrets_broker.http.server.connections import ConnectionLimits, ConnectionSlot
 from secrets_broker.http.server.peer import peer_address
 from secrets_broker.http.server.protocol import TOO_MANY, CarefulProtocol
 
@@ -33,7 +33,7 @@ _SWEEP_SECONDS: Final = 1.0
 class BrokerServer(Server):
     """uvicorn's server with an acceptor for each listening socket."""
 
-    def __init__(self, config: Config, connections: Connections) -> None:
+    def __init__(self, config: Config, connections: ConnectionLimits) -> None:
         super().__init__(config)
         self._taken = connections
 
@@ -71,7 +71,7 @@ class Acceptor:
         listening: socket.socket,
         protocol: Callable[[], CarefulProtocol],
         context: ssl.SSLContext | None,
-        connections: Connections,
+        connections: ConnectionLimits,
     ) -> None:
         self._listening, self._protocol = listening, protocol
         self._context, self._connections = context, connections
@@ -133,7 +133,7 @@ class Acceptor:
 
         task.add_done_callback(over)
 
-    async def _shake_hands(self, connection: socket.socket, place: Place) -> None:
+    async def _shake_hands(self, connection: socket.socket, place: ConnectionSlot) -> None:
         protocol = self._protocol()
         protocol.place = place
         seconds = protocol.spare_seconds if place.spare else HANDSHAKE_SECONDS

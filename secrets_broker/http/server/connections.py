@@ -29,11 +29,16 @@ FORWARDED: Final = "forwarded"
 _TELL_EACH_SECONDS: Final = 10.0  # nor may connections that are refused fill the disk by the log
 
 
-class Place:
+class ConnectionSlot:
     """What one connection takes, until it is given up."""
 
     def __init__(
-        self, connections: "Connections", source: Source, cap: str | None = None, *, proxy: bool
+        self,
+        connections: "ConnectionLimits",
+        source: Source,
+        cap: str | None = None,
+        *,
+        proxy: bool,
     ) -> None:
         self._connections = connections
         self.source = source
@@ -93,23 +98,23 @@ class Place:
         self.close()
 
 
-class Connections:
+class ConnectionLimits:
     """Gives out places."""
 
     def __init__(self, caps: Caps, proxies: Peers, counts: SharedCounts = SHARED) -> None:
         self._caps, self._proxies, self._counts = caps, proxies, counts
-        self._spare: list[Place] = []
+        self._spare: list[ConnectionSlot] = []
         self._untold: Counter[str] = Counter()
         self._told = -_TELL_EACH_SECONDS
 
-    def admit(self, ip: str | None) -> Place | None:
+    def admit(self, ip: str | None) -> ConnectionSlot | None:
         """A place for a connection from an address; None where there is not even a spare one."""
         source = self.source(ip)
         cap = self._cap(source)
         if cap is not None and not self._makes_room(source):
             self.refused(cap)
             return None
-        place = Place(self, source, cap, proxy=source is None and ip is not None)
+        place = ConnectionSlot(self, source, cap, proxy=source is None and ip is not None)
         if cap is None:
             self._counts.add(source, 1)
         else:
@@ -135,7 +140,7 @@ class Connections:
         """Count it no longer."""
         self._counts.move(source, -1)
 
-    def leave(self, place: Place) -> None:
+    def leave(self, place: ConnectionSlot) -> None:
         """A connection has ended."""
         if place.spare:
             self._spare.remove(place)

@@ -26,7 +26,7 @@ from secrets_broker.http.metrics import counters
 from secrets_broker.http.problems import OF_PROTOCOL, Problem
 from secrets_broker.http.request_body import TRUNCATED
 from secrets_broker.http.routes import MATCH, MAX_BODY_BYTES, TABLE, Match, Routes
-from secrets_broker.http.server.connections import Place
+from secrets_broker.http.server.connections import ConnectionSlot
 from secrets_broker.http.server.parser import UpgradelessParser
 from secrets_broker.http.server.peer import peer_address
 
@@ -89,7 +89,7 @@ class CarefulProtocol(HttpToolsProtocol):
         self._answering: RequestResponseCycle | None = None  # uvicorn's `cycle` is the newest
         self._deadline: asyncio.TimerHandle | None = None
         self._certificate: ClientCertificate | None = None
-        self.place: Place | None = None
+        self.place: ConnectionSlot | None = None
         """What the connection takes; None where nobody counts."""
         self._unsent, self._stale = 0, 0
         self._routes: Routes = self.app_state.get(TABLE, NO_ROUTES)

@@ -49,12 +49,12 @@ class BrokerWorker(UvicornWorker):
     async def _serve(self) -> None:
         # Here, and not above: the master is not to import what counts.
         from secrets_broker.http.server.acceptor import BrokerServer  # noqa: PLC0415
-        from secrets_broker.http.server.connections import Connections  # noqa: PLC0415
+        from secrets_broker.http.server.connections import ConnectionLimits  # noqa: PLC0415
 
         self.config.app = self.wsgi
         settings = Settings.load()
         caps = Caps.of(settings, raised())
-        server = BrokerServer(self.config, Connections(caps, Peers(settings.trusted_proxies)))
+        server = BrokerServer(self.config, ConnectionLimits(caps, Peers(settings.trusted_proxies)))
         self._install_sigquit_handler()
         await server.serve(sockets=self.sockets)
         if not server.started:

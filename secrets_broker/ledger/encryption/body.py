@@ -40,7 +40,7 @@ from secrets_broker.ledger.errors import DecryptionError
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class CiphertextPlace:
     """Where a ciphertext belongs."""
 
     host: str
@@ -112,7 +112,7 @@ _others: Final = tuple(
 )
 
 
-def seal_content(cipher: AESGCM, place: Place, content: Content) -> Body:
+def seal_content(cipher: AESGCM, place: CiphertextPlace, content: Content) -> Body:
     """Seal what is secret in a content."""
     plain = {name: kept(value) for name, value in _served(content).items()}
     sealed: dict[str, str] = {}
@@ -124,7 +124,7 @@ def seal_content(cipher: AESGCM, place: Place, content: Content) -> Body:
     return Body(**{**_unset, **plain, **sealed, "password_encrypted": password})
 
 
-def open_content(cipher: AESGCM, place: Place, body: Body) -> Content:
+def open_content(cipher: AESGCM, place: CiphertextPlace, body: Body) -> Content:
     """Open a content; raises DecryptionError where any field is not what was sealed."""
     plain, sealed = _served(body), {}
     for _, column, _ in _others:
@@ -158,18 +158,18 @@ def _served(of: Content | Body) -> dict[str, Any]:
     return served
 
 
-def seal_body(cipher: AESGCM, event_type: str, place: Place, body: Body) -> bytes:
+def seal_body(cipher: AESGCM, event_type: str, place: CiphertextPlace, body: Body) -> bytes:
     """Seal a body as a whole."""
     return seal(cipher, msgspec.json.encode(body), place.bind(BODY, event_type))
 
 
-def open_body(cipher: AESGCM, event_type: str, place: Place, ciphertext: bytes) -> Body:
+def open_body(cipher: AESGCM, event_type: str, place: CiphertextPlace, ciphertext: bytes) -> Body:
     """Open a body; raises DecryptionError."""
     return _decoder.decode(unseal(cipher, ciphertext, place.bind(BODY, event_type)))
 
 
 def _seal_password(
-    cipher: AESGCM, password: str | None, place: Place, served: dict[str, Any]
+    cipher: AESGCM, password: str | None, place: CiphertextPlace, served: dict[str, Any]
 ) -> str:
     # Where there is none, nothing is sealed, under a label of its own: no ciphertext at all would
     # leave the other fields unbound, and what is empty is another thing than what is not there.
@@ -177,7 +177,9 @@ def _seal_password(
     return _to_text(seal(cipher, (password or "").encode("utf-8"), _aad(label, place, served)))
 
 
-def _open_password(cipher: AESGCM, text: str, place: Place, served: dict[str, Any]) -> str | None:
+def _open_password(
+    cipher: AESGCM, text: str, place: CiphertextPlace, served: dict[str, Any]
+) -> str | None:
     sealed = _from_text(text)
     try:
         return unseal(cipher, sealed, _aad(PASSWORD, place, served)).decode("utf-8")
@@ -188,7 +190,7 @@ def _open_password(cipher: AESGCM, text: str, place: Place, served: dict[str, An
     return None
 
 
-def _aad(label: str, place: Place, served: dict[str, Any]) -> bytes:
+def _aad(label: str, place: CiphertextPlace, served: dict[str, Any]) -> bytes:
     # Without additional_data there is no float and no key of its own, and both canonical
     # forms are the same bytes; the plain one takes a tenth of the time.
     encode = full_canonical_json if served["additional_data"] else canonical_json

@@ -23,7 +23,7 @@ RANGES: Final = "ranges"
 
 
 @dataclass(frozen=True, slots=True)
-class Authenticity:
+class Acceptance:
     """What the events so far say; `begun` is the position from which MACs are demanded."""
 
     ledger: str | None = None
@@ -50,11 +50,11 @@ class Authenticity:
         return any(first <= position <= last for first, last in self.disowned)
 
 
-NEVER: Final = Authenticity()
+NEVER: Final = Acceptance()
 """A ledger that was never authenticated, or has no event."""
 
 
-def named(details: Mapping[str, Any] | None, before: Authenticity) -> tuple[str, str] | None:
+def named(details: Mapping[str, Any] | None, before: Acceptance) -> tuple[str, str] | None:
     """The ledger's id and the event key that an event names; None where it names no key."""
     # Whoever may append chooses what stands there, and this is asked before the MAC is checked.
     members = details if isinstance(details, Mapping) else {}
@@ -66,8 +66,8 @@ def named(details: Mapping[str, Any] | None, before: Authenticity) -> tuple[str,
 
 
 def evolve(
-    before: Authenticity, kind: str, details: Mapping[str, Any] | None, position: int
-) -> Authenticity:
+    before: Acceptance, kind: str, details: Mapping[str, Any] | None, position: int
+) -> Acceptance:
     """Say what follows from an event that is believed."""
     if kind in (event_types.LEDGER_AUTHENTICATED, event_types.LEDGER_RESTORED):
         begins = named(details, before)

@@ -26,7 +26,7 @@ from secrets_broker.ledger.encryption.event_key import NO_MAC, EventKey, Wrapped
 from secrets_broker.ledger.encryption.keyring import Keyring
 from secrets_broker.ledger.errors import DecryptionError, UnauthenticEventError
 from secrets_broker.ledger.event_macs import acceptance
-from secrets_broker.ledger.event_macs.acceptance import NEVER, Authenticity, Span
+from secrets_broker.ledger.event_macs.acceptance import NEVER, Acceptance, Span
 from secrets_broker.ledger.event_types import (
     GRANTS,
     IS_CONTROL,
@@ -242,7 +242,7 @@ class Authenticator:
         return believed, doubtful
 
     def _open_key(
-        self, after: Authenticity, position: int, wrapped: Mapping[str, WrappedEventKey]
+        self, after: Acceptance, position: int, wrapped: Mapping[str, WrappedEventKey]
     ) -> None:
         key_id = after.key_id(position)
         stored = wrapped.get(key_id or "")

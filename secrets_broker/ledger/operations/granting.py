@@ -47,7 +47,7 @@ _LAST_SHOWN: Final = """
 """
 
 
-class Line(msgspec.Struct, frozen=True, kw_only=True):
+class GrantLine(msgspec.Struct, frozen=True, kw_only=True):
     """A grant for people; a key is not in it, nor anything that a key could be made of."""
 
     id: str
@@ -91,7 +91,7 @@ async def read_grants(connection: "AsyncConnection[Any]") -> Grants:
     return grants
 
 
-async def lines(connection: "AsyncConnection[Any]", now: datetime) -> list[Line]:
+async def lines(connection: "AsyncConnection[Any]", now: datetime) -> list[GrantLine]:
     """Every grant, in the order in which they were made."""
     grants = (await read_grants(connection)).by_id.values()
     used: dict[str, tuple[str | None, str | None]] = {}
@@ -119,10 +119,10 @@ def _spans(grants: Sequence[Granted]) -> dict[str, list[Any]]:
     }
 
 
-def _line(granted: Granted, used: tuple[str | None, str | None], now: datetime) -> Line:
+def _line(granted: Granted, used: tuple[str | None, str | None], now: datetime) -> GrantLine:
     fields = granted.rights.details if granted.rights else {}
     ends = [end for end in granted.keys.values() if end is not None and end > now]
-    return Line(
+    return GrantLine(
         id=granted.id,
         name=granted.name,
         state=_state(granted, granted.rights, now),

@@ -30,7 +30,7 @@ from secrets_broker.ledger.rollback_detection.continuity import (
     restored_since,
     seen_is_there,
 )
-from secrets_broker.ledger.rollback_detection.kept_facts import Facts, Mark
+from secrets_broker.ledger.rollback_detection.kept_facts import KeptFacts, Mark
 from secrets_broker.ledger.store import Store
 from secrets_broker.ledger.transactions import Login, Transactions, refused
 from secrets_broker.ledger.transparency_log.checkpoint import Checkpoint, SignedCheckpoint
@@ -98,8 +98,8 @@ class Known:
         return stopped
 
 
-def _gone_on(facts: Facts) -> Facts:
-    return Facts(authenticated_from=facts.authenticated_from)
+def _gone_on(facts: KeptFacts) -> KeptFacts:
+    return KeptFacts(authenticated_from=facts.authenticated_from)
 
 
 def _not_usable(error: OSError) -> LedgerUnavailableError:

@@ -30,7 +30,7 @@ class ChangedMeanwhileError(LedgerError):
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class ChangeToReview:
     """An event that changed a credential, for somebody to look at."""
 
     position: int
@@ -50,7 +50,7 @@ class ToAccept:
 
     size: int
     grants: tuple[Granted, ...]
-    changes: tuple[Change, ...]
+    changes: tuple[ChangeToReview, ...]
     """The newest ones, newest first."""
 
 
@@ -71,7 +71,7 @@ async def to_accept(login: Login, size: int, most: int) -> ToAccept:
         grants = (await read_grants(work.connection)).by_id.values()
         rows = await work.fetch(_CHANGES, {"most": most})
     live = tuple(granted for granted in grants if granted.revoked_at is None)
-    return ToAccept(size, live, tuple(Change(*row) for row in rows))
+    return ToAccept(size, live, tuple(ChangeToReview(*row) for row in rows))
 
 
 async def authenticate(

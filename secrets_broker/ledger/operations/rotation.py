@@ -69,7 +69,7 @@ class Unwrappable:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class RotationReport:
     """What a rotation came to."""
 
     kek: str
@@ -89,7 +89,7 @@ async def rotate(
     progress: Progress = lambda _done, _total: None,
     settle_seconds: float = 0,
     chunk: int = CHUNK,
-) -> Report:
+) -> RotationReport:
     """Re-wrap every data key; `to` a KEK, or to one that a provider wraps.
 
     The store's login owns the ledger; the keyring holds every KEK that is in use. Services have
@@ -129,14 +129,14 @@ class _Rotation:
         self._rewrapped = 0
         self._unwrappable: list[Unwrappable] = []
 
-    async def run(self, settle_seconds: float) -> Report:
+    async def run(self, settle_seconds: float) -> RotationReport:
         await self._prepare(settle_seconds)
         await self._start()
         await self._rewrap_event_keys()
         await self._rewrap_all()
         retired = () if self._unwrappable else await self._finish()
         keks, unwrappable = await uses(self._connection), tuple(self._unwrappable)
-        return Report(self._new.kek.id, self._rewrapped, keks, unwrappable, retired)
+        return RotationReport(self._new.kek.id, self._rewrapped, keks, unwrappable, retired)
 
     async def _prepare(self, settle_seconds: float) -> None:
         state = await self._state()

@@ -5,7 +5,7 @@ import structlog
 from secrets_broker.ledger.errors import LedgerError
 from secrets_broker.ledger.rollback_detection.checkpoint_file import CheckpointFile
 from secrets_broker.ledger.rollback_detection.kept_facts import Mark, MarkFile
-from secrets_broker.ledger.tree_state import Seen
+from secrets_broker.ledger.tree_state import TreeState
 
 _log = structlog.get_logger(__name__)
 
@@ -19,7 +19,7 @@ class Acknowledged:
         self._mark: MarkFile | None = None
         self._failed = False
 
-    def keep(self, seen: Seen) -> None:
+    def keep(self, seen: TreeState) -> None:
         """Write it down, before anybody is answered. Where that fails it is said, once."""
         mark = Mark.of(seen, self._origin)
         if self._file is None or mark is None:

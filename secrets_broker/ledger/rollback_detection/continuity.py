@@ -18,7 +18,7 @@ from psycopg import AsyncConnection
 from secrets_broker.ledger.errors import LedgerMismatchError, LedgerUnavailableError
 from secrets_broker.ledger.rollback_detection.checkpoint_file import CheckpointFile
 from secrets_broker.ledger.rollback_detection.halt import told
-from secrets_broker.ledger.rollback_detection.kept_facts import Facts, Mark
+from secrets_broker.ledger.rollback_detection.kept_facts import KeptFacts, Mark
 from secrets_broker.ledger.transparency_log.checkpoint import Checkpoint, SignedCheckpoint
 from secrets_broker.ledger.transparency_log.checkpoint_store import (
     Published,
@@ -76,7 +76,7 @@ class Continuity:
         # The files first: they are of events that whoever asks the database now finds there.
         # In the other order, what others add meanwhile would look like a loss.
         kept = self.file.read() if self.file else None
-        facts = self.file.facts.read() if self.file else Facts()
+        facts = self.file.facts.read() if self.file else KeptFacts()
         if facts.stopped:
             raise LedgerMismatchError(told(facts.stopped))
         state = await _published(connection)

@@ -12,8 +12,8 @@ import structlog
 
 from secrets_broker.ledger.errors import LedgerError, LedgerMismatchError
 from secrets_broker.ledger.rollback_detection.checkpoint_file import CheckpointFile
-from secrets_broker.ledger.rollback_detection.kept_facts import Facts, Stop, stop_now
-from secrets_broker.ledger.tree_state import Seen
+from secrets_broker.ledger.rollback_detection.kept_facts import KeptFacts, Stop, stop_now
+from secrets_broker.ledger.tree_state import TreeState
 
 _log = structlog.get_logger(__name__)
 
@@ -27,7 +27,7 @@ class Halt:
         self._file = file
         self._why: str | None = None
         self._looked_at: tuple[int, int, int] | None = None
-        self.durable = Seen()
+        self.durable = TreeState()
         """The newest tree that this process knows to be durable."""
 
     @property
@@ -78,7 +78,7 @@ def told(stopped: Stop) -> str:
 
 
 def _keep(file: CheckpointFile, why: LedgerMismatchError, stopped: Stop) -> None:
-    def change(facts: Facts) -> Facts:
+    def change(facts: KeptFacts) -> KeptFacts:
         # The first one stays: it is nearest to what happened.
         return facts if facts.stopped else facts.with_stop(stopped)
 

@@ -23,7 +23,7 @@ import structlog
 from secrets_broker.ledger.errors import LedgerUnavailableError
 from secrets_broker.ledger.rollback_detection import whole_files
 from secrets_broker.ledger.transparency_log.merkle import Frontier
-from secrets_broker.ledger.tree_state import Seen
+from secrets_broker.ledger.tree_state import TreeState
 
 _log = structlog.get_logger(__name__)
 
@@ -41,7 +41,7 @@ class Mark(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     hashes: tuple[bytes, ...]
 
     @classmethod
-    def of(cls, seen: Seen, origin: str | None) -> "Mark | None":
+    def of(cls, seen: TreeState, origin: str | None) -> "Mark | None":
         """What a process has seen; None of an empty tree."""
         if seen.last_leaf is None:
             return None
@@ -72,22 +72,22 @@ class AuthenticatedFrom(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
     ledger_id: str
 
 
-class Facts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+class KeptFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """All of them. A program that does not know one refuses the file: it must not drop it."""
 
     seen: Mark | None = None
     stopped: Stop | None = None
     authenticated_from: AuthenticatedFrom | None = None
 
-    def with_stop(self, stopped: Stop | None) -> "Facts":
+    def with_stop(self, stopped: Stop | None) -> "KeptFacts":
         """These, with another stop, or none."""
         return msgspec.structs.replace(self, stopped=stopped)
 
-    def with_authenticated(self, fact: AuthenticatedFrom) -> "Facts":
+    def with_authenticated(self, fact: AuthenticatedFrom) -> "KeptFacts":
         """These, with where MACs are demanded from."""
         return msgspec.structs.replace(self, authenticated_from=fact)
 
-    def with_seen(self, *marks: Mark | None) -> "Facts":
+    def with_seen(self, *marks: Mark | None) -> "KeptFacts":
         """These, with the largest of them all that was seen."""
         return msgspec.structs.replace(self, seen=_largest([self.seen, *marks]))
 
@@ -103,7 +103,7 @@ class FactsFile:
         """Where they are."""
         return self.checkpoint.with_name(self.checkpoint.name + ".state")
 
-    def read(self) -> Facts:
+    def read(self) -> KeptFacts:
         """All that is kept; of what was seen, the most that any process did.
 
         Raises LedgerUnavailableError where something cannot be read.
@@ -115,7 +115,7 @@ class FactsFile:
             raise LedgerUnavailableError(f"{error.filename}: {error.strerror}") from None
         return self._stored().with_seen(*marks)
 
-    def change(self, change: Callable[[Facts], Facts]) -> None:
+    def change(self, change: Callable[[KeptFacts], KeptFacts]) -> None:
         """Replace the facts by what follows from those that are there.
 
         Raises OSError, or LedgerUnavailableError.
@@ -149,10 +149,10 @@ class FactsFile:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         return MarkFile(path, descriptor)
 
-    def _stored(self) -> Facts:
+    def _stored(self) -> KeptFacts:
         try:
             content = whole_files.read_regular(self.path)
-            return Facts() if content is None else msgspec.json.decode(content, type=Facts)
+            return KeptFacts() if content is None else msgspec.json.decode(content, type=KeptFacts)
         except OSError as error:
             raise LedgerUnavailableError(f"{self.path}: {error.strerror}") from None
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -160,7 +160,7 @@ class FactsFile:
                 f"{self.path} cannot be read as what this program keeps there: {error}"
             ) from None
 
-    def _change(self, change: Callable[[Facts], Facts]) -> None:
+    def _change(self, change: Callable[[KeptFacts], KeptFacts]) -> None:
         before = self._stored()
         after = change(before)
         if after != before:
@@ -190,7 +190,7 @@ class MarkFile:
         os.close(self.descriptor)
 
 
-def stop_now(why: str, seen: Seen) -> Stop:
+def stop_now(why: str, seen: TreeState) -> Stop:
     """A stop of this moment."""
     at = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
     return Stop(why, at, seen.size or None, seen.last_leaf)

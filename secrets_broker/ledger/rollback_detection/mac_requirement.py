@@ -7,21 +7,21 @@ there ever were any. So the fact stands beside LEDGER_CHECKPOINT_FILE too.
 import structlog
 
 from secrets_broker.ledger.errors import LedgerError, LedgerUnavailableError
-from secrets_broker.ledger.event_macs.acceptance import Authenticity
+from secrets_broker.ledger.event_macs.acceptance import Acceptance
 from secrets_broker.ledger.rollback_detection.checkpoint_file import CheckpointFile
-from secrets_broker.ledger.rollback_detection.kept_facts import AuthenticatedFrom, Facts
+from secrets_broker.ledger.rollback_detection.kept_facts import AuthenticatedFrom, KeptFacts
 
 _log = structlog.get_logger(__name__)
 
 
-class Authenticated:
+class MacRequirement:
     """What one process knows and keeps of it."""
 
     def __init__(self, file: CheckpointFile | None = None) -> None:
         self._file = file
-        self._known: Authenticity | None = None
+        self._known: Acceptance | None = None
 
-    def hold(self, found: Authenticity) -> None:
+    def hold(self, found: Acceptance) -> None:
         """Keep what a ledger that has events says; cheap where that is known.
 
         Raises LedgerUnavailableError where this ledger demanded MACs once, and does not now.
@@ -45,8 +45,8 @@ class Authenticated:
         self._known = found
 
 
-def _keep(file: CheckpointFile, found: Authenticity) -> None:
-    def change(facts: Facts) -> Facts:
+def _keep(file: CheckpointFile, found: Acceptance) -> None:
+    def change(facts: KeptFacts) -> KeptFacts:
         assert found.begun is not None and found.ledger is not None  # noqa: S101
         fact = AuthenticatedFrom(found.begun, found.ledger)
         return facts.with_authenticated(fact)

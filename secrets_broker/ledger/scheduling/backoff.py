@@ -15,7 +15,7 @@ LONGEST_SECONDS: Final = 1.0
 _DOUBLINGS: Final = 10  # far past the longest
 
 
-class Spacing:
+class Backoff:
     """Says when the next attempt may begin."""
 
     def __init__(self, chance: Callable[[], float] = random.random) -> None:

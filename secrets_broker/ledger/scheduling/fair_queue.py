@@ -26,7 +26,7 @@ MARGIN: Final = 6
 is room for as much again in smaller ones, and for others twice that."""
 
 
-class Caller(NamedTuple):
+class Share(NamedTuple):
     """Whose share of the queue a request takes."""
 
     who: Hashable
@@ -102,7 +102,7 @@ class FairQueue(Generic[T]):
         """Tell whether anything waits, a request without a command too."""
         return bool(self._own) or self.size > 0
 
-    def put(self, caller: Caller, item: T, size: int) -> bool:
+    def put(self, caller: Share, item: T, size: int) -> bool:
         """Take in a request of at least one command; False where the caller has no room."""
         assert 0 < size <= self._together  # noqa: S101 - else it could never go out
         account = self._accounts.get(caller.who) or _Account()

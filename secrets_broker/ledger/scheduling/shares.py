@@ -4,13 +4,13 @@ from typing import Final
 
 from secrets_broker.ledger.access.grants import Grants
 from secrets_broker.ledger.events import Context
-from secrets_broker.ledger.scheduling.fair_queue import Caller
+from secrets_broker.ledger.scheduling.fair_queue import Share
 from secrets_broker.ledger.scheduling.network_source import source_of
 
 _STRANGERS: Final = "nobody"
 
 
-def caller_of(context: Context, grants: Grants) -> Caller:
+def share_of(context: Context, grants: Grants) -> Share:
     """A grant, whichever of its keys was shown; or the address that a shared key came from.
 
     What divides a share further is where a grant is used from, and what a caller with a shared
@@ -19,6 +19,6 @@ def caller_of(context: Context, grants: Grants) -> Caller:
     """
     source = source_of(context.ip)
     if context.subject is None:
-        return Caller((context.authn, source), context.actor)
+        return Share((context.authn, source), context.actor)
     granted = grants.of(context.subject)
-    return Caller(granted.id, source) if granted else Caller(_STRANGERS, source)
+    return Share(granted.id, source) if granted else Share(_STRANGERS, source)

@@ -8,13 +8,13 @@ PIECE_SECONDS: Final = 0.005
 """What one request may keep the event loop for in one piece; others wait that long for each."""
 
 
-class Pace:
+class TimeSlice:
     """Says when to let others have the event loop."""
 
     def __init__(self) -> None:
         self._began = time.perf_counter()
 
-    async def breathe(self) -> None:
+    async def yield_if_over(self) -> None:
         """Let others have their turn, where this one has had its own; costs next to nothing."""
         if time.perf_counter() - self._began >= PIECE_SECONDS:
             await asyncio.sleep(0)

@@ -86,14 +86,14 @@ def _parse_proof(lines: Sequence[str]) -> tuple[bytes, ...]:
 
 
 @dataclass(frozen=True, slots=True)
-class Head:
+class CosignedHead:
     """The largest tree of a log that a witness cosigned; at first, the empty one."""
 
     size: int = 0
     root: bytes = EMPTY_ROOT
 
 
-class Finding(Enum):
+class Misbehaviour(Enum):
     """What a request that the log did sign may prove against the log."""
 
     CONTRADICTION = "contradiction"
@@ -105,47 +105,47 @@ class Finding(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Decision:
+class CosignDecision:
     """What a witness answers: status 200 comes with the head to keep, before it cosigns."""
 
     status: int
     reason: str
-    head: Head | None = None
+    head: CosignedHead | None = None
     """200: the head to keep from now on. 409: the one that was kept, whose size is answered."""
-    finding: Finding | None = None
+    finding: Misbehaviour | None = None
 
 
 def decide(
-    logs: Mapping[str, Sequence[VerifierKey]], held: Head, request: AddCheckpoint
-) -> Decision:
+    logs: Mapping[str, Sequence[VerifierKey]], held: CosignedHead, request: AddCheckpoint
+) -> CosignDecision:
     """Judge a request, in the order of the specification.
 
     `logs` has each origin's keys, `held` is the head kept for the request's origin.
     """
     checkpoint = request.signed.checkpoint
     if checkpoint.origin not in logs:
-        return Decision(404, "this witness does not know the log")
+        return CosignDecision(404, "this witness does not know the log")
     try:
         request.signed.verify(logs[checkpoint.origin])
     except NoteError:
-        return Decision(403, "no key of the log signed the checkpoint")
-    finding = _finding(held, Head(checkpoint.size, checkpoint.root))
+        return CosignDecision(403, "no key of the log signed the checkpoint")
+    finding = _finding(held, CosignedHead(checkpoint.size, checkpoint.root))
     if request.old > checkpoint.size:
-        return Decision(400, "the old size is larger than the checkpoint's", finding=finding)
+        return CosignDecision(400, "the old size is larger than the checkpoint's", finding=finding)
     if request.old != held.size:
-        return Decision(409, "another size was cosigned last", held, finding)
+        return CosignDecision(409, "another size was cosigned last", held, finding)
     if finding is not None:
-        return Decision(409, "another root of this size was cosigned", held, finding)
+        return CosignDecision(409, "another root of this size was cosigned", held, finding)
     try:
         verify_extension(held.size, checkpoint.size, held.root, checkpoint.root, request.proof)
     except ProofError as error:
-        return Decision(422, str(error), finding=Finding.INCONSISTENT)
-    return Decision(200, "cosigned", Head(checkpoint.size, checkpoint.root))
+        return CosignDecision(422, str(error), finding=Misbehaviour.INCONSISTENT)
+    return CosignDecision(200, "cosigned", CosignedHead(checkpoint.size, checkpoint.root))
 
 
-def _finding(held: Head, submitted: Head) -> Finding | None:
+def _finding(held: CosignedHead, submitted: CosignedHead) -> Misbehaviour | None:
     if submitted.size < held.size:
-        return Finding.BEHIND
+        return Misbehaviour.BEHIND
     if submitted.size == held.size and submitted.root != held.root:
-        return Finding.CONTRADICTION
+        return Misbehaviour.CONTRADICTION
     return None

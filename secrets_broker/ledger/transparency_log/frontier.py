@@ -17,7 +17,7 @@ from secrets_broker.ledger.transparency_log.merkle import (
     partial_width,
     tile_levels,
 )
-from secrets_broker.ledger.tree_state import Seen
+from secrets_broker.ledger.tree_state import TreeState
 
 _SIZE: Final = "SELECT coalesce(max(position) + 1, 0) FROM ledger.events"
 _LEAF: Final = "SELECT leaf_hash FROM ledger.events WHERE position = %s"
@@ -39,7 +39,7 @@ _MISSING: Final = """
 """
 
 
-async def load_seen(connection: AsyncConnection[Any]) -> Seen:
+async def load_tree_state(connection: AsyncConnection[Any]) -> TreeState:
     """Read the whole tree's edge, without the lock; at most 255 hashes a level.
 
     Raises LedgerMismatchError where leaves are missing.
@@ -48,16 +48,16 @@ async def load_seen(connection: AsyncConnection[Any]) -> Seen:
         await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
         ((size,),) = await _fetch(connection, _SIZE)
         if not size:
-            return Seen()
+            return TreeState()
         edges = [await _edge(connection, size, level) for level in range(tile_levels(size))]
         ((leaf,),) = await _fetch(connection, _LEAF, size - 1)
     try:
-        return Seen(frontier_from_tiles(size, edges), leaf)
+        return TreeState(frontier_from_tiles(size, edges), leaf)
     except ValueError as error:
         raise LedgerMismatchError(f"the stored leaves are not complete: {error}") from None
 
 
-async def check_contains(connection: AsyncConnection[Any], known: Seen) -> None:
+async def check_contains(connection: AsyncConnection[Any], known: TreeState) -> None:
     """Raise LedgerMismatchError where the ledger lacks the last leaf that was seen."""
     if known.size:
         leaves = [leaf for (leaf,) in await _fetch(connection, _LEAF, known.overlap)]

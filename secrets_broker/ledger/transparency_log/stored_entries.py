@@ -29,7 +29,7 @@ _decoder = msgspec.json.Decoder(Event)
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class StoredEntry:
     """An event as it is stored: its position, the leaf hash beside it, and its entry's bytes."""
 
     position: int
@@ -37,7 +37,7 @@ class Row:
     entry: bytes
 
 
-async def read_rows(connection: AsyncConnection[Any], first: int, count: int) -> list[Row]:
+async def read_rows(connection: AsyncConnection[Any], first: int, count: int) -> list[StoredEntry]:
     """The events from a position on, in order; fewer where there are no more."""
     cursor = await connection.execute(_ENTRIES, (first, first + count), binary=True)
     return [_row(record) for record in await cursor.fetchall()]
@@ -48,6 +48,6 @@ def entry_of(text: str) -> bytes:
     return canonical_json(_decoder.decode(text))
 
 
-def _row(record: Sequence[Any]) -> Row:
+def _row(record: Sequence[Any]) -> StoredEntry:
     position, leaf, text = record
-    return Row(position, leaf, entry_of(text))
+    return StoredEntry(position, leaf, entry_of(text))

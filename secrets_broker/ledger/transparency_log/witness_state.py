@@ -19,9 +19,9 @@ import structlog
 from secrets_broker.ledger.errors import LedgerError
 from secrets_broker.ledger.transparency_log.add_checkpoint import (
     AddCheckpoint,
-    Decision,
-    Finding,
-    Head,
+    CosignDecision,
+    CosignedHead,
+    Misbehaviour,
     decide,
 )
 from secrets_broker.ledger.transparency_log.note import Signature, SigningKey, VerifierKey
@@ -51,10 +51,10 @@ class WitnessStateError(LedgerError):
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class KeptHead:
     """A head, and the note that was cosigned for it; empty where none was."""
 
-    head: Head
+    head: CosignedHead
     note: str = ""
 
 
@@ -78,18 +78,18 @@ class WitnessState:
         except (OSError, sqlite3.Error) as error:
             raise WitnessStateError(f"{self._folder}: {error}") from None
 
-    def heads(self) -> dict[str, Head]:
+    def heads(self) -> dict[str, CosignedHead]:
         """Every head, by origin; raises WitnessStateError."""
         try:
             with closing(_open(self.heads_path)) as database:
                 rows = database.execute("SELECT origin, size, root FROM heads").fetchall()
         except sqlite3.Error as error:
             raise WitnessStateError(f"{self.heads_path}: {error}") from None
-        return {origin: Head(size, root) for origin, size, root in rows}
+        return {origin: CosignedHead(size, root) for origin, size, root in rows}
 
     def add(
         self, logs: Logs, request: AddCheckpoint, key: SigningKey, now: Callable[[], float]
-    ) -> tuple[Decision, Signature | None]:
+    ) -> tuple[CosignDecision, Signature | None]:
         """Judge a request, keep the head, and only then cosign; raises WitnessStateError."""
         try:
             decision, kept = self._decide(logs, request)
@@ -101,7 +101,7 @@ class WitnessState:
             return decision, None
         return decision, key.cosign(request.signed.note.text, int(now()))
 
-    def _decide(self, logs: Logs, request: AddCheckpoint) -> tuple[Decision, Kept]:
+    def _decide(self, logs: Logs, request: AddCheckpoint) -> tuple[CosignDecision, KeptHead]:
         checkpoint = request.signed.checkpoint
         with closing(_open(self.heads_path)) as database:
             # Of two requests, in this process or another, the second one waits here, and is
@@ -118,7 +118,7 @@ class WitnessState:
             database.execute("COMMIT")
         return decision, kept
 
-    def _keep_evidence(self, finding: Finding, request: AddCheckpoint, kept: Kept) -> None:
+    def _keep_evidence(self, finding: Misbehaviour, request: AddCheckpoint, kept: KeptHead) -> None:
         """Write the request, and the note that it is held against, once for each checkpoint."""
         folder = self._folder / EVIDENCE
         name = f"{finding.value}-{sha256(request.signed.note.text.encode()).hexdigest()[:32]}"
@@ -142,10 +142,12 @@ def _open(path: Path, *, create: bool = False) -> sqlite3.Connection:
     return database
 
 
-def _kept(database: sqlite3.Connection, origin: str) -> Kept:
+def _kept(database: sqlite3.Connection, origin: str) -> KeptHead:
     query = "SELECT size, root, note FROM heads WHERE origin = ?"
     row = database.execute(query, (origin,)).fetchone()
-    return Kept(Head()) if row is None else Kept(Head(row[0], row[1]), row[2])
+    return (
+        KeptHead(CosignedHead()) if row is None else KeptHead(CosignedHead(row[0], row[1]), row[2])
+    )
 
 
 def _write_once(path: Path, content: bytes) -> None:

@@ -20,7 +20,7 @@ from secrets_broker.projections.conditions.single_event import (
     refusal,
 )
 from secrets_broker.projections.conditions.thresholds import Thresholds
-from secrets_broker.projections.conditions.time_windows import Told
+from secrets_broker.projections.conditions.time_windows import LastTold
 from secrets_broker.projections.conditions.unusual_readers import BulkReads, Sources
 
 _MAX_POSITIONS = 10
@@ -33,13 +33,13 @@ class Memory(msgspec.Struct):
     reads: Reads
     bulk: BulkReads
     sources: Sources
-    told: Told
+    told: LastTold
 
     @classmethod
     def of(cls, thresholds: Thresholds) -> "Memory":
         """Nothing remembered yet."""
         counts = Failures.of(thresholds), Reads.of(thresholds)
-        return cls(*counts, BulkReads({}), Sources({}), Told({}))
+        return cls(*counts, BulkReads({}), Sources({}), LastTold({}))
 
 
 class Conditions:

@@ -34,31 +34,31 @@ _UNCOVERED: Final = """
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class ReadPosition:
     """How far the ledger was read: up to a position, which is the next one."""
 
     position: int = 0
     leaf: str | None = None
     """The leaf hash, in hex, of the event before it."""
 
-    def after(self, leaf: str) -> "Place":
+    def after(self, leaf: str) -> "ReadPosition":
         """The place behind the event at this position, which has that leaf hash."""
-        return Place(self.position + 1, leaf)
+        return ReadPosition(self.position + 1, leaf)
 
 
-async def place_at(connection: "AsyncConnection[Any]", position: int) -> Place:
+async def place_at(connection: "AsyncConnection[Any]", position: int) -> ReadPosition:
     """The place before a position that is there, or is the next one."""
     if position == 0:
-        return Place()
+        return ReadPosition()
     found = await _fetch(connection, _LEAF, position - 1)
     if not found:
         raise LedgerMismatchError(_shorter(position))
-    return Place(position, found[0][1])
+    return ReadPosition(position, found[0][1])
 
 
 async def more(
-    connection: "AsyncConnection[Any]", place: Place, most: int = AT_ONCE
-) -> list[tuple[Happened, Place]]:
+    connection: "AsyncConnection[Any]", place: ReadPosition, most: int = AT_ONCE
+) -> list[tuple[Happened, ReadPosition]]:
     """The next events, each with the place behind it.
 
     Raises LedgerMismatchError where the event before the place is not there any more, or is
@@ -93,10 +93,12 @@ async def learn(
         conditions.take(event)
 
 
-async def beginning(connection: "AsyncConnection[Any]", position: int, period: timedelta) -> Place:
+async def beginning(
+    connection: "AsyncConnection[Any]", position: int, period: timedelta
+) -> ReadPosition:
     """Where to read from, to have learned what there is to learn at a position."""
     if position == 0:
-        return Place()
+        return ReadPosition()
     ((last_at, _),) = await _fetch(connection, _LEAF, position - 1)
     begin = await begin_at(connection, last_at - period, position)
     return await place_at(connection, max(begin, position - MAX_LEARNED))

@@ -31,7 +31,7 @@ class Buckets(msgspec.Struct):
             self.total -= self.counts.pop(oldest)
 
 
-class Told(msgspec.Struct):
+class LastTold(msgspec.Struct):
     """When each condition was told last, and when it last held.
 
     Past MAX_TOLD of them the one that did not hold for longest is forgotten: it may be told again

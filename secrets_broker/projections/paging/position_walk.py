@@ -22,7 +22,7 @@ _SIZE: Final = "SELECT coalesce(max(position) + 1, 0) FROM ledger.events"
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
+class PageBudget:
     """How much a page may do."""
 
     positions: int = 100_000
@@ -33,7 +33,7 @@ class Pace:
     """After which a page ends, behind the statement that was at work."""
 
 
-PACE: Final = Pace()
+PAGE_BUDGET: Final = PageBudget()
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ async def walk(
     wanted: Filter,
     stretch: Stretch,
     limit: int,
-    pace: Pace = PACE,
+    pace: PageBudget = PAGE_BUDGET,
 ) -> tuple[list[Record], int | None]:
     """At most `limit` records, and the position to go on from; None where all were looked at."""
     give_up = time.monotonic() + pace.seconds
@@ -103,7 +103,7 @@ async def begin_at(connection: "AsyncConnection[Any]", moment: datetime, events:
     return await first_at(asking(connection), moment, events) or 0
 
 
-async def _are_few(connection: "AsyncConnection[Any]", wanted: Filter, pace: Pace) -> bool:
+async def _are_few(connection: "AsyncConnection[Any]", wanted: Filter, pace: PageBudget) -> bool:
     query = f"""
         SELECT count(*) FROM (
             SELECT FROM ledger.events WHERE {wanted.narrow} LIMIT %(few)s + 1) AS candidate

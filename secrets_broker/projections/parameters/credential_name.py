@@ -12,14 +12,14 @@ _NUMBER: Final = re.compile("[0-9]{1,18}")  # any position, and less than 2^63
 
 
 @dataclass(frozen=True, slots=True)
-class Named:
+class CredentialName:
     """A credential's name, exactly."""
 
     host: str
     purpose: str
 
     @classmethod
-    def parse(cls, host: str | None, purpose: str | None) -> "Named":
+    def parse(cls, host: str | None, purpose: str | None) -> "CredentialName":
         """Hold a name to what a lookup's is held to."""
         given = {"host": host, "purpose": purpose}
         fields = {field: text for field, text in given.items() if text is not None}

@@ -18,19 +18,19 @@ from secrets_broker.projections.paging import cursor as cursors
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class CredentialFilter:
     """Which names are asked for; patterns are as LIKE takes them."""
 
     host: str = "%"
     purpose: str = "%"
 
     @classmethod
-    def parse(cls, host: str | None = None, purpose: str | None = None) -> "Wanted":
+    def parse(cls, host: str | None = None, purpose: str | None = None) -> "CredentialFilter":
         """Read what a user wrote; raises InvalidCommandError, which names the field."""
         return cls(like("host", host or ANY), like("purpose", purpose or ANY))
 
 
-class Line(msgspec.Struct, frozen=True, kw_only=True):
+class CredentialLine(msgspec.Struct, frozen=True, kw_only=True):
     """One live credential; times are RFC 3339 in UTC, `rotate_after` is in days."""
 
     credential_id: int
@@ -47,7 +47,7 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
     rotate_after: int | None
 
 
-_COLUMNS: Final = ", ".join(Line.__struct_fields__).replace("credential_id", "id")
+_COLUMNS: Final = ", ".join(CredentialLine.__struct_fields__).replace("credential_id", "id")
 # The rules first as the database can tell, so that pages are full. LIKE's escape is a backslash.
 _PAGE: Final = r"""
     SELECT __columns__
@@ -61,7 +61,7 @@ _PAGE: Final = r"""
 """.replace("__columns__", _COLUMNS)
 
 
-class Cursor(cursors.Cursor, frozen=True):
+class CredentialCursor(cursors.Cursor, frozen=True):
     """The name that a page ended with."""
 
     question: ClassVar[str] = "credentials"
@@ -70,16 +70,16 @@ class Cursor(cursors.Cursor, frozen=True):
     purpose: str
 
 
-BEGINNING: Final = Cursor("", "")
+BEGINNING: Final = CredentialCursor("", "")
 
 
 async def page(
     connection: "AsyncConnection[Any]",
-    wanted: Wanted,
+    wanted: CredentialFilter,
     rules: Sequence[Rule] | None,
     limit: int,
-    after: Cursor = BEGINNING,
-) -> tuple[list[Line], Cursor | None]:
+    after: CredentialCursor = BEGINNING,
+) -> tuple[list[CredentialLine], CredentialCursor | None]:
     """At most `limit` lines behind the cursor, and the next page's; None where there is none.
 
     `rules` are those that let the caller read from where he is; None lets him read everything.
@@ -97,14 +97,16 @@ async def page(
     )
     lines = [_line(record) for record in await answer.fetchall()]
     shown = lines[:limit]
-    following = Cursor(shown[-1].host, shown[-1].purpose) if len(lines) > limit else None
+    following = CredentialCursor(shown[-1].host, shown[-1].purpose) if len(lines) > limit else None
     return shown, following
 
 
-def allowed(lines: Sequence[Line], rules: tuple[Rule, ...], request: Request) -> list[Line]:
+def allowed(
+    lines: Sequence[CredentialLine], rules: tuple[Rule, ...], request: Request
+) -> list[CredentialLine]:
     """Those that the caller may read, as the rules say themselves."""
 
-    def may_read(line: Line) -> bool:
+    def may_read(line: CredentialLine) -> bool:
         named = msgspec.structs.replace(request, host=line.host, purpose=line.purpose)
         decided = fit(rules, named)
         return decided.rule is not None and (request.reason is not None or not decided.reason)
@@ -124,6 +126,6 @@ def _patterns(rules: Sequence[Rule]) -> str:
     ).decode()
 
 
-def _line(record: tuple[Any, ...]) -> Line:
-    fields = zip(Line.__struct_fields__, record, strict=True)
-    return Line(**{name: kept(value) for name, value in fields})
+def _line(record: tuple[Any, ...]) -> CredentialLine:
+    fields = zip(CredentialLine.__struct_fields__, record, strict=True)
+    return CredentialLine(**{name: kept(value) for name, value in fields})

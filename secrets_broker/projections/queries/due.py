@@ -50,7 +50,7 @@ _PAGE: Final = """
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class DueFilter:
     """Which lines are asked for; patterns are as LIKE takes them."""
 
     within: timedelta = DEFAULT_WITHIN
@@ -65,7 +65,7 @@ class Wanted:
         unchanged_for: str | None = None,
         host: str | None = None,
         purpose: str | None = None,
-    ) -> "Wanted":
+    ) -> "DueFilter":
         """Read what a user wrote; raises InvalidCommandError, which names the field."""
         return cls(
             DEFAULT_WITHIN if within is None else parse_duration("within", within),
@@ -75,7 +75,7 @@ class Wanted:
         )
 
 
-class Line(msgspec.Struct, frozen=True, kw_only=True):
+class DueLine(msgspec.Struct, frozen=True, kw_only=True):
     """One credential, and why it is listed; times are RFC 3339 in UTC.
 
     `at` is when it ends or ended, when its next change is or was due, or, where it is merely
@@ -90,7 +90,7 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
     changed_by: str | None
 
 
-class Cursor(cursors.Cursor, frozen=True):
+class DueCursor(cursors.Cursor, frozen=True):
     """The line that a page ended with."""
 
     question: ClassVar[str] = "due"
@@ -104,12 +104,12 @@ class Cursor(cursors.Cursor, frozen=True):
         self.moment.astimezone(UTC)
 
 
-BEGINNING: Final = Cursor(-1, datetime(1, 1, 1, tzinfo=UTC), 0)
+BEGINNING: Final = DueCursor(-1, datetime(1, 1, 1, tzinfo=UTC), 0)
 
 
 async def page(
-    connection: "AsyncConnection[Any]", wanted: Wanted, limit: int, after: Cursor = BEGINNING
-) -> tuple[list[Line], Cursor | None]:
+    connection: "AsyncConnection[Any]", wanted: DueFilter, limit: int, after: DueCursor = BEGINNING
+) -> tuple[list[DueLine], DueCursor | None]:
     """At most `limit` lines behind the cursor, and the next page's; None where there is none."""
     answer = await connection.execute(
         _PAGE,
@@ -124,13 +124,13 @@ async def page(
     )
     records = await answer.fetchall()
     shown = records[:limit]
-    following = Cursor(*shown[-1][:3]) if len(records) > limit else None
+    following = DueCursor(*shown[-1][:3]) if len(records) > limit else None
     return [_line(record) for record in shown], following
 
 
-def _line(record: tuple[Any, ...]) -> Line:
+def _line(record: tuple[Any, ...]) -> DueLine:
     _, moment, _, what, host, purpose, changed_at, changed_by = record
-    return Line(
+    return DueLine(
         host=host,
         purpose=purpose,
         what=what,

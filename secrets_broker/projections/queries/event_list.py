@@ -14,9 +14,9 @@ from secrets_broker.ledger.errors import FieldError, InvalidCommandError
 from secrets_broker.ledger.events import IS_DISOWNED
 from secrets_broker.projections.paging import cursor as cursors
 from secrets_broker.projections.paging.position_walk import (
-    PACE,
+    PAGE_BUDGET,
     Filter,
-    Pace,
+    PageBudget,
     Stretch,
     begin_at,
     size,
@@ -37,7 +37,7 @@ _FIELDS: Final = (
 _COLUMNS: Final = f"{', '.join(_FIELDS)}, encode(leaf_hash, 'hex'), {IS_DISOWNED}"
 
 
-class Line(msgspec.Struct, frozen=True, kw_only=True):
+class EventLine(msgspec.Struct, frozen=True, kw_only=True):
     """One event: its position, the keys of its entry, its leaf hash in hex, and if it counts."""
 
     position: int
@@ -63,7 +63,7 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
     """It was not made with the ledger's keys: nothing follows from it."""
 
 
-class Cursor(cursors.Cursor, frozen=True):
+class EventCursor(cursors.Cursor, frozen=True):
     """The position to go on from."""
 
     question: ClassVar[str] = "events"
@@ -72,7 +72,7 @@ class Cursor(cursors.Cursor, frozen=True):
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class EventFilter:
     """Which events are asked for, as a condition of SQL and its values."""
 
     conditions: tuple[str, ...] = ()
@@ -83,7 +83,7 @@ class Wanted:
     newest_first: bool = False
 
     @classmethod
-    def parse(cls, texts: dict[str, str], types: Sequence[str] = ()) -> "Wanted":
+    def parse(cls, texts: dict[str, str], types: Sequence[str] = ()) -> "EventFilter":
         """Read what a user wrote; raises InvalidCommandError, which names the field.
 
         `texts` may have host, purpose, actor, reason (patterns), outcome, error, since, until,
@@ -123,11 +123,11 @@ class Wanted:
 
 async def page(
     connection: "AsyncConnection[Any]",
-    wanted: Wanted,
+    wanted: EventFilter,
     limit: int,
-    after: Cursor | None = None,
-    pace: Pace = PACE,
-) -> tuple[list[Line], Cursor | None]:
+    after: EventCursor | None = None,
+    pace: PageBudget = PAGE_BUDGET,
+) -> tuple[list[EventLine], EventCursor | None]:
     """At most `limit` events by position; a short or empty page may have a next one.
 
     What is recorded while pages are read is on a later page, or, newest first, on none.
@@ -141,7 +141,9 @@ async def page(
     else:
         stretch = Stretch(max(low, after.position) if after else low, high)
     records, following = await walk(connection, wanted.filter, stretch, limit, pace)
-    return [_line(record) for record in records], (None if following is None else Cursor(following))
+    return [_line(record) for record in records], (
+        None if following is None else EventCursor(following)
+    )
 
 
 def _patterns(texts: dict[str, str]) -> tuple[list[str], dict[str, Any]]:
@@ -162,8 +164,8 @@ def _choice(name: str, texts: dict[str, str], choices: dict[str, bool]) -> bool:
     return choices[texts[name]]
 
 
-def _line(record: tuple[Any, ...]) -> Line:
+def _line(record: tuple[Any, ...]) -> EventLine:
     fields = dict(zip((*_FIELDS, "leaf_hash", "disowned"), record, strict=True))
     for name in ("at", "occurred_at"):
         fields[name] = rfc3339_or_none(fields[name])
-    return Line(**fields)
+    return EventLine(**fields)

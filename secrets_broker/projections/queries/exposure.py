@@ -17,8 +17,15 @@ from secrets_broker.ledger.encoding import rfc3339, rfc3339_or_none
 from secrets_broker.ledger.event_types import ACCESS_IMPORTED, IMPORTED, READ
 from secrets_broker.ledger.events import IS_DISOWNED
 from secrets_broker.projections.paging import cursor as cursors
-from secrets_broker.projections.paging.position_walk import PACE, Filter, Pace, Stretch, size, walk
-from secrets_broker.projections.parameters.credential_name import Named, number
+from secrets_broker.projections.paging.position_walk import (
+    PAGE_BUDGET,
+    Filter,
+    PageBudget,
+    Stretch,
+    size,
+    walk,
+)
+from secrets_broker.projections.parameters.credential_name import CredentialName, number
 from secrets_broker.projections.parameters.times import parse_moment
 from secrets_broker.projections.queries.answer_fields import COLUMNS, happening
 from secrets_broker.projections.queries.credential_versions import ENDED, MAKES, OF_NAME
@@ -63,7 +70,7 @@ class Exposed(msgspec.Struct, frozen=True, kw_only=True):
     imported: bool
 
 
-class Receipt(msgspec.Struct, frozen=True, kw_only=True):
+class Disclosure(msgspec.Struct, frozen=True, kw_only=True):
     """Somebody received it. `version` is None where an earlier installation gave it out."""
 
     host: str
@@ -87,7 +94,7 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
         return self.occurred_at or self.at
 
 
-class Cursor(cursors.Cursor, frozen=True):
+class ExposureCursor(cursors.Cursor, frozen=True):
     """Which version, so that a later one does not take its place, and where to go on."""
 
     question: ClassVar[str] = "exposure"
@@ -112,7 +119,7 @@ class Which:
             None if version is None else number("version", version, 1, 2**31 - 1),
         )
 
-    def continued(self, after: Cursor) -> "Which":
+    def continued(self, after: ExposureCursor) -> "Which":
         """The cursor's; raises InvalidCommandError where another one is asked for."""
         if self.credential_id not in (None, after.credential_id):
             raise cursors.refused()
@@ -153,7 +160,7 @@ ALWAYS: Final = Span()
 
 
 async def find(
-    connection: "AsyncConnection[Any]", name: Named, which: Which = LATEST
+    connection: "AsyncConnection[Any]", name: CredentialName, which: Which = LATEST
 ) -> Exposed | None:
     """The version that is asked for; None where there never was one."""
     values = {
@@ -171,10 +178,10 @@ async def page(
     connection: "AsyncConnection[Any]",
     exposed: Exposed,
     limit: int,
-    after: Cursor | None = None,
-    pace: Pace = PACE,
+    after: ExposureCursor | None = None,
+    pace: PageBudget = PAGE_BUDGET,
     span: Span = ALWAYS,
-) -> tuple[list[Receipt], Cursor | None]:
+) -> tuple[list[Disclosure], ExposureCursor | None]:
     """At most `limit` lines in the order of the record; short or empty ones may have a next."""
     # To the end, also where the version ended long ago: it can be read out of the history, and
     # lines of an earlier installation are imported at any time after their credential.
@@ -188,10 +195,10 @@ async def page(
     lines = [_receipt(exposed, record) for record in records]
     if following is None:
         return lines, None
-    return lines, Cursor(exposed.credential_id, exposed.version, following)
+    return lines, ExposureCursor(exposed.credential_id, exposed.version, following)
 
 
-def _exposed(name: Named, record: tuple[Any, ...]) -> Exposed:
+def _exposed(name: CredentialName, record: tuple[Any, ...]) -> Exposed:
     credential_id, version, made_by, made, made_at, ended, ended_at, ended_by = record
     return Exposed(
         host=name.host,
@@ -208,9 +215,9 @@ def _exposed(name: Named, record: tuple[Any, ...]) -> Exposed:
     )
 
 
-def _receipt(exposed: Exposed, record: tuple[Any, ...]) -> Receipt:
+def _receipt(exposed: Exposed, record: tuple[Any, ...]) -> Disclosure:
     *told, version = record
-    return Receipt(
+    return Disclosure(
         host=exposed.host,
         purpose=exposed.purpose,
         credential_id=exposed.credential_id,

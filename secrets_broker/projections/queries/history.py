@@ -12,7 +12,7 @@ from psycopg import AsyncConnection
 from secrets_broker.ledger.encoding import rfc3339_or_none
 from secrets_broker.ledger.event_types import ERASED, REKEYED
 from secrets_broker.projections.paging import cursor as cursors
-from secrets_broker.projections.parameters.credential_name import Named
+from secrets_broker.projections.parameters.credential_name import CredentialName
 from secrets_broker.projections.queries.answer_fields import COLUMNS, happening
 from secrets_broker.projections.queries.credential_versions import ENDED, MAKES, OF_NAME, OF_NO_NAME
 
@@ -87,7 +87,7 @@ class Version(msgspec.Struct, frozen=True, kw_only=True):
     erased_position: int | None
 
 
-class Cursor(cursors.Cursor, frozen=True):
+class HistoryCursor(cursors.Cursor, frozen=True):
     """The position of the version that a page ended with."""
 
     question: ClassVar[str] = "history"
@@ -96,8 +96,11 @@ class Cursor(cursors.Cursor, frozen=True):
 
 
 async def page(
-    connection: "AsyncConnection[Any]", name: Named, limit: int, after: Cursor | None = None
-) -> tuple[list[Version], Cursor | None]:
+    connection: "AsyncConnection[Any]",
+    name: CredentialName,
+    limit: int,
+    after: HistoryCursor | None = None,
+) -> tuple[list[Version], HistoryCursor | None]:
     """At most `limit` versions in their order, and the next page's cursor."""
     answer = await connection.execute(
         _HISTORY.encode(),
@@ -109,11 +112,11 @@ async def page(
         },
     )
     found = [_version(name, record) for record in await answer.fetchall()]
-    following = Cursor(found[limit - 1].position) if len(found) > limit else None
+    following = HistoryCursor(found[limit - 1].position) if len(found) > limit else None
     return found[:limit], following
 
 
-def _version(name: Named, record: tuple[Any, ...]) -> Version:
+def _version(name: CredentialName, record: tuple[Any, ...]) -> Version:
     told, rest = record[: len(COLUMNS)], record[len(COLUMNS) :]
     (credential_id, version, ended, ended_at, ended_by, ended_by_actor, *rekeyed) = rest
     rekeys, rekeyed_at, erased, erased_at = rekeyed

@@ -23,7 +23,7 @@ from secrets_broker.ledger.commands import Name
 from secrets_broker.ledger.content import Content, kept
 from secrets_broker.ledger.database.name_pattern import ANY, like
 from secrets_broker.ledger.database.search_by_time import Fetch
-from secrets_broker.ledger.encryption.body import Body, Place, open_body, open_content
+from secrets_broker.ledger.encryption.body import Body, CiphertextPlace, open_body, open_content
 from secrets_broker.ledger.encryption.keyring import DataKey, Keyring
 from secrets_broker.ledger.errors import DecryptionError
 from secrets_broker.ledger.event_types import GONE, IS_CHANGE
@@ -120,16 +120,16 @@ class LastChange:
         return self.host, self.purpose
 
     @property
-    def place(self) -> Place:
+    def place(self) -> CiphertextPlace:
         """Where its ciphertexts belong."""
-        return Place(self.host, self.purpose, self.credential_id, self.version)
+        return CiphertextPlace(self.host, self.purpose, self.credential_id, self.version)
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
     """What is there of a change's body; the body is None where it was not, or cannot be, opened."""
 
-    place: Place
+    place: CiphertextPlace
     erased: bool
     body: Body | None = field(default=None, repr=False)
     cipher: AESGCM | None = field(default=None, repr=False)
@@ -168,7 +168,7 @@ else:
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class StatePage:
     """A part of a state, in the order of the names."""
 
     credentials: tuple[Credential, ...]
@@ -177,7 +177,7 @@ class Page:
     """After which name the next page begins; None where there is none."""
 
 
-async def state(fetch: Fetch, keyring: Keyring | None, scope: Scope) -> AsyncIterator[Page]:
+async def state(fetch: Fetch, keyring: Keyring | None, scope: Scope) -> AsyncIterator[StatePage]:
     """The whole state, page by page."""
     after: Name | None = FIRST
     while after is not None:
@@ -192,12 +192,12 @@ async def page(
     scope: Scope,
     after: Name = FIRST,
     limit: int = PAGE_NAMES,
-) -> Page:
+) -> StatePage:
     """At most `limit` credentials behind that name; without a keyring, what needs no key."""
     found = await changes(fetch, scope, after, limit + 1)  # one more tells of a next page
     shown = found[:limit]
     stored = await bodies(fetch, keyring, shown)
-    return Page(
+    return StatePage(
         tuple(await rows(fetch, shown, stored)),
         tuple(_unreadable(shown, stored)),
         shown[-1].name if len(found) > limit else None,

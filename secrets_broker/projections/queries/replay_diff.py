@@ -53,7 +53,7 @@ _DIFFERENCES: Final = """
 """.replace("__is_change__", IS_CHANGE)
 
 
-class Change(msgspec.Struct, frozen=True, kw_only=True):
+class StateChange(msgspec.Struct, frozen=True, kw_only=True):
     """What became of a name; the event is the last one that changed it, `at` is RFC 3339.
 
     `rekeyed` is a new data key for the same content, `recreated` another credential of the same
@@ -74,7 +74,7 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     reason: str | None
 
 
-class Difference(Change, frozen=True, kw_only=True):
+class StateDifference(StateChange, frozen=True, kw_only=True):
     """A change, and which columns differ in content.
 
     They are None where that is not known: without keys, where a body was erased, and where there
@@ -88,7 +88,7 @@ class Difference(Change, frozen=True, kw_only=True):
 class DiffPage:
     """A part of the differences, in the order of the names."""
 
-    differences: tuple[Difference, ...]
+    differences: tuple[StateDifference, ...]
     unreadable: tuple[Unreadable, ...]
     following: Name | None
 
@@ -175,9 +175,9 @@ def _pair(host: str, purpose: str, *record: Any) -> _Pair:
     )
 
 
-def _difference(pair: _Pair, columns: tuple[str, ...] | None) -> Difference:
+def _difference(pair: _Pair, columns: tuple[str, ...] | None) -> StateDifference:
     before, after, last = pair.before, pair.after, pair.last
-    return Difference(
+    return StateDifference(
         host=last.host,
         purpose=last.purpose,
         kind=pair.kind,

@@ -23,7 +23,7 @@ from secrets_broker.ledger.event_types import (
     is_one_of,
 )
 from secrets_broker.projections.paging import cursor as cursors
-from secrets_broker.projections.paging.position_walk import PACE, Pace, size
+from secrets_broker.projections.paging.position_walk import PAGE_BUDGET, PageBudget, size
 
 NAMES: Final = 200
 """Looked at by one statement, which reads all reads of those that are not in use."""
@@ -99,7 +99,7 @@ _UNUSED: Final = f"""
 """  # noqa: S608 - our own words
 
 
-class Line(msgspec.Struct, frozen=True, kw_only=True):
+class UnusedLine(msgspec.Struct, frozen=True, kw_only=True):
     """A live credential, and its last read; times are RFC 3339 in UTC.
 
     It was never read where `last_read_position` is None. With a position and no time, it was,
@@ -119,7 +119,7 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
     last_read_position: int | None
 
 
-class Cursor(cursors.Cursor, frozen=True):
+class UnusedCursor(cursors.Cursor, frozen=True):
     """The name that a page looked at last."""
 
     question: ClassVar[str] = "unused"
@@ -128,25 +128,25 @@ class Cursor(cursors.Cursor, frozen=True):
     purpose: str
 
 
-BEGINNING: Final = Cursor("", "")
+BEGINNING: Final = UnusedCursor("", "")
 
 
 async def page(
     connection: "AsyncConnection[Any]",
     since: datetime,
     limit: int,
-    after: Cursor | None = None,
-    pace: Pace = PACE,
+    after: UnusedCursor | None = None,
+    pace: PageBudget = PAGE_BUDGET,
     names: int | None = None,
     recent: int = RECENT,
-) -> tuple[list[Line], Cursor | None]:
+) -> tuple[list[UnusedLine], UnusedCursor | None]:
     """At most `limit` lines by name; a short or empty page may have a next one."""
     give_up = time.monotonic() + pace.seconds
     events = await size(connection)
     names = names or min(NAMES, max(limit, NAMES // 4))
     values: dict[str, Any] = {"since": since, "recent": events - recent, "names": names}
-    lines: list[Line] = []
-    following: Cursor | None = after or BEGINNING
+    lines: list[UnusedLine] = []
+    following: UnusedCursor | None = after or BEGINNING
     while following:
         values |= {"host": following.host, "purpose": following.purpose}
         answer = await connection.execute(_UNUSED.encode(), values)
@@ -156,9 +156,9 @@ async def page(
                 continue  # it is in use, or was made since then: it could not be used before
             if len(lines) == limit:
                 return lines, following
-            following = Cursor(host, purpose)
+            following = UnusedCursor(host, purpose)
             lines.append(_line(host, purpose, *fields))
-        following = Cursor(*looked_at[-1][:2]) if len(looked_at) == names else None
+        following = UnusedCursor(*looked_at[-1][:2]) if len(looked_at) == names else None
         if time.monotonic() >= give_up:
             break
     return lines, following
@@ -174,9 +174,9 @@ def _line(
     updated_at: datetime,
     updated_by: str | None,
     *last_read: Any,
-) -> Line:
+) -> UnusedLine:
     happened, by, position = last_read
-    return Line(
+    return UnusedLine(
         host=host,
         purpose=purpose,
         credential_id=credential_id,

@@ -39,7 +39,7 @@ Proposed = Mapping[str, Rights]
 """Rights by the name of whom they are for."""
 
 
-class Line(msgspec.Struct, frozen=True, kw_only=True):
+class WhatIfLine(msgspec.Struct, frozen=True, kw_only=True):
     """What would have been refused, alike in everything that is judged."""
 
     actor: str | None
@@ -122,10 +122,10 @@ class WhatIf:
         refused = _Refused(actor, request.operation, *name, ip, rule)
         self._tallies.setdefault(refused, _Tally(0, tally.first_at, tally.last_at, 0)).add(tally)
 
-    def lines(self) -> list[Line]:
+    def lines(self) -> list[WhatIfLine]:
         """What would have been refused, most of all first."""
         found = [
-            Line(
+            WhatIfLine(
                 **refused._asdict(),
                 count=tally.count,
                 first_at=rfc3339(tally.first_at),

@@ -18,12 +18,12 @@ from secrets_broker.ledger.access.rights import DELETE, READ, WRITE, Rights, Rul
 from secrets_broker.ledger.encoding import rfc3339, rfc3339_or_none
 from secrets_broker.ledger.operations.granting import read_grants
 from secrets_broker.projections.paging import cursor as cursors
-from secrets_broker.projections.parameters.credential_name import Named
+from secrets_broker.projections.parameters.credential_name import CredentialName
 
 ON_CREDENTIALS: Final = (READ, WRITE, DELETE)
 
 
-class Line(msgspec.Struct, frozen=True, kw_only=True):
+class WhoLine(msgspec.Struct, frozen=True, kw_only=True):
     """What a grant allows there, by one of its rules; times are RFC 3339 in UTC."""
 
     name: str
@@ -51,7 +51,7 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
     granted_at_position: int
 
 
-class Cursor(cursors.Cursor, frozen=True):
+class WhoCursor(cursors.Cursor, frozen=True):
     """The line that a page ended with."""
 
     question: ClassVar[str] = "who"
@@ -62,11 +62,11 @@ class Cursor(cursors.Cursor, frozen=True):
 
 async def page(
     connection: "AsyncConnection[Any]",
-    name: Named,
+    name: CredentialName,
     now: datetime,
     limit: int,
-    after: Cursor | None = None,
-) -> tuple[list[Line], Cursor | None]:
+    after: WhoCursor | None = None,
+) -> tuple[list[WhoLine], WhoCursor | None]:
     """At most `limit` lines, grants in the order in which they were made."""
     found = [
         line
@@ -76,10 +76,10 @@ async def page(
     if len(found) <= limit:
         return found, None
     last = found[limit - 1]
-    return found[:limit], Cursor(last.granted_at_position, last.rule)
+    return found[:limit], WhoCursor(last.granted_at_position, last.rule)
 
 
-def lines(grants: Grants, name: Named, now: datetime) -> Iterator[Line]:
+def lines(grants: Grants, name: CredentialName, now: datetime) -> Iterator[WhoLine]:
     """Every line; who was revoked, or has expired, has none."""
     for granted in grants.by_id.values():
         rights = granted.rights
@@ -100,7 +100,7 @@ class _Decided:
     purposes: list[str]
 
 
-def _deciding(rights: Rights, name: Named) -> Iterator[_Decided]:
+def _deciding(rights: Rights, name: CredentialName) -> Iterator[_Decided]:
     """The rules that may decide a request for that name, each with what it may decide."""
     open_to_others: list[str] = list(ON_CREDENTIALS)
     for number, rule in enumerate(rights.rules, 1):
@@ -114,9 +114,9 @@ def _deciding(rights: Rights, name: Named) -> Iterator[_Decided]:
             open_to_others = [one for one in open_to_others if one not in operations]
 
 
-def _line(granted: Granted, rights: Rights, decided: _Decided, now: datetime) -> Line:
+def _line(granted: Granted, rights: Rights, decided: _Decided, now: datetime) -> WhoLine:
     ends = [end for end in granted.keys.values() if end is not None and end > now]
-    return Line(
+    return WhoLine(
         name=granted.name,
         id=granted.id,
         proof="certificate" if granted.certificate else "key",

@@ -170,7 +170,7 @@ def list_grants(data_dir: Path | None, form: Form, everything: bool) -> None:
     async def show(connection: Connection) -> None:
         lines = await granting.lines(connection, datetime.now(UTC))
         empty = "nobody was granted anything: secrets-broker access grant --help"
-        with Output(form, granting.Line, _TABLE, empty) as output:
+        with Output(form, granting.GrantLine, _TABLE, empty) as output:
             output.write(line for line in lines if everything or line.state != granting.REVOKED)
 
     ask(data_dir, show)

@@ -164,7 +164,7 @@ def replay_grants(
 
     found = ask(data_dir, run)
     empty = f"nothing would have been refused, of {found.asked} requests in {days} days"
-    with Output(form, what_if.Line, _TABLE, empty) as output:
+    with Output(form, what_if.WhatIfLine, _TABLE, empty) as output:
         output.write(found.lines())
     if found.refused:
         say(f"{found.refused} of {found.asked} requests in {days} days would have been refused")

@@ -7,15 +7,15 @@ from typing import Any, Final
 import click
 import msgspec
 
-from secrets_broker.projections.parameters.credential_name import Named
+from secrets_broker.projections.parameters.credential_name import CredentialName
 from secrets_broker.projections.queries import who_may as question
 from secrets_broker.settings import Settings
 from secrets_broker.tools.queries.asking import (
-    Asked,
     Connection,
     Found,
     Page,
-    Place,
+    Question,
+    QuestionTarget,
     place_options,
     put,
     write_all,
@@ -39,7 +39,7 @@ _SHARED: Final = {
 @click.argument("purpose")
 @place_options
 @json_option
-def who(host: str, purpose: str, place: Place, as_json: bool) -> None:
+def who(host: str, purpose: str, place: QuestionTarget, as_json: bool) -> None:
     """List every grant that could read, write or delete HOST's PURPOSE now, and by which rule.
 
     A line is a rule that may decide; networks, reasons, limits and the end of the grant bound it
@@ -54,26 +54,26 @@ def who(host: str, purpose: str, place: Place, as_json: bool) -> None:
       secrets-broker access who db1.example ssh
     """
     with clear_errors():
-        name = Named.parse(host, purpose)
+        name = CredentialName.parse(host, purpose)
         internal_key = None if place.url else _is_on(load_settings(place.data_dir))
 
-    async def page(connection: Connection, limit: int, after: Any) -> Found[question.Line]:
+    async def page(connection: Connection, limit: int, after: Any) -> Found[question.WhoLine]:
         lines, following = await question.page(connection, name, datetime.now(UTC), limit, after)
         return Found(lines, following, internal_key=internal_key)
 
-    asked = Asked("who", {"host": host, "purpose": purpose}, question.Line, page)
+    asked = Question("who", {"host": host, "purpose": purpose}, question.WhoLine, page)
     lines, internal_key = put(place, asked, _all)
     if as_json:
         shown = {"host": host, "purpose": purpose, "internal_key": internal_key}
         click.echo(json.dumps({**shown, "items": msgspec.to_builtins(lines)}))
         return
-    with Output(Form.TABLE, question.Line, TABLE, "no grant could do anything there") as output:
+    with Output(Form.TABLE, question.WhoLine, TABLE, "no grant could do anything there") as output:
         output.write(lines)
     click.echo(_SHARED[internal_key])
 
 
-async def _all(page: Page[question.Line]) -> tuple[list[question.Line], bool | None]:
-    lines: list[question.Line] = []
+async def _all(page: Page[question.WhoLine]) -> tuple[list[question.WhoLine], bool | None]:
+    lines: list[question.WhoLine] = []
     internal_key = (await page(1, None)).internal_key
     await write_all(page, lines.extend)
     return lines, internal_key

@@ -12,7 +12,7 @@ import msgspec
 
 from secrets_broker.ledger.transparency_log.merkle import TILE_WIDTH
 from secrets_broker.ledger.transparency_log.tile import Tile
-from secrets_broker.tools.export.database_source import Body, Chunk
+from secrets_broker.tools.export.database_source import Chunk, ExportedBody
 from secrets_broker.tools.export.folder import BODIES, Folder
 
 
@@ -23,7 +23,7 @@ def bodies_name(bundle: int) -> str:
 
 def files(chunk: Chunk) -> Iterator[tuple[str, bytes]]:
     """The files of a chunk, whose rows begin at a multiple of 256."""
-    lines: dict[int, list[Body]] = {
+    lines: dict[int, list[ExportedBody]] = {
         row.position // TILE_WIDTH: [] for row in chunk.rows[::TILE_WIDTH]
     }
     for body in chunk.bodies:
@@ -40,7 +40,7 @@ def first_missing(folder: Folder, bundles: int) -> int:
     return bundles
 
 
-def _encode(found: Sequence[Body]) -> bytes:
+def _encode(found: Sequence[ExportedBody]) -> bytes:
     return b"".join(
         msgspec.json.encode(
             {

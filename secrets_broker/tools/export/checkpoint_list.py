@@ -15,14 +15,18 @@ import msgspec
 from psycopg import AsyncConnection
 
 from secrets_broker.ledger.transparency_log.checkpoint import Checkpoint, SignedCheckpoint
-from secrets_broker.tools.export.database_source import Kept, read_checkpoints, read_earlier_origins
+from secrets_broker.tools.export.database_source import (
+    ExportedCheckpoint,
+    read_checkpoints,
+    read_earlier_origins,
+)
 from secrets_broker.tools.export.folder import ExportError, Folder
 
 NAME: Final = "checkpoints.jsonl"
 _AT_ONCE: Final = 1_000
 _NO_LIMIT: Final = 2**63 - 1
 
-_decoder = msgspec.json.Decoder(Kept)
+_decoder = msgspec.json.Decoder(ExportedCheckpoint)
 
 
 async def append(
@@ -46,16 +50,16 @@ async def append(
             for earlier in await read_earlier_origins(connection, origin):
                 await _copy(connection, file, earlier, 0, _NO_LIMIT)
         await _copy(connection, file, origin, old.size if old and known else 0, size - 1)
-        file.write(_line(Kept(origin, size, str(new))))
+        file.write(_line(ExportedCheckpoint(origin, size, str(new))))
         file.flush()
         os.fsync(file.fileno())
 
 
-def put_all(folder: Folder, earlier: Iterable[Kept], new: SignedCheckpoint) -> None:
+def put_all(folder: Folder, earlier: Iterable[ExportedCheckpoint], new: SignedCheckpoint) -> None:
     """Write the file as a whole: those before a checkpoint, and that one as its last line."""
     with folder.temporary(NAME).open("wb") as file:
         file.writelines(map(_line, earlier))
-        file.write(_line(Kept(new.checkpoint.origin, new.checkpoint.size, str(new))))
+        file.write(_line(ExportedCheckpoint(new.checkpoint.origin, new.checkpoint.size, str(new))))
     folder.keep(NAME)
 
 
@@ -78,7 +82,7 @@ async def _copy(
         first = page[-1].size + 1
 
 
-def _line(kept: Kept) -> bytes:
+def _line(kept: ExportedCheckpoint) -> bytes:
     return msgspec.json.encode(kept) + b"\n"
 
 

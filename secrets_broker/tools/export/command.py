@@ -13,7 +13,7 @@ from secrets_broker.tools.erase import erasure_list
 from secrets_broker.tools.export import run
 from secrets_broker.tools.export.folder import ExportError
 from secrets_broker.tools.export.mirror import mirror
-from secrets_broker.tools.export.run import Exported, Wanted
+from secrets_broker.tools.export.run import Exported, ExportPlan
 from secrets_broker.tools.shared.command_line import (
     clear_errors,
     data_dir_option,
@@ -86,7 +86,7 @@ def _run(
             "the folder gets no verifier.key"
         )
     listed = settings.erasures
-    wanted = Wanted(
+    wanted = ExportPlan(
         path=directory,
         parquet=parquet,
         bodies=bodies,

@@ -14,7 +14,7 @@ from secrets_broker.ledger.transparency_log.merkle import (
     tile_levels,
 )
 from secrets_broker.ledger.transparency_log.proof import Run
-from secrets_broker.ledger.transparency_log.stored_entries import Row, read_rows
+from secrets_broker.ledger.transparency_log.stored_entries import StoredEntry, read_rows
 from secrets_broker.ledger.transparency_log.stored_hashes import read_runs
 
 _BODIES: Final = """
@@ -34,7 +34,7 @@ _CHECKPOINTS: Final = """
 
 
 @dataclass(frozen=True, slots=True)
-class Body:
+class ExportedBody:
     """A ciphertext as it is stored, and the id of its data key."""
 
     position: int
@@ -43,7 +43,7 @@ class Body:
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class ExportedCheckpoint:
     """A kept checkpoint, its note with the cosignatures that are there."""
 
     origin: str
@@ -57,8 +57,8 @@ class Chunk:
 
     first: int
     count: int
-    rows: Sequence[Row]
-    bodies: Sequence[Body]
+    rows: Sequence[StoredEntry]
+    bodies: Sequence[ExportedBody]
 
 
 async def read_chunk(
@@ -69,7 +69,7 @@ async def read_chunk(
     if not with_bodies:
         return Chunk(first, count, rows, ())
     cursor = await connection.execute(_BODIES, (first, first + count), binary=True)
-    bodies = [Body(*record) for record in await cursor.fetchall()]
+    bodies = [ExportedBody(*record) for record in await cursor.fetchall()]
     return Chunk(first, count, rows, bodies)
 
 
@@ -93,11 +93,11 @@ async def read_subtrees(connection: AsyncConnection[Any], size: int) -> list[byt
 
 async def read_checkpoints(
     connection: AsyncConnection[Any], origin: str, first: int, last: int, limit: int
-) -> list[Kept]:
+) -> list[ExportedCheckpoint]:
     """An origin's checkpoints by size, from one size to another; raises NoteError."""
     cursor = await connection.execute(_CHECKPOINTS, (origin, first, last, limit))
     return [
-        Kept(name, size, str(with_cosignatures(note, lines or "")))
+        ExportedCheckpoint(name, size, str(with_cosignatures(note, lines or "")))
         for name, size, note, lines in await cursor.fetchall()
     ]
 

@@ -13,17 +13,17 @@ import msgspec
 from secrets_broker.ledger.transparency_log.checkpoint import Checkpoint, SignedCheckpoint
 from secrets_broker.ledger.transparency_log.merkle import TILE_WIDTH, leaf_hash
 from secrets_broker.ledger.transparency_log.note import NoteError
-from secrets_broker.ledger.transparency_log.stored_entries import Row
+from secrets_broker.ledger.transparency_log.stored_entries import StoredEntry
 from secrets_broker.ledger.transparency_log.tile import BundleError, Tile, decode_bundle
 from secrets_broker.tools.export import checkpoint_list
 from secrets_broker.tools.export.copy import EVENTS_AT_ONCE, Copy
-from secrets_broker.tools.export.database_source import Chunk, Kept
+from secrets_broker.tools.export.database_source import Chunk, ExportedCheckpoint
 from secrets_broker.tools.export.folder import README, ExportError, Folder, has_bodies, locked
 from secrets_broker.tools.export.readme import readme
 from secrets_broker.tools.export.run import (
     Exported,
+    ExportPlan,
     Progress,
-    Wanted,
     check_root,
     finish,
     put_beside,
@@ -36,7 +36,7 @@ _AT_ONCE = 8
 _PAGE = 1_000
 
 
-def mirror(remote: Remote, wanted: Wanted, progress: Progress) -> Exported:
+def mirror(remote: Remote, wanted: ExportPlan, progress: Progress) -> Exported:
     """Bring a folder up to the checkpoint that a service publishes; raises LedgerError.
 
     All entries are fetched, whatever the folder has: what it has is compared with them.
@@ -50,7 +50,7 @@ def mirror(remote: Remote, wanted: Wanted, progress: Progress) -> Exported:
         return _fill(connections, folder, signed, wanted, progress)
 
 
-def _published(connections: Connections, url: str, wanted: Wanted) -> SignedCheckpoint:
+def _published(connections: Connections, url: str, wanted: ExportPlan) -> SignedCheckpoint:
     note = connections.get("/log/checkpoint")
     if note is None:
         raise ExportError(f"{url} has no checkpoint yet, or is no broker")
@@ -67,7 +67,7 @@ def _fill(
     connections: Connections,
     folder: Folder,
     signed: SignedCheckpoint,
-    wanted: Wanted,
+    wanted: ExportPlan,
     progress: Progress,
 ) -> Exported:
     new, old = signed.checkpoint, old_checkpoint(folder)
@@ -116,7 +116,9 @@ def _chunks(connections: Connections, size: int) -> Iterator[Chunk]:
             ]
             bundles = pool.map(lambda tile: connections.get(f"/log/{tile.path}"), tiles)
             entries = [e for t, raw in zip(tiles, bundles, strict=True) for e in _entries(t, raw)]
-            rows = [Row(first + n, leaf_hash(entry), entry) for n, entry in enumerate(entries)]
+            rows = [
+                StoredEntry(first + n, leaf_hash(entry), entry) for n, entry in enumerate(entries)
+            ]
             yield Chunk(first, count, rows, ())
 
 
@@ -131,11 +133,11 @@ def _entries(tile: Tile, raw: bytes | None) -> list[bytes]:
 
 
 class _Page(msgspec.Struct, frozen=True):
-    items: list[Kept]
+    items: list[ExportedCheckpoint]
     next: str | None
 
 
-def _earlier(connections: Connections, new: Checkpoint) -> Iterator[Kept]:
+def _earlier(connections: Connections, new: Checkpoint) -> Iterator[ExportedCheckpoint]:
     """Every kept checkpoint but the new one, and those that came after it."""
     cursor = ""
     while True:

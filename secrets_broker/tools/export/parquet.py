@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from secrets_broker.ledger.encoding import canonical_json
 from secrets_broker.ledger.events import Event
 from secrets_broker.ledger.transparency_log.merkle import TILE_WIDTH, Node
-from secrets_broker.ledger.transparency_log.stored_entries import Row
+from secrets_broker.ledger.transparency_log.stored_entries import StoredEntry
 from secrets_broker.tools.export.access_log import access_type, error_message, is_access, success
 from secrets_broker.tools.export.folder import Folder
 
@@ -75,10 +75,10 @@ class Parts:
     def __init__(self, folder: Folder, start: int) -> None:
         """`start` is the first position that is wanted, a multiple of 65,536."""
         self._folder, self._next = folder, start
-        self._rows: list[Row] = []
+        self._rows: list[StoredEntry] = []
         self._writers: dict[str, Any] = {}
 
-    def add(self, rows: Sequence[Row], nodes: Sequence[Node]) -> None:
+    def add(self, rows: Sequence[StoredEntry], nodes: Sequence[Node]) -> None:
         """The rows that follow, within one range, and the nodes that they complete."""
         if not rows or rows[0].position < self._next:
             return
@@ -151,14 +151,14 @@ def _subtree_of(folder: Folder, name: str) -> bytes | None:
     return subtree
 
 
-def tables_of(rows: Sequence[Row]) -> dict[str, Any]:
+def tables_of(rows: Sequence[StoredEntry]) -> dict[str, Any]:
     """The rows of each table that follow from these entries."""
     events = [_decoder.decode(row.entry) for row in rows]
     table = _events(rows, events)
     return {"events": table, "access_log": _access_log(table, events)}
 
 
-def _events(rows: Sequence[Row], events: Sequence[Event]) -> Any:
+def _events(rows: Sequence[StoredEntry], events: Sequence[Event]) -> Any:
     columns: dict[str, list[Any]] = {
         field: list(map(operator.attrgetter(field), events))
         for field in Event.__struct_fields__

@@ -33,7 +33,7 @@ _SESSION: Final = {
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class ExportPlan:
     """What is to be in the folder besides the log itself."""
 
     path: Path
@@ -58,7 +58,7 @@ class Exported:
     parquet: bool
 
 
-async def export(database_url: str, wanted: Wanted, progress: Progress) -> Exported:
+async def export(database_url: str, wanted: ExportPlan, progress: Progress) -> Exported:
     """Bring a folder up to the published checkpoint; raises LedgerError and its kinds."""
     async with reading(database_url, _SESSION) as connection:
         signed = await _published(connection, wanted.keys)
@@ -93,7 +93,7 @@ async def _fill(
     connection: AsyncConnection[Any],
     folder: Folder,
     signed: SignedCheckpoint,
-    wanted: Wanted,
+    wanted: ExportPlan,
     progress: Progress,
 ) -> Exported:
     new = signed.checkpoint
@@ -143,7 +143,7 @@ def check_root(copy: Copy, new: Checkpoint) -> None:
         )
 
 
-def put_beside(folder: Folder, wanted: Wanted) -> None:
+def put_beside(folder: Folder, wanted: ExportPlan) -> None:
     """Write what is told beside the log."""
     if wanted.keys:
         folder.put("verifier.key", "".join(f"{key}\n" for key in wanted.keys).encode())

@@ -7,7 +7,7 @@ of each level above the leaves, those of its last, partial tile.
 from collections.abc import Iterator, Sequence
 
 from secrets_broker.ledger.transparency_log.merkle import TILE_WIDTH, Node, frontier_from_tiles
-from secrets_broker.ledger.transparency_log.stored_entries import Row
+from secrets_broker.ledger.transparency_log.stored_entries import StoredEntry
 from secrets_broker.ledger.transparency_log.tile import Tile, encode_bundle
 
 File = tuple[Tile, bytes]
@@ -23,7 +23,7 @@ class Site:
         self.completed: list[Node] = []
         """The nodes that the rows of the last `add` completed."""
 
-    def add(self, rows: Sequence[Row]) -> Iterator[File]:
+    def add(self, rows: Sequence[StoredEntry]) -> Iterator[File]:
         """The files of the rows that follow; all but the last call end at a multiple of 256."""
         self.completed = []
         for first in range(0, len(rows), TILE_WIDTH):
@@ -36,7 +36,7 @@ class Site:
                 index = self.frontier.size >> 8 * (level + 1)
                 yield Tile(level, index, len(hashes)), b"".join(hashes)
 
-    def _bundle(self, rows: Sequence[Row]) -> Iterator[File]:
+    def _bundle(self, rows: Sequence[StoredEntry]) -> Iterator[File]:
         index = self.frontier.size // TILE_WIDTH
         leaves = [row.leaf for row in rows]
         yield Tile(None, index, len(rows)), encode_bundle(row.entry for row in rows)

@@ -2,13 +2,13 @@
 
 from secrets_broker.tools.import_legacy.command import import_legacy_command
 from secrets_broker.tools.import_legacy.legacy_tables import ImportRefusedError
-from secrets_broker.tools.import_legacy.run import Failure, Report, Tally, import_legacy
+from secrets_broker.tools.import_legacy.run import Failure, ImportReport, TableTally, import_legacy
 
 __all__ = [
     "Failure",
     "ImportRefusedError",
-    "Report",
-    "Tally",
+    "ImportReport",
+    "TableTally",
     "import_legacy",
     "import_legacy_command",
 ]

@@ -9,7 +9,7 @@ import msgspec
 from secrets_broker import logging_setup
 from secrets_broker.ledger.errors import LedgerError
 from secrets_broker.tools.import_legacy.legacy_tables import ImportRefusedError
-from secrets_broker.tools.import_legacy.run import Report, import_legacy
+from secrets_broker.tools.import_legacy.run import ImportReport, import_legacy
 from secrets_broker.tools.shared.command_line import (
     clear_errors,
     data_dir_option,
@@ -39,7 +39,7 @@ def import_legacy_command(data_dir: Path | None, as_json: bool) -> None:
         raise SystemExit(1)
 
 
-def _run(data_dir: Path | None) -> Report:
+def _run(data_dir: Path | None) -> ImportReport:
     with clear_errors():
         settings = load_settings(data_dir)
         urls = settings.migration_database_url, settings.database_url
@@ -54,7 +54,7 @@ def _run(data_dir: Path | None) -> Report:
         raise NotAsked(f"{error}. Run this again, it goes on from there") from None
 
 
-def _text(report: Report) -> str:
+def _text(report: ImportReport) -> str:
     lines = [
         f"{what}: {tally.imported} imported, {tally.already_imported} were imported before, "
         f"{len(tally.failures)} not imported"

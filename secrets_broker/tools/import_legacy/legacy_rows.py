@@ -98,7 +98,7 @@ R = TypeVar("R", LegacyCredential, LegacyAccess)
 
 
 @dataclass(frozen=True, slots=True)
-class Table(Generic[R]):
+class LegacyTable(Generic[R]):
     """A table to read: its name in schema secrets, what a row becomes, and the query."""
 
     name: LiteralString
@@ -107,5 +107,5 @@ class Table(Generic[R]):
     parameters: tuple[int, ...] = ()
 
 
-CREDENTIALS: Final = Table("legacy_host_credentials", LegacyCredential, _CREDENTIALS)
-ACCESS: Final = Table("legacy_credential_access_log", LegacyAccess, _ACCESS, (MAX_MESSAGE,))
+CREDENTIALS: Final = LegacyTable("legacy_host_credentials", LegacyCredential, _CREDENTIALS)
+ACCESS: Final = LegacyTable("legacy_credential_access_log", LegacyAccess, _ACCESS, (MAX_MESSAGE,))

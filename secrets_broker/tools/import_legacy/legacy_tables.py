@@ -15,7 +15,7 @@ from psycopg.rows import class_row
 from secrets_broker.migrations.connection import Connection, connect
 from secrets_broker.migrations.errors import MigrationError
 from secrets_broker.session import safe_message
-from secrets_broker.tools.import_legacy.legacy_rows import R, Table
+from secrets_broker.tools.import_legacy.legacy_rows import LegacyTable, R
 
 CHUNK: Final = 500  # the writer commits them at once: it takes 512
 # Ours alone among the advisory locks of a database: "sbimport" in ASCII.
@@ -58,17 +58,17 @@ class LegacyTables:
         """Close the connection, and with it give up the lock."""
         self._connection.close()
 
-    def has(self, table: Table[R]) -> bool:
+    def has(self, table: LegacyTable[R]) -> bool:
         """Tell whether the table is there."""
         return _exists(self._connection, f"secrets.{table.name}")
 
-    def count(self, table: Table[R]) -> int:
+    def count(self, table: LegacyTable[R]) -> int:
         """How many rows there are to go through."""
         with _explained(f"counting secrets.{table.name}"):
             query = sql.SQL("SELECT count(*) FROM {}").format(sql.Identifier("secrets", table.name))
             return int(self._connection.execute(query).fetchall()[0][0])
 
-    def chunk(self, table: Table[R], after: int) -> list[R]:
+    def chunk(self, table: LegacyTable[R], after: int) -> list[R]:
         """The next rows by id; raises ImportRefusedError."""
         with _explained(f"reading secrets.{table.name}"):
             cursor = self._connection.cursor(row_factory=class_row(table.row))

@@ -16,7 +16,7 @@ from secrets_broker.ledger.encryption.keyring import Keyring
 from secrets_broker.ledger.errors import InvalidCommandError, LedgerError
 from secrets_broker.ledger.writer import Writer
 from secrets_broker.projections.host_credentials import HostCredentials
-from secrets_broker.tools.import_legacy.legacy_rows import ACCESS, CREDENTIALS, R, Table
+from secrets_broker.tools.import_legacy.legacy_rows import ACCESS, CREDENTIALS, LegacyTable, R
 from secrets_broker.tools.import_legacy.legacy_tables import ImportRefusedError, LegacyTables
 from secrets_broker.tools.import_legacy.rows import (
     Request,
@@ -46,7 +46,7 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
-class Tally:
+class TableTally:
     """What became of a table's rows."""
 
     there: bool = False
@@ -56,11 +56,11 @@ class Tally:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class ImportReport:
     """What an import came to."""
 
-    credentials: Tally
-    access_lines: Tally
+    credentials: TableTally
+    access_lines: TableTally
 
     @property
     def failures(self) -> tuple[Failure, ...]:
@@ -76,7 +76,7 @@ async def import_legacy(
     say: Say = lambda _: None,
     progress: Progress = lambda *_: None,
     wait_seconds: float = WAIT_SECONDS,
-) -> Report:
+) -> ImportReport:
     """Import what is not imported yet.
 
     Raises ImportRefusedError where it cannot begin or read on, and LedgerError where the ledger
@@ -86,11 +86,11 @@ async def import_legacy(
     with closing(await opening) as tables:
         if not (tables.has(CREDENTIALS) or tables.has(ACCESS)):
             say("nothing to import: no tables of an earlier installation were set aside")
-            return Report(Tally(), Tally())
+            return ImportReport(TableTally(), TableTally())
         async with _writing(service_url, keyring) as writer:
             # First the credentials: the access log points at them.
             credentials = partial(credential_request, keks=tuple(keyring))
-            return Report(
+            return ImportReport(
                 await _Import(tables, CREDENTIALS, credentials, writer, progress).run(),
                 await _Import(tables, ACCESS, access_request, writer, progress).run(),
             )
@@ -115,21 +115,21 @@ async def _writing(service_url: str, keyring: Keyring) -> AsyncIterator[Writer]:
 @dataclass(frozen=True, slots=True)
 class _Import(Generic[R]):
     tables: LegacyTables
-    table: Table[R]
+    table: LegacyTable[R]
     request: Callable[[R], Request]
     writer: Writer
     progress: Progress
 
-    async def run(self) -> Tally:
+    async def run(self) -> TableTally:
         if not self.tables.has(self.table):
-            return Tally()
-        total, tally, last = self.tables.count(self.table), Tally(there=True), _BEFORE_ALL
+            return TableTally()
+        total, tally, last = self.tables.count(self.table), TableTally(there=True), _BEFORE_ALL
         while rows := await asyncio.to_thread(self.tables.chunk, self.table, last):
             last = rows[-1].id
             new = [row for row in rows if not row.imported]
             results = await asyncio.gather(*map(self._take, new))
             failures = tuple(failure for failure in results if failure)
-            tally = Tally(
+            tally = TableTally(
                 there=True,
                 imported=tally.imported + len(new) - len(failures),
                 already_imported=tally.already_imported + len(rows) - len(new),

@@ -13,8 +13,8 @@ from secrets_broker.tools.postgres.cluster import Cluster
 from secrets_broker.tools.postgres.errors import (
     AccountError,
     BinariesError,
-    BusyError,
     FolderError,
+    FolderInUseError,
     NotRunningError,
     PostgresError,
     StartError,
@@ -25,9 +25,9 @@ from secrets_broker.tools.postgres.layout import own_folder
 __all__ = [
     "AccountError",
     "BinariesError",
-    "BusyError",
     "Cluster",
     "FolderError",
+    "FolderInUseError",
     "NotRunningError",
     "PostgresError",
     "StartError",

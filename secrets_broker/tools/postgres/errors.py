@@ -17,7 +17,7 @@ class FolderError(PostgresError):
     """A folder is not private to us, or cannot be used where it is."""
 
 
-class BusyError(PostgresError):
+class FolderInUseError(PostgresError):
     """Another supervisor holds this data folder."""
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from secrets_broker.tools.postgres.errors import BusyError
+from secrets_broker.tools.postgres.errors import FolderInUseError
 
 
 def acquire(path: Path, *, wait: bool = False) -> int:
@@ -17,7 +17,7 @@ def acquire(path: Path, *, wait: bool = False) -> int:
         fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:
         os.close(descriptor)
-        raise BusyError(
+        raise FolderInUseError(
             f"another secrets-broker runs on {path.parent}: stop it, or choose another --data-dir"
         ) from None
     return descriptor

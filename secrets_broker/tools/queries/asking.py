@@ -48,7 +48,7 @@ _SESSION: Final = {**READ_SESSION, "statement_timeout": "60s"}
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class QuestionTarget:
     """Where a question is put: to the settings' database, or to a service."""
 
     data_dir: Path | None
@@ -72,7 +72,7 @@ OfDatabase = Callable[[Connection, int, Any], Awaitable[Found[L]]]
 
 
 @dataclass(frozen=True, slots=True)
-class Asked(Generic[L]):
+class Question(Generic[L]):
     """A question, as a service takes it and as the database does."""
 
     path: str
@@ -88,7 +88,7 @@ def place_options(command: F) -> F:
     def packed(
         *args: Any, data_dir: Path | None, url: str | None, tls: ClientTls, **more: Any
     ) -> Any:
-        return command(*args, place=Place(data_dir, url, tls), **more)
+        return command(*args, place=QuestionTarget(data_dir, url, tls), **more)
 
     return data_dir_option(url_options(packed))  # type: ignore[return-value]  # as in tls_options
 
@@ -100,7 +100,9 @@ def ask(data_dir: Path | None, question: Callable[[Connection], Coroutine[Any, A
         return asyncio.run(_ask(load_settings(data_dir).database_url, question))
 
 
-def put(place: Place, asked: Asked[L], write: Callable[[Page[L]], Coroutine[Any, Any, T]]) -> T:
+def put(
+    place: QuestionTarget, asked: Question[L], write: Callable[[Page[L]], Coroutine[Any, Any, T]]
+) -> T:
     """Put a question where it is to be put; `write` gets its pages."""
     if place.url is None:
 
@@ -137,7 +139,7 @@ async def write_all(
 class _OfService(Generic[L]):
     """Pages that a service gives."""
 
-    def __init__(self, connections: Connections, asked: Asked[L]) -> None:
+    def __init__(self, connections: Connections, asked: Question[L]) -> None:
         self.as_of: AsOf | None = None
         """Of the first page: what is recorded later may be missing."""
         self._connections = connections

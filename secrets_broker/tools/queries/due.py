@@ -11,7 +11,7 @@ import msgspec
 from secrets_broker import logging_setup
 from secrets_broker.projections.paging.as_of import as_of
 from secrets_broker.projections.paging.reading_session import READ_SESSION
-from secrets_broker.projections.queries.due import BEGINNING, Cursor, Line, Wanted, page
+from secrets_broker.projections.queries.due import BEGINNING, DueCursor, DueFilter, DueLine, page
 from secrets_broker.tools.shared.command_line import (
     clear_errors,
     data_dir_option,
@@ -53,7 +53,7 @@ def due(
     """
     logging_setup.configure(readable=True)
     with clear_errors():
-        wanted = Wanted.parse(within, unchanged_for, host, purpose)
+        wanted = DueFilter.parse(within, unchanged_for, host, purpose)
         lines = asyncio.run(_all(load_settings(data_dir).database_url, wanted))
     if as_json:
         # All ASCII: what is in a name is escaped here too.
@@ -64,9 +64,9 @@ def due(
         raise SystemExit(1)
 
 
-async def _all(database_url: str, wanted: Wanted) -> list[Line]:
-    lines: list[Line] = []
-    following: Cursor | None = BEGINNING
+async def _all(database_url: str, wanted: DueFilter) -> list[DueLine]:
+    lines: list[DueLine] = []
+    following: DueCursor | None = BEGINNING
     async with reading(database_url, _SESSION) as connection:
         known = await as_of(connection)
         while following:
@@ -76,7 +76,7 @@ async def _all(database_url: str, wanted: Wanted) -> list[Line]:
     return lines
 
 
-def _print(lines: list[Line]) -> None:
+def _print(lines: list[DueLine]) -> None:
     from rich.box import SIMPLE  # noqa: PLC0415 - slow to load
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415

@@ -8,11 +8,11 @@ from secrets_broker.ledger.encoding import rfc3339
 from secrets_broker.projections.parameters.times import parse_moment
 from secrets_broker.projections.queries import event_list as question
 from secrets_broker.tools.queries.asking import (
-    Asked,
     Connection,
     Found,
     Page,
-    Place,
+    Question,
+    QuestionTarget,
     place_options,
     put,
     write_all,
@@ -43,7 +43,7 @@ _TIMES = {"since", "until"}
 @click.option("--limit", type=click.IntRange(1), help="So many at most.")
 @form_options
 def events(
-    place: Place,
+    place: QuestionTarget,
     types: tuple[str, ...],
     ok: bool | None,
     newest_first: bool,
@@ -71,15 +71,15 @@ def events(
     with clear_errors():
         # How long ago is meant from now on, and not from when each page is asked for.
         given |= {name: rfc3339(parse_moment(name, given[name])) for name in _TIMES & given.keys()}
-        wanted = question.Wanted.parse(given, types)
+        wanted = question.EventFilter.parse(given, types)
 
-    async def page(connection: Connection, count: int, after: Any) -> Found[question.Line]:
+    async def page(connection: Connection, count: int, after: Any) -> Found[question.EventLine]:
         return Found(*await question.page(connection, wanted, count, after))
 
-    asked = Asked("events", {**given, "type": ",".join(types) or None}, question.Line, page)
+    asked = Question("events", {**given, "type": ",".join(types) or None}, question.EventLine, page)
     put(place, asked, lambda pages: _write(pages, form, limit))
 
 
-async def _write(pages: Page[question.Line], form: Form, limit: int | None) -> None:
-    with Output(form, question.Line, TABLE, "there are no such events") as output:
+async def _write(pages: Page[question.EventLine], form: Form, limit: int | None) -> None:
+    with Output(form, question.EventLine, TABLE, "there are no such events") as output:
         await write_all(pages, output.write, limit)

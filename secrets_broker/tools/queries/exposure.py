@@ -8,14 +8,14 @@ import click
 import msgspec
 
 from secrets_broker.ledger.encoding import rfc3339_or_none
-from secrets_broker.projections.parameters.credential_name import Named
+from secrets_broker.projections.parameters.credential_name import CredentialName
 from secrets_broker.projections.queries import exposure as question
 from secrets_broker.tools.queries.asking import (
-    Asked,
     Connection,
     Found,
     Page,
-    Place,
+    Question,
+    QuestionTarget,
     place_options,
     put,
     write_all,
@@ -57,7 +57,7 @@ def exposure(
     *,
     host: str,
     purpose: str,
-    place: Place,
+    place: QuestionTarget,
     credential_id: str | None,
     version: str | None,
     since: str | None,
@@ -83,11 +83,11 @@ def exposure(
       secrets-broker exposure db1.example ssh --version 3 --summary
     """
     with clear_errors():
-        name = Named.parse(host, purpose)
+        name = CredentialName.parse(host, purpose)
         which = question.Which.parse(credential_id, version)
         span = question.Span.parse(since, until)
 
-    async def page(connection: Connection, limit: int, after: Any) -> Found[question.Receipt]:
+    async def page(connection: Connection, limit: int, after: Any) -> Found[question.Disclosure]:
         exposed = await question.find(connection, name, which.continued(after) if after else which)
         if exposed is None:
             return Found([])
@@ -100,20 +100,20 @@ def exposure(
         **{limit: rfc3339_or_none(moment) for limit, moment in times.items()},
     }
     never = f"{NEVER}, or no such version of it" if which != question.LATEST else NEVER
-    asked = Asked("exposure", fields, question.Receipt, page)
+    asked = Question("exposure", fields, question.Disclosure, page)
     put(place, asked, lambda pages: _write(pages, never, summary, form))
 
 
-async def _write(pages: Page[question.Receipt], never: str, summary: bool, form: Form) -> None:
+async def _write(pages: Page[question.Disclosure], never: str, summary: bool, form: Form) -> None:
     exposed = (await pages(1, None)).exposed
     if exposed is None:
         raise NotSo(never)
     say(_told(exposed))
     tally = _Tally()
     if not summary:
-        with Output(form, question.Receipt, TABLE, NOBODY) as output:
+        with Output(form, question.Disclosure, TABLE, NOBODY) as output:
 
-            def write(lines: list[question.Receipt]) -> None:
+            def write(lines: list[question.Disclosure]) -> None:
                 output.write(lines)
                 if form is Form.TABLE:
                     tally.add(lines)
@@ -142,7 +142,7 @@ class _Tally:
         default_factory=dict
     )
 
-    def add(self, lines: list[question.Receipt]) -> None:
+    def add(self, lines: list[question.Disclosure]) -> None:
         """Count these."""
         for line in lines:
             who = line.actor, line.authn, line.version

@@ -4,14 +4,14 @@ from typing import Any
 
 import click
 
-from secrets_broker.projections.parameters.credential_name import Named
+from secrets_broker.projections.parameters.credential_name import CredentialName
 from secrets_broker.projections.queries import history as question
 from secrets_broker.tools.queries.asking import (
-    Asked,
     Connection,
     Found,
     Page,
-    Place,
+    Question,
+    QuestionTarget,
     place_options,
     put,
     write_all,
@@ -32,7 +32,7 @@ NEVER = "there never was a credential of this name; names are compared exactly"
 @click.argument("purpose")
 @place_options
 @form_options
-def history(host: str, purpose: str, place: Place, form: Form) -> None:
+def history(host: str, purpose: str, place: QuestionTarget, form: Form) -> None:
     """List each version that HOST's PURPOSE ever had, oldest first.
 
     Who made it, when, why and from where; until when it was live and what ended it; and whether
@@ -47,13 +47,17 @@ def history(host: str, purpose: str, place: Place, form: Form) -> None:
       secrets-broker history db1.example ssh
     """
     with clear_errors():
-        name = Named.parse(host, purpose)
+        name = CredentialName.parse(host, purpose)
 
     async def page(connection: Connection, limit: int, after: Any) -> Found[question.Version]:
         return Found(*await question.page(connection, name, limit, after))
 
     fields = {"host": host, "purpose": purpose}
-    put(place, Asked("history", fields, question.Version, page), lambda pages: _write(pages, form))
+    put(
+        place,
+        Question("history", fields, question.Version, page),
+        lambda pages: _write(pages, form),
+    )
 
 
 async def _write(pages: Page[question.Version], form: Form) -> None:

@@ -8,11 +8,11 @@ from secrets_broker.ledger.encoding import rfc3339
 from secrets_broker.projections.parameters.times import parse_moment
 from secrets_broker.projections.queries import unused as question
 from secrets_broker.tools.queries.asking import (
-    Asked,
     Connection,
     Found,
     Page,
-    Place,
+    Question,
+    QuestionTarget,
     place_options,
     put,
     write_all,
@@ -30,7 +30,7 @@ TABLE = (
 @place_options
 @click.option("--since", required=True, help="RFC 3339, or how long ago, as 90d.")
 @form_options
-def unused(place: Place, since: str, form: Form) -> None:
+def unused(place: QuestionTarget, since: str, form: Form) -> None:
     """List the live credentials that nobody has read since a time, or ever.
 
     What was made since then is left out: it was not there to be read before.
@@ -50,14 +50,18 @@ def unused(place: Place, since: str, form: Form) -> None:
     with clear_errors():
         moment = parse_moment("since", since)
 
-    async def page(connection: Connection, limit: int, after: Any) -> Found[question.Line]:
+    async def page(connection: Connection, limit: int, after: Any) -> Found[question.UnusedLine]:
         return Found(*await question.page(connection, moment, limit, after))
 
     fields = {"since": rfc3339(moment)}
-    put(place, Asked("unused", fields, question.Line, page), lambda pages: _write(pages, form))
+    put(
+        place,
+        Question("unused", fields, question.UnusedLine, page),
+        lambda pages: _write(pages, form),
+    )
 
 
-async def _write(pages: Page[question.Line], form: Form) -> None:
+async def _write(pages: Page[question.UnusedLine], form: Form) -> None:
     empty = "every live credential has been read since then, or was made since"
-    with Output(form, question.Line, TABLE, empty) as output:
+    with Output(form, question.UnusedLine, TABLE, empty) as output:
         await write_all(pages, output.write)

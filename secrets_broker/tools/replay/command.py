@@ -10,7 +10,7 @@ from secrets_broker.ledger.encoding import label_problem
 from secrets_broker.ledger.errors import InvalidCommandError
 from secrets_broker.ledger.events import MAX_REASON
 from secrets_broker.projections.parameters.ledger_point import Point
-from secrets_broker.tools.replay.run import Asked, run
+from secrets_broker.tools.replay.run import ReplayOptions, run
 from secrets_broker.tools.shared.command_line import clear_errors, data_dir_option, load_settings
 from secrets_broker.tools.shared.output import Form
 
@@ -114,11 +114,11 @@ def _asked(
     no_keys: bool,
     reason: str | None,
     yes: bool,
-) -> Asked:
+) -> ReplayOptions:
     try:
         since = Point.parse("--diff A", diff[0]) if diff else None
         until = Point.parse("--diff B", diff[1]) if diff else Point.parse("--at", at or "")
-        asked = Asked(until, since, host, purpose, form, no_keys, reason, yes)
+        asked = ReplayOptions(until, since, host, purpose, form, no_keys, reason, yes)
         asked.scope(0)
     except InvalidCommandError as error:
         raise click.UsageError(str(error)) from None

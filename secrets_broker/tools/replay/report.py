@@ -12,7 +12,7 @@ import msgspec
 
 from secrets_broker.ledger.content import SEALED
 from secrets_broker.projections.queries.replay import Credential
-from secrets_broker.projections.queries.replay_diff import Difference
+from secrets_broker.projections.queries.replay_diff import StateDifference
 from secrets_broker.projections.rebuild import Unreadable
 from secrets_broker.tools.replay.reveal import Revealed
 from secrets_broker.tools.shared.command_line import say
@@ -98,7 +98,7 @@ def revealed_lines(form: Form) -> AbstractContextManager[Lines]:
 
 def difference_lines(form: Form) -> AbstractContextManager[Lines]:
     """For differences."""
-    return _lines(form, Difference, _DIFFERENCES, "no differences")
+    return _lines(form, StateDifference, _DIFFERENCES, "no differences")
 
 
 def say_unreadable(unreadable: Sequence[Unreadable]) -> None:

@@ -40,7 +40,7 @@ _LEFT_OUT: Final = "username, domain, additional_data and what else is encrypted
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ReplayOptions:
     """What the options say."""
 
     at: Point
@@ -59,7 +59,7 @@ class Asked:
         return Scope.parse(position, self.host, self.purpose)
 
 
-async def run(settings: Settings, asked: Asked) -> bool:
+async def run(settings: Settings, asked: ReplayOptions) -> bool:
     """Print what is asked; tells whether all of it opened. Raises LedgerError."""
     async with reading(settings.database_url, _SESSION) as connection:
         fetch = asking(connection)
@@ -84,7 +84,9 @@ def _after(position: int) -> str:
     return f"after the event at position {position}"
 
 
-async def _keyring(settings: Settings, asked: Asked, fetch: Fetch, position: int) -> Keyring | None:
+async def _keyring(
+    settings: Settings, asked: ReplayOptions, fetch: Fetch, position: int
+) -> Keyring | None:
     """The keys, where there is something to open and nothing speaks against it."""
     if asked.no_keys or position == BEFORE_THE_FIRST:
         return None
@@ -101,7 +103,9 @@ async def _may_open(fetch: Fetch) -> bool:
     return await fetch(_MAY_OPEN, {}) == [(True,)]
 
 
-async def _state(fetch: Fetch, keyring: Keyring | None, asked: Asked, position: int) -> bool:
+async def _state(
+    fetch: Fetch, keyring: Keyring | None, asked: ReplayOptions, position: int
+) -> bool:
     complete = True
     with state_lines(asked.form) as lines:
         async for page in states.state(fetch, keyring, asked.scope(position)):
@@ -112,7 +116,7 @@ async def _state(fetch: Fetch, keyring: Keyring | None, asked: Asked, position: 
 
 
 async def _difference(
-    fetch: Fetch, keyring: Keyring | None, asked: Asked, since: int, position: int
+    fetch: Fetch, keyring: Keyring | None, asked: ReplayOptions, since: int, position: int
 ) -> bool:
     complete = True
     with difference_lines(asked.form) as lines:
@@ -123,7 +127,7 @@ async def _difference(
     return complete
 
 
-async def _reveal(settings: Settings, asked: Asked, fetch: Fetch, position: int) -> bool:
+async def _reveal(settings: Settings, asked: ReplayOptions, fetch: Fetch, position: int) -> bool:
     if not await _may_open(fetch):
         raise LedgerUnavailableError(f"{_MAY_NOT}: --reveal needs the service's, in DATABASE_URL")
     scope, complete = asked.scope(position), True

@@ -17,7 +17,7 @@ from secrets_broker.ledger.encryption.keks import KekUse, NewKek
 from secrets_broker.ledger.encryption.keyring import ACTIVE, RETIRING, Kek, Keyring, derive_key
 from secrets_broker.ledger.encryption.kms import Provider
 from secrets_broker.ledger.errors import OutcomeUnknownError, RotationRefusedError
-from secrets_broker.ledger.operations.rotation import Progress, Report, rotate
+from secrets_broker.ledger.operations.rotation import Progress, RotationReport, rotate
 from secrets_broker.ledger.store import Store
 from secrets_broker.projections.host_credentials import HostCredentials
 from secrets_broker.session import with_grant
@@ -178,7 +178,7 @@ def _new(settings: Settings, key: str | None, url: str | None) -> NewKek | Provi
     return NewKek(Kek.from_bytes(derive_key(fit)))
 
 
-def _rotate(settings: Settings, choice: Choice, settle: float) -> Report:
+def _rotate(settings: Settings, choice: Choice, settle: float) -> RotationReport:
     try:
         with progress_bar() as tell:
             return asyncio.run(
@@ -188,7 +188,9 @@ def _rotate(settings: Settings, choice: Choice, settle: float) -> Report:
         raise NotAsked(f"{with_grant(error)}. Nothing is lost: run the same again") from None
 
 
-async def _run(settings: Settings, choice: Choice, settle: float, progress: Progress) -> Report:
+async def _run(
+    settings: Settings, choice: Choice, settle: float, progress: Progress
+) -> RotationReport:
     url, known = settings.migration_database_url, wiring.continuity(settings)
     store = await Store.connect(url, HostCredentials(), choice.held, TOOL_SESSION, continuity=known)
     try:
@@ -244,7 +246,7 @@ def _table(found: tuple[KekUse, ...]) -> str:
     return "\n".join(f"{kek:<32}  {state:<8}  {keys_:>9}  {who}" for kek, state, keys_, who in rows)
 
 
-def _text(report: Report, choice: Choice) -> str:
+def _text(report: RotationReport, choice: Choice) -> str:
     lines = [
         f"not re-wrapped: {u.host!r} {u.purpose!r} (data key {u.data_key}): its wrap was changed"
         for u in report.unwrappable

@@ -17,11 +17,11 @@ from secrets_broker.tools.shared.command_line import (
 )
 from secrets_broker.tools.shared.remote import ClientTls, Remote, url_options
 from secrets_broker.tools.shared.status import NotAsked
-from secrets_broker.tools.verify.checks.checkpoints import Kept
+from secrets_broker.tools.verify.checks.checkpoints import KeptCheckpoint
 from secrets_broker.tools.verify.inputs import kept_checkpoint, known_keys
 from secrets_broker.tools.verify.receipts import verify_receipt
-from secrets_broker.tools.verify.run_checks import Wanted
-from secrets_broker.tools.verify.verification import Job, Place
+from secrets_broker.tools.verify.run_checks import VerifyPlan
+from secrets_broker.tools.verify.verification import Job, LedgerLocation
 
 
 @click.command()
@@ -79,13 +79,13 @@ def verify(
         keys = known_keys(verifier_keys, settings)
         if receipt is not None:
             raise SystemExit(0 if verify_receipt(receipt, keys, as_json=as_json) else 1)
-        place = Place(folder, Remote.of(settings, url, tls) if url else None, partial)
+        place = LedgerLocation(folder, Remote.of(settings, url, tls) if url else None, partial)
         if place.is_database:  # the settings' own ledger, so what they keep of it counts too
             erasures = erasures or settings.erasures
             if settings.kms_key_is_set:
                 _ = settings.kms_key  # where it is unfit, the settings are at fault, not the ledger
         kept = _kept(since, keys, settings.checkpoint_file if place.is_database else None)
-        job = Job(settings, Wanted(keys, kept), erasures, place)
+        job = Job(settings, VerifyPlan(keys, kept), erasures, place)
         try:
             report = job.run()
         except (LedgerError, MigrationError) as error:
@@ -95,7 +95,9 @@ def verify(
         raise SystemExit(1)
 
 
-def _kept(since: str | None, keys: tuple[VerifierKey, ...], file: Path | None) -> tuple[Kept, ...]:
+def _kept(
+    since: str | None, keys: tuple[VerifierKey, ...], file: Path | None
+) -> tuple[KeptCheckpoint, ...]:
     kept = [kept_checkpoint(since, keys, "--since")] if since else []
     if file is not None:
         if file.is_file():

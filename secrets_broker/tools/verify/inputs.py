@@ -9,7 +9,7 @@ import click
 from secrets_broker.ledger.transparency_log.checkpoint import SignedCheckpoint, open_checkpoint
 from secrets_broker.ledger.transparency_log.note import MAX_BYTES, NoteError, VerifierKey
 from secrets_broker.settings import Settings
-from secrets_broker.tools.verify.checks.checkpoints import Kept
+from secrets_broker.tools.verify.checks.checkpoints import KeptCheckpoint
 from secrets_broker.wiring import verifier_keys, witnesses
 
 
@@ -28,7 +28,7 @@ def _keys(given: Sequence[str]) -> Iterator[VerifierKey]:
             raise click.BadParameter(str(error), param_hint="--verifier-key") from None
 
 
-def kept_checkpoint(path: str, keys: Sequence[VerifierKey], option: str) -> Kept:
+def kept_checkpoint(path: str, keys: Sequence[VerifierKey], option: str) -> KeptCheckpoint:
     """A checkpoint from a file, or from standard input (`-`); it must be signed by a given key."""
     note = read(path)
     try:
@@ -38,7 +38,7 @@ def kept_checkpoint(path: str, keys: Sequence[VerifierKey], option: str) -> Kept
     except NoteError as error:
         raise click.UsageError(f"{option}: {path} is no checkpoint to go by: {error}") from None
     tree = signed.checkpoint
-    return Kept(tree.origin, tree.size, note, tree.root, source=path)
+    return KeptCheckpoint(tree.origin, tree.size, note, tree.root, source=path)
 
 
 def read(path: str) -> str:

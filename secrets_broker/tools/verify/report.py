@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Final
 
-from secrets_broker.tools.verify.checks.findings import MAX_PROBLEMS, Findings, Problem
+from secrets_broker.tools.verify.checks.findings import MAX_PROBLEMS, Findings, Violation
 
 SHOWN: Final = 20
 
@@ -22,7 +22,7 @@ def text(name: str, size: int, root: str | None, findings: Findings) -> str:
     return "\n".join([*map(printable, lines), _answer(findings)])
 
 
-def sorted_problems(findings: Findings) -> list[Problem]:
+def sorted_problems(findings: Findings) -> list[Violation]:
     """By position; those that concern none come last."""
     return sorted(
         findings.problems,
@@ -55,7 +55,7 @@ def _section(title: str, lines: Iterable[str]) -> list[str]:
     return [title, *found] if found else []
 
 
-def _line(problem: Problem) -> str:
+def _line(problem: Violation) -> str:
     at = "-" if problem.position is None else problem.position
     return f"{at} {problem.check}: {problem.detail}"
 

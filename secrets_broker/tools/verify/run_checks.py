@@ -17,15 +17,15 @@ from secrets_broker import logging_setup
 from secrets_broker.ledger.event_macs.acceptance import Span
 from secrets_broker.ledger.transparency_log.note import VerifierKey
 from secrets_broker.tools.verify.checks.checker import Checker
-from secrets_broker.tools.verify.checks.checkpoints import Kept
+from secrets_broker.tools.verify.checks.checkpoints import KeptCheckpoint
 from secrets_broker.tools.verify.checks.examine import examine
 from secrets_broker.tools.verify.checks.ranges import Examined
 from secrets_broker.tools.verify.checks.subtree import RANGE
 from secrets_broker.tools.verify.sources.source_protocol import (
-    Address,
     Overview,
-    Reader,
+    RangeReader,
     Source,
+    SourceAddress,
     SourceError,
 )
 
@@ -39,11 +39,11 @@ Tell = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class VerifyPlan:
     """What is to be held against the ledger besides itself."""
 
     keys: tuple[VerifierKey, ...] = ()
-    kept: tuple[Kept, ...] = ()
+    kept: tuple[KeptCheckpoint, ...] = ()
     """Checkpoints that were kept elsewhere; their signatures were verified."""
     processes: int | None = None
     """How many examine; None: as many as there are processors."""
@@ -53,11 +53,11 @@ class Wanted:
 class _Task:
     first: int
     count: int
-    kept: tuple[Kept, ...]
+    kept: tuple[KeptCheckpoint, ...]
     disowned: tuple[Span, ...]
 
 
-def check(source: Source, checker: Checker, wanted: Wanted, tell: Tell) -> Overview:
+def check(source: Source, checker: Checker, wanted: VerifyPlan, tell: Tell) -> Overview:
     """Feed the whole source to the checker; its `finish` is left to the caller."""
     overview = source.overview()
     findings = checker.findings
@@ -79,7 +79,7 @@ def check(source: Source, checker: Checker, wanted: Wanted, tell: Tell) -> Overv
 
 
 def _tasks(
-    source: Source, size: int, also: Sequence[Kept], disowned: Sequence[Span]
+    source: Source, size: int, also: Sequence[KeptCheckpoint], disowned: Sequence[Span]
 ) -> Iterator[_Task]:
     # An empty ledger is one range, with the checkpoints of size 0.
     for first in range(0, max(size, 1), RANGE):
@@ -91,7 +91,7 @@ def _tasks(
 
 
 def _examined(
-    source: Source, tasks: Iterator[_Task], size: int, wanted: Wanted
+    source: Source, tasks: Iterator[_Task], size: int, wanted: VerifyPlan
 ) -> Iterator[Examined]:
     processes = wanted.processes or os.cpu_count() or 1
     if processes < 2 or size <= ALONE * RANGE:
@@ -121,12 +121,12 @@ def _examined(
 class _Process:
     """What a process of the pool has open, from its start to its end."""
 
-    address: Address
+    address: SourceAddress
     keys: Collection[VerifierKey]
-    reader: Reader | None = None
+    reader: RangeReader | None = None
 
 
-def _begin(address: Address, keys: tuple[VerifierKey, ...]) -> None:
+def _begin(address: SourceAddress, keys: tuple[VerifierKey, ...]) -> None:
     logging_setup.configure(
         readable=True
     )  # a process of its own: its standard output is the command's too
@@ -139,5 +139,5 @@ def _examine(task: _Task) -> Examined:
     return _examine_with(_Process.reader, task, tuple(_Process.keys))
 
 
-def _examine_with(reader: Reader, task: _Task, keys: Sequence[VerifierKey]) -> Examined:
+def _examine_with(reader: RangeReader, task: _Task, keys: Sequence[VerifierKey]) -> Examined:
     return examine(reader.load(task.first, task.count), task.kept, keys, task.disowned)

@@ -15,7 +15,7 @@ from secrets_broker.tools.shared.remote import Remote
 from secrets_broker.tools.verify.checks.checker import Checker
 from secrets_broker.tools.verify.checks.findings import Findings
 from secrets_broker.tools.verify.report import sorted_problems, text
-from secrets_broker.tools.verify.run_checks import Wanted, check
+from secrets_broker.tools.verify.run_checks import VerifyPlan, check
 from secrets_broker.tools.verify.side_data.database_checks import check_database
 from secrets_broker.tools.verify.side_data.event_macs import disowned
 from secrets_broker.tools.verify.side_data.listed_erasures import check_list
@@ -29,7 +29,7 @@ from secrets_broker.tools.verify.sources.web import WebSource
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class LedgerLocation:
     """Where the ledger is read from: an export, another broker, or else the database."""
 
     folder: Path | None = None
@@ -57,9 +57,9 @@ class Job:
     def __init__(
         self,
         settings: Settings,
-        wanted: Wanted,
+        wanted: VerifyPlan,
         erasures: Path | None = None,
-        place: Place = Place(),
+        place: LedgerLocation = LedgerLocation(),
     ) -> None:
         self.findings = Findings()
         self._settings = settings

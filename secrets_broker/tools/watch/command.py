@@ -16,7 +16,7 @@ from secrets_broker.ledger.errors import (
     LedgerMismatchError,
 )
 from secrets_broker.projections.conditions import WORDS
-from secrets_broker.projections.conditions.following import Place, place_at
+from secrets_broker.projections.conditions.following import ReadPosition, place_at
 from secrets_broker.projections.paging.position_walk import size
 from secrets_broker.projections.parameters.duration import parse_duration
 from secrets_broker.projections.parameters.ledger_point import Point
@@ -151,7 +151,7 @@ async def _work(plan: Plan, receiver: Sink, state: StateFile | None, begin: str)
     await Watch(plan, place, Delivery(receiver, patient=not plan.once), state, memory).run()
 
 
-async def _beginning(connection: "AsyncConnection[Any]", begin: str) -> Place:
+async def _beginning(connection: "AsyncConnection[Any]", begin: str) -> ReadPosition:
     """Where to begin; raises InvalidCommandError."""
     events = await size(connection)
     point = None if begin == NOW else Point.parse("from", begin)

@@ -14,7 +14,7 @@ from secrets_broker.projections.parameters.duration import parse_duration
 from secrets_broker.settings import MissingSettingError, Settings
 from secrets_broker.tools.watch.signature import WebhookKey
 from secrets_broker.tools.watch.sink import Sink, StandardOutput
-from secrets_broker.tools.watch.syslog import FACILITIES, Address, Syslog, SyslogAddressError
+from secrets_broker.tools.watch.syslog import FACILITIES, Syslog, SyslogAddress, SyslogAddressError
 from secrets_broker.tools.watch.webhook import Webhook
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -124,7 +124,7 @@ def sink(
         raise click.UsageError("give --webhook or --syslog: a watch tells one of them")
     try:
         if syslog is not None:
-            return Syslog(Address.parse(syslog), facility)
+            return Syslog(SyslogAddress.parse(syslog), facility)
         url = webhook or settings.watch_webhook
         if url is None:
             return StandardOutput()

@@ -14,13 +14,13 @@ from psycopg import AsyncConnection
 from secrets_broker.ledger.database.ledger_session import connect
 from secrets_broker.ledger.errors import LedgerMismatchError, LedgerUnavailableError
 from secrets_broker.projections.conditions import Condition, Conditions, Memory, Thresholds
-from secrets_broker.projections.conditions.following import AT_ONCE, Place, learn, more
-from secrets_broker.projections.conditions.time_windows import Told
+from secrets_broker.projections.conditions.following import AT_ONCE, ReadPosition, learn, more
+from secrets_broker.projections.conditions.time_windows import LastTold
 from secrets_broker.projections.paging.reading_session import READ_SESSION
 from secrets_broker.session import safe_message
 from secrets_broker.tools.watch.checks import Checks
 from secrets_broker.tools.watch.delivery import Delivery
-from secrets_broker.tools.watch.state import Kept, StateFile
+from secrets_broker.tools.watch.state import StateFile, WatchState
 
 _log = structlog.get_logger(__name__)
 
@@ -50,7 +50,12 @@ class Watch:
     """Goes on from a place, with a memory of what was before."""
 
     def __init__(
-        self, plan: Plan, place: Place, delivery: Delivery, state: StateFile | None, memory: Memory
+        self,
+        plan: Plan,
+        place: ReadPosition,
+        delivery: Delivery,
+        state: StateFile | None,
+        memory: Memory,
     ) -> None:
         self._plan = plan
         self._place = place
@@ -59,7 +64,7 @@ class Watch:
         self._state = state
         self._untold = False
         """Whether the memory is ahead of what was told."""
-        self._kept: Place | None = None
+        self._kept: ReadPosition | None = None
         self._kept_at = 0.0
         self._checks = Checks(self._conditions, plan.projection_seconds)
         self._failures = 0
@@ -119,7 +124,7 @@ class Watch:
             self._keep()
         return len(found)
 
-    async def _tell(self, conditions: Iterable[Condition], behind: Place) -> None:
+    async def _tell(self, conditions: Iterable[Condition], behind: ReadPosition) -> None:
         wanted = [one for one in conditions if one.condition not in self._plan.without]
         if not wanted:
             return
@@ -139,7 +144,7 @@ class Watch:
 
 
 async def prepare(
-    connection: "AsyncConnection[Any]", plan: Plan, place: Place, kept: Kept | None
+    connection: "AsyncConnection[Any]", plan: Plan, place: ReadPosition, kept: WatchState | None
 ) -> Memory:
     """What is known at a place: as it was kept, or learned from the events before it.
 
@@ -153,5 +158,5 @@ async def prepare(
         conditions.memory.sources = kept.memory.sources
     await learn(connection, conditions, place.position, plan.learn)
     # What is learned was not told: what goes on from before is told at its next event.
-    conditions.memory.told = kept.memory.told if kept else Told({})
+    conditions.memory.told = kept.memory.told if kept else LastTold({})
     return conditions.memory

@@ -15,7 +15,7 @@ import msgspec
 
 from secrets_broker.ledger.errors import BusyError, LedgerError
 from secrets_broker.projections.conditions import Memory, Thresholds
-from secrets_broker.projections.conditions.following import Place
+from secrets_broker.projections.conditions.following import ReadPosition
 
 _FORMAT: Final = 1
 
@@ -24,7 +24,7 @@ class WatchStateError(LedgerError):
     """The state cannot be read or written; the text says which file, and why."""
 
 
-class Kept(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class WatchState(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What is in the file."""
 
     format: int
@@ -35,9 +35,9 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     memory: Memory
 
     @property
-    def place(self) -> Place:
+    def place(self) -> ReadPosition:
         """How far the ledger was read."""
-        return Place(self.position, self.leaf)
+        return ReadPosition(self.position, self.leaf)
 
 
 @dataclass(slots=True)
@@ -47,7 +47,7 @@ class StateFile:
     path: Path
     _lock: TextIOWrapper | None = field(default=None, repr=False)
 
-    def take(self) -> Kept | None:
+    def take(self) -> WatchState | None:
         """Keep others off it, and read it: None where there is none yet.
 
         Raises WatchStateError; BusyError where another watch has it.
@@ -66,9 +66,9 @@ class StateFile:
             raise WatchStateError(f"{self.path}: {error.strerror}") from None
         return self._decoded(raw)
 
-    def keep(self, place: Place, thresholds: Thresholds, memory: Memory) -> None:
+    def keep(self, place: ReadPosition, thresholds: Thresholds, memory: Memory) -> None:
         """Replace what is in it; it is on disk afterwards. Raises WatchStateError."""
-        kept = Kept(
+        kept = WatchState(
             format=_FORMAT,
             position=place.position,
             leaf=place.leaf,
@@ -95,9 +95,9 @@ class StateFile:
         finally:
             os.close(folder)
 
-    def _decoded(self, raw: bytes) -> Kept:
+    def _decoded(self, raw: bytes) -> WatchState:
         try:
-            kept = msgspec.json.decode(raw, type=Kept)
+            kept = msgspec.json.decode(raw, type=WatchState)
         except (msgspec.DecodeError, UnicodeDecodeError):
             kept = None
         if kept is None or kept.format != _FORMAT:

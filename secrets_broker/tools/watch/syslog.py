@@ -33,7 +33,7 @@ class SyslogAddressError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Address:
+class SyslogAddress:
     """A path of a socket, or a host and a port."""
 
     path: str | None = None
@@ -42,7 +42,7 @@ class Address:
     tcp: bool = False
 
     @classmethod
-    def parse(cls, text: str) -> "Address":
+    def parse(cls, text: str) -> "SyslogAddress":
         """Read /dev/log, HOST, HOST:PORT, udp://… or tcp://…; raises SyslogAddressError."""
         if text.startswith("/"):
             return cls(path=text)
@@ -63,7 +63,7 @@ class Address:
 class Syslog:
     """Sends each condition as a message, over a connection that is made when it is needed."""
 
-    def __init__(self, address: Address, facility: str) -> None:
+    def __init__(self, address: SyslogAddress, facility: str) -> None:
         self._address = address
         self._facility = FACILITIES[facility]
         self._socket: socket.socket | None = None

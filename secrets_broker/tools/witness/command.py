@@ -45,7 +45,7 @@ _SUBMIT = "submit"
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class WitnessOutcome:
     """What came of one witness."""
 
     witness: str
@@ -133,7 +133,7 @@ def submit(
     raise SystemExit(_status(outcomes))
 
 
-def _status(outcomes: Sequence[Outcome]) -> int:
+def _status(outcomes: Sequence[WitnessOutcome]) -> int:
     """What is worst of all that came of the witnesses, told by tools/status."""
     if any(outcome.disagrees for outcome in outcomes):
         return ANOTHER_LEDGER
@@ -165,14 +165,14 @@ def _named(known: Sequence[Witness], url: str) -> Witness:
     return found[0]
 
 
-def _print(outcome: Outcome) -> None:
+def _print(outcome: WitnessOutcome) -> None:
     if outcome.cosigned:
         click.echo(f"{outcome.witness} cosigned size {outcome.size} of {outcome.origin}")
     else:
         say(f"error: {outcome.problem}")
 
 
-async def _once(url: str, asked: Sequence[Witness], *, as_json: bool) -> list[Outcome]:
+async def _once(url: str, asked: Sequence[Witness], *, as_json: bool) -> list[WitnessOutcome]:
     connection = await connect(url)
     try:
         signed = await _published(connection)
@@ -187,10 +187,10 @@ async def _once(url: str, asked: Sequence[Witness], *, as_json: bool) -> list[Ou
     return outcomes
 
 
-async def _watch(url: str, asked: Sequence[Witness], *, as_json: bool) -> list[Outcome]:
+async def _watch(url: str, asked: Sequence[Witness], *, as_json: bool) -> list[WitnessOutcome]:
     """Until it is cancelled; what came of each witness last."""
     connection = await connect(url)
-    last: dict[Witness, Outcome] = {}
+    last: dict[Witness, WitnessOutcome] = {}
     try:
         while True:
             signed = await _published(connection)
@@ -207,7 +207,7 @@ async def _watch_one(
     connection: "AsyncConnection[Any]",
     one: Witness,
     signed: SignedCheckpoint,
-    last: dict[Witness, Outcome],
+    last: dict[Witness, WitnessOutcome],
     *,
     as_json: bool,
 ) -> None:
@@ -236,14 +236,14 @@ async def _published(connection: "AsyncConnection[Any]") -> SignedCheckpoint:
 
 async def _submit(
     connection: "AsyncConnection[Any]", one: Witness, signed: SignedCheckpoint
-) -> Outcome:
+) -> WitnessOutcome:
     checkpoint = signed.checkpoint
     failure: WitnessError | None = None
     try:
         await cosign(connection, one, signed)
     except WitnessError as error:
         failure = error
-    return Outcome(
+    return WitnessOutcome(
         witness=one.key.name,
         url=one.url,
         origin=checkpoint.origin,

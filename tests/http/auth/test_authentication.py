@@ -2,7 +2,7 @@
 
 import pytest
 
-from secrets_broker.http.auth.authentication import Doors
+from secrets_broker.http.auth.authentication import Authentication
 from secrets_broker.http.routes import SERVICE, Route
 from secrets_broker.settings import Settings, SettingsError
 from tests.conftest import AUDITOR_KEY, INTERNAL_KEY
@@ -50,14 +50,14 @@ def test_a_bearer_token_is_as_good_as_the_header(service: Service, scheme: str) 
 @pytest.mark.parametrize("path", ["/log/checkpoint", "/internal/audit/events"])
 def test_the_internal_key_does_not_open_what_is_for_auditors(path: str) -> None:
     """A service that holds it need not see who else asks for what."""
-    assert not opens(Doors(INTERNAL_KEY, AUDITOR_KEY), route(path), INTERNAL_KEY)
-    assert opens(Doors(INTERNAL_KEY, AUDITOR_KEY), route(path), AUDITOR_KEY)
+    assert not opens(Authentication(INTERNAL_KEY, AUDITOR_KEY), route(path), INTERNAL_KEY)
+    assert opens(Authentication(INTERNAL_KEY, AUDITOR_KEY), route(path), AUDITOR_KEY)
 
 
 @pytest.mark.parametrize("key", ["", "None", INTERNAL_KEY])
 def test_without_an_auditors_key_the_auditors_paths_are_shut(key: str) -> None:
     """Nothing that a caller could present opens them."""
-    assert not opens(Doors(INTERNAL_KEY), route("/log/checkpoint"), key)
+    assert not opens(Authentication(INTERNAL_KEY), route("/log/checkpoint"), key)
 
 
 def test_one_key_for_both_is_refused() -> None:

@@ -14,7 +14,7 @@ from secrets_broker.http.auth.throttle import (
     OTHERS,
     PERIOD_SECONDS,
     QUIET_SECONDS,
-    Flood,
+    Throttle,
 )
 from secrets_broker.ledger.scheduling.network_source import source_of
 
@@ -28,7 +28,7 @@ refusals = st.lists(
 @given(refusals)
 def test_every_refusal_is_an_event_or_is_counted(steps: list[tuple[float, int]]) -> None:
     """Their sum is how many there were, and no source has more events than the few of a period."""
-    flood, now, counted = Flood(), 0.0, 0
+    flood, now, counted = Throttle(), 0.0, 0
     events: list[tuple[float, str]] = []
     for pause, number in steps:
         now += pause
@@ -47,7 +47,7 @@ def test_every_refusal_is_an_event_or_is_counted(steps: list[tuple[float, int]])
 
 def test_a_window_knows_its_time_span_and_when_it_is_over() -> None:
     """Quiet for a while, or long enough to be told of."""
-    flood = Flood()
+    flood = Throttle()
     for _ in range(FEW):
         assert flood.window("192.0.2.1", 0.0) is None
     window = flood.window("192.0.2.1", 1.0)
@@ -70,7 +70,7 @@ def test_a_window_knows_its_time_span_and_when_it_is_over() -> None:
 
 def test_there_is_a_cap_over_all_sources() -> None:
     """A million addresses fill neither the disk nor the memory."""
-    flood = Flood()
+    flood = Throttle()
     windows = [flood.window(f"2001:db8:0:{n:x}::/64", 0.0) for n in range(20_000)]
     assert windows.count(None) == ALTOGETHER
     assert set(flood.windows) == {OTHERS}
@@ -79,7 +79,7 @@ def test_there_is_a_cap_over_all_sources() -> None:
 
 def test_there_are_only_so_many_windows() -> None:
     """Sources past them are counted together, and none is lost."""
-    flood = Flood()
+    flood = Throttle()
     for number in range(MAX_WINDOWS + 5):
         for _ in range(FEW + 1):
             flood.window(f"192.0.2.{number}", number * PERIOD_SECONDS)

@@ -7,7 +7,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from secrets_broker.http.metrics import counters, gauges
-from secrets_broker.http.metrics.gatherer import Comparison
+from secrets_broker.http.metrics.gatherer import RowComparison
 from secrets_broker.ledger.encryption.keyring import Keyring
 from secrets_broker.ledger.encryption.kms import open_provider
 from secrets_broker.projections.paging.reading_session import Reader
@@ -20,7 +20,7 @@ COMPARED = "secrets_projection_compared_timestamp_seconds"
 
 def compared(
     database: Database,
-    steps: Callable[[Comparison], Awaitable[None]],
+    steps: Callable[[RowComparison], Awaitable[None]],
     seconds: float,
     entries: int,
 ) -> None:
@@ -29,7 +29,7 @@ def compared(
     async def all_of_them() -> None:
         reader = Reader(database.service_url)
         try:
-            await steps(Comparison(reader, seconds, entries))
+            await steps(RowComparison(reader, seconds, entries))
         finally:
             await reader.close()
 
@@ -40,7 +40,7 @@ def test_it_compares_no_more_often_than_it_may(database: Database, keyring: Keyr
     """What was edited meanwhile is found by the next comparison, and not before."""
     record(database, keyring, upsert("a"), upsert("b"))
 
-    async def steps(comparison: Comparison) -> None:
+    async def steps(comparison: RowComparison) -> None:
         await comparison.go_on()
         assert REGISTRY.get_sample_value(DIFFERENCES) == 0.0
         first = REGISTRY.get_sample_value(COMPARED)
@@ -48,7 +48,7 @@ def test_it_compares_no_more_often_than_it_may(database: Database, keyring: Keyr
         await comparison.go_on()
         assert REGISTRY.get_sample_value(COMPARED) == first
 
-    async def at_once(comparison: Comparison) -> None:
+    async def at_once(comparison: RowComparison) -> None:
         await comparison.go_on()
         assert REGISTRY.get_sample_value(DIFFERENCES) == 1.0
 
@@ -64,7 +64,7 @@ def test_a_comparison_is_told_of_once_all_names_were_looked_at(
     database.execute("UPDATE secrets.host_credentials SET version = 7 WHERE host IN ('a', 'd')")
     gauges.DIFFERENCES.set(-1)
 
-    async def steps(comparison: Comparison) -> None:
+    async def steps(comparison: RowComparison) -> None:
         for before in (-1.0, 2.0):  # with pages of three, a comparison is two of them
             await comparison.go_on()
             assert REGISTRY.get_sample_value(DIFFERENCES) == before

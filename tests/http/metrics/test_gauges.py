@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from secrets_broker.http.metrics.leader_lock import Turn
+from secrets_broker.http.metrics.leader_lock import LeaderLock
 from secrets_broker.ledger.encryption.keyring import Keyring
 from secrets_broker.tools.postgres import Cluster
 from tests.conftest import TEMPLATE, fresh_database
@@ -136,7 +136,7 @@ def test_a_missing_kek_and_a_row_that_was_edited_show(service: Service) -> None:
 
 def test_it_is_the_turn_of_one_at_a_time(tmp_path: Path) -> None:
     """Until it gives it up, or ends: the system lets go of a lock of a process that is dead."""
-    first, second = (Turn(str(tmp_path), "a") for _ in range(2))
+    first, second = (LeaderLock(str(tmp_path), "a") for _ in range(2))
     assert first.taken()
     assert first.taken()
     assert not second.taken()
@@ -144,12 +144,12 @@ def test_it_is_the_turn_of_one_at_a_time(tmp_path: Path) -> None:
     assert second.taken()
     assert not first.taken()
     second.give_up()
-    assert Turn(None, "a").taken()
+    assert LeaderLock(None, "a").taken()
 
 
 def test_who_comes_next_knows_what_was_left(tmp_path: Path) -> None:
     """The last number, whatever its length; nothing where there was nobody before."""
-    first, second = (Turn(str(tmp_path), "a") for _ in range(2))
+    first, second = (LeaderLock(str(tmp_path), "a") for _ in range(2))
     assert (first.taken(), first.left()) == (True, None)
     for number in 123_456, 7:
         first.leave(number)

@@ -11,7 +11,12 @@ from hypothesis import strategies as st
 from secrets_broker.ledger.access.rights import READ, Request, Rule
 from secrets_broker.ledger.commands import parse
 from secrets_broker.ledger.database.ledger_session import connect
-from secrets_broker.projections.queries.credential_list import Line, Wanted, allowed, page
+from secrets_broker.projections.queries.credential_list import (
+    CredentialFilter,
+    CredentialLine,
+    allowed,
+    page,
+)
 from tests.conftest import AUDITOR_KEY, Database
 from tests.http.client import Answer, Service
 from tests.http.granting import Keys, rule
@@ -186,11 +191,11 @@ ODD = ["a", "b", "ab", "%", "_", "\\", "a%x", "%b"]
 def test_the_database_finds_what_the_rules_allow(rows: Database, rules: list[Rule]) -> None:
     """Of two that tell what a rule fits, neither knows more than the other."""
 
-    async def ask(narrowed: list[Rule] | None) -> list[Line]:
+    async def ask(narrowed: list[Rule] | None) -> list[CredentialLine]:
         async with await connect(rows.service_url) as connection:
-            return (await page(connection, Wanted(), narrowed, 1_000))[0]
+            return (await page(connection, CredentialFilter(), narrowed, 1_000))[0]
 
-    everything: list[Line] = run(ask(None))
+    everything: list[CredentialLine] = run(ask(None))
     request = Request(READ, at=None)  # type: ignore[arg-type]  # no rule looks at the time
     found: Any = run(ask(rules))
     assert found == allowed(everything, tuple(rules), request)

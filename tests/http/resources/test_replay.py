@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from schemathesis import GenerationMode
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
-from secrets_broker.http.resources.replay import Cursor, Replay, ReplayDiff, StateItem
+from secrets_broker.http.resources.replay import Replay, ReplayDiff, StateCursor, StateItem
 from secrets_broker.projections.queries.replay import Credential
-from secrets_broker.projections.queries.replay_diff import Change
+from secrets_broker.projections.queries.replay_diff import StateChange
 from tests.conftest import AUDITOR_KEY
 from tests.http.client import Answer, Service
 from tests.http.test_openapi import OPERATIONS
@@ -221,7 +221,7 @@ def test_items_hold_nothing_that_a_key_was_needed_for() -> None:
     assert set(StateItem.__struct_fields__) == (
         set(Credential.__struct_fields__) - in_bodies - {"data_key"}
     )
-    assert "columns" not in Change.__struct_fields__
+    assert "columns" not in StateChange.__struct_fields__
 
 
 @pytest.mark.parametrize("mode", list(GenerationMode))
@@ -256,5 +256,5 @@ def test_a_lost_letter_of_a_cursor_is_noticed(service: Service) -> None:
 def test_the_cursors_are_two_questions() -> None:
     """One of a state is none of a difference."""
     mine = Replay.cursor([3], "a", "ssh").encode()
-    assert isinstance(Replay.cursor.decode(mine), Cursor)
+    assert isinstance(Replay.cursor.decode(mine), StateCursor)
     assert Replay.cursor.question != ReplayDiff.cursor.question

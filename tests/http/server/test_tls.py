@@ -207,7 +207,7 @@ def test_when_a_certificate_was_used_last_is_told(service: Service, authority: A
     query = "SELECT last_used_at FROM secrets.access_keys WHERE name = 'used' ORDER BY granted_at"
     assert service.database.fetch(query) == [(at,) for at, _ in expected]
 
-    async def listed() -> list[granting.Line]:
+    async def listed() -> list[granting.GrantLine]:
         async with await psycopg.AsyncConnection.connect(service.database.owner_url) as connection:
             return await granting.lines(connection, datetime.now(UTC))
 

@@ -16,7 +16,7 @@ from secrets_broker.ledger.content import Content
 from secrets_broker.ledger.encoding import rfc3339
 from secrets_broker.ledger.encryption.body import (
     Body,
-    Place,
+    CiphertextPlace,
     open_body,
     open_content,
     seal_body,
@@ -27,7 +27,7 @@ from secrets_broker.tools.postgres import Cluster
 from tests.ledger.helpers import json_objects, rotations, texts, times
 
 CIPHER = AESGCM(os.urandom(32))
-PLACE = Place("host", "ssh", 7, 3)
+PLACE = CiphertextPlace("host", "ssh", 7, 3)
 contents = st.builds(
     Content,
     password=st.none() | texts,
@@ -38,7 +38,9 @@ contents = st.builds(
     expires_at=st.none() | times,
     rotate_after=st.none() | rotations,
 )
-places = st.builds(Place, texts, texts, st.integers(1, 2**53 - 1), st.integers(1, 2**31 - 1))
+places = st.builds(
+    CiphertextPlace, texts, texts, st.integers(1, 2**53 - 1), st.integers(1, 2**31 - 1)
+)
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +51,7 @@ def connection(cluster: Cluster) -> Iterator["psycopg.Connection[Any]"]:
 
 
 @given(contents, places, texts)
-def test_round_trip(content: Content, place: Place, event_type: str) -> None:
+def test_round_trip(content: Content, place: CiphertextPlace, event_type: str) -> None:
     """Any content, sealed, put into a body and opened again, is what it was."""
     body = seal_content(CIPHER, place, content)
     ciphertext = seal_body(CIPHER, event_type, place, body)
@@ -114,7 +116,9 @@ def test_each_byte_of_a_text_column_counts(field: str) -> None:
 
 
 @given(contents, places, places)
-def test_a_moved_ciphertext_is_refused(content: Content, home: Place, other: Place) -> None:
+def test_a_moved_ciphertext_is_refused(
+    content: Content, home: CiphertextPlace, other: CiphertextPlace
+) -> None:
     """A row or a body opens only under its own host, purpose, credential id and version."""
     assume(home != other)
     body = seal_content(CIPHER, home, content)
@@ -127,14 +131,14 @@ def test_a_moved_ciphertext_is_refused(content: Content, home: Place, other: Pla
 @pytest.mark.parametrize(
     "other",
     [
-        Place("host2", "ssh", 7, 3),
-        Place("host", "ssh2", 7, 3),
-        Place("host", "ssh", 8, 3),
-        Place("host", "ssh", 7, 4),
-        Place("hosts", "sh", 7, 3),
+        CiphertextPlace("host2", "ssh", 7, 3),
+        CiphertextPlace("host", "ssh2", 7, 3),
+        CiphertextPlace("host", "ssh", 8, 3),
+        CiphertextPlace("host", "ssh", 7, 4),
+        CiphertextPlace("hosts", "sh", 7, 3),
     ],
 )
-def test_each_part_of_the_place_counts(other: Place) -> None:
+def test_each_part_of_the_place_counts(other: CiphertextPlace) -> None:
     """Each part of a place alone keeps a ciphertext from opening there."""
     body = seal_content(CIPHER, PLACE, Content(password="p"))
     with pytest.raises(DecryptionError):

@@ -30,7 +30,7 @@ from secrets_broker.ledger.errors import (
     LedgerUnavailableError,
     UnauthenticEventError,
 )
-from secrets_broker.ledger.event_macs.acceptance import Authenticity, evolve, spans
+from secrets_broker.ledger.event_macs.acceptance import Acceptance, evolve, spans
 from secrets_broker.ledger.events import Context, Subject
 from secrets_broker.ledger.operations.disowning import DisownRefusedError, disown
 from secrets_broker.ledger.rollback_detection.checkpoint_file import CheckpointFile
@@ -458,7 +458,7 @@ def test_spans_are_the_positions(positions: set[int]) -> None:
 
 def test_a_ledger_has_one_id() -> None:
     """An event that names another begins nothing."""
-    begun = evolve(Authenticity(), "ledger.authenticated", {"ledger": "aa", "event_key": "k"}, 3)
+    begun = evolve(Acceptance(), "ledger.authenticated", {"ledger": "aa", "event_key": "k"}, 3)
     assert (begun.begun, begun.key_id(2), begun.key_id(3)) == (3, None, "k")
     other = evolve(begun, "ledger.authenticated", {"ledger": "bb", "event_key": "l"}, 9)
     assert other == begun

@@ -17,7 +17,7 @@ from secrets_broker.ledger.access.grants import Grants
 from secrets_broker.ledger.access.grants import evolve as evolve_grants
 from secrets_broker.ledger.encryption.keyring import Keyring
 from secrets_broker.ledger.errors import UnauthenticEventError
-from secrets_broker.ledger.event_macs.acceptance import Authenticity, evolve, in_force, ranges
+from secrets_broker.ledger.event_macs.acceptance import Acceptance, evolve, in_force, ranges
 from secrets_broker.ledger.events import Context, Subject
 from secrets_broker.ledger.operations.disowning import disown
 from secrets_broker.ledger.operations.require_macs import (
@@ -231,7 +231,7 @@ def test_ranges_are_positions(details: dict[str, Any] | None) -> None:
 @given(_DETAILS, st.sampled_from(["ledger.disowned", "ledger.authenticated", "ledger.restored"]))
 def test_every_event_leaves_something_believed(details: dict[str, Any] | None, kind: str) -> None:
     """Nothing raises, and nothing is disowned before MACs are demanded."""
-    for before in (Authenticity(), Authenticity("ab" * 16, ((0, "k"),))):
+    for before in (Acceptance(), Acceptance("ab" * 16, ((0, "k"),))):
         after = evolve(before, kind, details, 7)
         assert after.key_id(6) == before.key_id(6)
         assert not (after.disowned and before.begun is None)

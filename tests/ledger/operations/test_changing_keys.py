@@ -9,7 +9,7 @@ from secrets_broker.ledger.database.ledger_session import connect
 from secrets_broker.ledger.encryption.keyring import Keyring
 from secrets_broker.ledger.fold import Outcome
 from secrets_broker.ledger.operations.erasure import recorded
-from secrets_broker.ledger.transparency_log.frontier import load_seen
+from secrets_broker.ledger.transparency_log.frontier import load_tree_state
 from secrets_broker.tools.postgres import Cluster
 from tests.conftest import TEMPLATE, Database, fresh_database
 from tests.ledger.helpers import (
@@ -161,7 +161,7 @@ class Machine(RuleBasedStateMachine):
 
     async def _root(self) -> bytes:
         async with await connect(self._database.owner_url) as connection:
-            return (await load_seen(connection)).frontier.root()
+            return (await load_tree_state(connection)).frontier.root()
 
 
 def test_any_order_of_changes(cluster: Cluster, keyring: Keyring) -> None:

@@ -16,10 +16,15 @@ from secrets_broker.ledger.rollback_detection import whole_files
 from secrets_broker.ledger.rollback_detection.acknowledged import Acknowledged
 from secrets_broker.ledger.rollback_detection.checkpoint_file import CheckpointFile
 from secrets_broker.ledger.rollback_detection.halt import Halt
-from secrets_broker.ledger.rollback_detection.kept_facts import AuthenticatedFrom, Facts, Mark, Stop
+from secrets_broker.ledger.rollback_detection.kept_facts import (
+    AuthenticatedFrom,
+    KeptFacts,
+    Mark,
+    Stop,
+)
 from secrets_broker.ledger.transparency_log.checkpoint import Checkpoint, SignedCheckpoint
 from secrets_broker.ledger.transparency_log.merkle import Frontier, leaf_hash
-from secrets_broker.ledger.tree_state import Seen
+from secrets_broker.ledger.tree_state import TreeState
 from tests.ledger.checkpoints import KEY
 from tests.ledger.helpers import naive_root
 from tests.tools.postgres.helpers import root_only
@@ -49,9 +54,9 @@ time.sleep(600)
 """
 
 
-def tree(size: int) -> Seen:
+def tree(size: int) -> TreeState:
     """What a process has seen of that many events."""
-    return Seen().extend([bytes([n]) * 32 for n in range(size)])
+    return TreeState().extend([bytes([n]) * 32 for n in range(size)])
 
 
 def other(program: str, *words: object) -> "subprocess.Popen[str]":
@@ -94,7 +99,7 @@ stops = st.builds(
     leaf=st.none() | st.binary(min_size=32, max_size=32),
 )
 facts = st.builds(
-    Facts,
+    KeptFacts,
     seen=st.none() | marks,
     stopped=st.none() | stops,
     authenticated_from=st.none()
@@ -103,20 +108,20 @@ facts = st.builds(
 
 
 @given(wanted=facts)
-def test_what_is_kept_is_read(tmp_path_factory: pytest.TempPathFactory, wanted: Facts) -> None:
+def test_what_is_kept_is_read(tmp_path_factory: pytest.TempPathFactory, wanted: KeptFacts) -> None:
     """Every fact, to the byte; and one that is changed leaves the others as they are."""
     kept = CheckpointFile(tmp_path_factory.mktemp("kept") / "c").facts
     kept.change(lambda _: wanted)
     assert kept.read() == wanted
     kept.change(lambda before: before.with_stop(Stop("why", "now")))
-    assert kept.read() == Facts(wanted.seen, Stop("why", "now"), wanted.authenticated_from)
+    assert kept.read() == KeptFacts(wanted.seen, Stop("why", "now"), wanted.authenticated_from)
 
 
 @given(leaves=st.lists(st.binary(min_size=1, max_size=3), min_size=1, max_size=300))
 def test_a_mark_knows_the_root(leaves: list[bytes]) -> None:
     """Of what was acknowledged, so that a loss can be named as a checkpoint names a tree."""
     hashes = [leaf_hash(leaf) for leaf in leaves]
-    mark = Mark.of(Seen(Frontier().extend(hashes)[0], hashes[-1]), None)
+    mark = Mark.of(TreeState(Frontier().extend(hashes)[0], hashes[-1]), None)
     assert mark is not None
     assert mark.root == naive_root(hashes)
 
@@ -169,9 +174,9 @@ def test_a_mark_of_a_machine_that_died_is_none(file: CheckpointFile) -> None:
     """Made, and not on disk: empty, or zeros. The checkpoint has what is older."""
     for name, content in (("a", b""), ("b", b"\0" * 4096), ("c", b" " * 4096), ("d", b'{"size"')):
         file.path.with_name(f"checkpoint.seen-{name}").write_bytes(content)
-    assert file.facts.read() == Facts()
+    assert file.facts.read() == KeptFacts()
     file.facts.gather()
-    assert file.facts.read() == Facts()
+    assert file.facts.read() == KeptFacts()
 
 
 def test_a_stop_is_seen_by_every_process_and_outlives_them(file: CheckpointFile) -> None:

@@ -8,19 +8,19 @@ from hypothesis import strategies as st
 
 from secrets_broker.ledger.access.grants import Granted, Grants
 from secrets_broker.ledger.events import Context, Subject
-from secrets_broker.ledger.scheduling.fair_queue import MARGIN, MAX_PARTS, Caller, FairQueue
-from secrets_broker.ledger.scheduling.shares import caller_of
+from secrets_broker.ledger.scheduling.fair_queue import MARGIN, MAX_PARTS, FairQueue, Share
+from secrets_broker.ledger.scheduling.shares import share_of
 from secrets_broker.ledger.writer import MAX_BATCH, MAX_WAITING
 
 MOST, TOGETHER = MAX_WAITING, MAX_BATCH
 
-callers = st.builds(Caller, st.integers(0, 5), st.integers(0, 3))
+callers = st.builds(Share, st.integers(0, 5), st.integers(0, 3))
 sizes = st.sampled_from([1, 1, 1, 2, 50, 300, 500, TOGETHER])
-Item = tuple[Caller, int, int]
+Item = tuple[Share, int, int]
 """Whose it is, its number, its size."""
 
 
-def full_of(queue: FairQueue[Item], caller: Caller, size: int) -> int:
+def full_of(queue: FairQueue[Item], caller: Share, size: int) -> int:
     """Put in as much as the caller may; how many requests that is."""
     for number in count():
         if not queue.put(caller, (caller, number, size), size):
@@ -32,8 +32,8 @@ def full_of(queue: FairQueue[Item], caller: Caller, size: int) -> int:
 def test_nothing_is_lost_and_each_part_keeps_its_order(steps: list[object]) -> None:
     """All that was taken in comes out once, whole, in its part's order and within the bounds."""
     queue: FairQueue[Item] = FairQueue(MOST, TOGETHER)
-    inside: dict[Caller, list[Item]] = defaultdict(list)
-    own = Caller("own")
+    inside: dict[Share, list[Item]] = defaultdict(list)
+    own = Share("own")
     numbers = count()
 
     def take() -> None:
@@ -66,9 +66,7 @@ def test_nothing_is_lost_and_each_part_keeps_its_order(steps: list[object]) -> N
 
 
 @given(st.lists(st.tuples(callers, sizes), max_size=300), sizes)
-def test_it_is_bounded_and_a_newcomer_finds_room(
-    steps: list[tuple[Caller, int]], size: int
-) -> None:
+def test_it_is_bounded_and_a_newcomer_finds_room(steps: list[tuple[Share, int]], size: int) -> None:
     """Whoever came before, and however much he brought: who has nothing waiting may come in.
 
     With a request for which there is a fair part; small ones always have one.
@@ -81,7 +79,7 @@ def test_it_is_bounded_and_a_newcomer_finds_room(
         assert queue.size <= MOST
         assert all(mine <= MOST // 2 for mine in held.values())
     room = MOST // (len(held) + 1) // MARGIN
-    assert queue.put(Caller("newcomer"), 0, min(size, room))
+    assert queue.put(Share("newcomer"), 0, min(size, room))
 
 
 @given(sizes, st.integers(1, 12))
@@ -90,10 +88,10 @@ def test_one_who_fills_it_finds_it_full_and_nobody_else_does(size: int, names: i
     batches; and beside batches, another name of the same caller with lookups."""
     queue: FairQueue[Item] = FairQueue(MOST, TOGETHER)
     for name in range(names):
-        assert full_of(queue, Caller("greedy", name), size) <= MOST // size
-    another = Caller("another")
+        assert full_of(queue, Share("greedy", name), size) <= MOST // size
+    another = Share("another")
     if size >= 50:
-        assert queue.put(Caller("greedy", "new"), (Caller("greedy"), 0, 1), 1)
+        assert queue.put(Share("greedy", "new"), (Share("greedy"), 0, 1), 1)
     assert queue.put(another, (another, 0, 35), 35)
     assert queue.put(another, (another, 1, 300), 300)
 
@@ -102,7 +100,7 @@ def test_one_who_fills_it_finds_it_full_and_nobody_else_does(size: int, names: i
 def test_large_requests_leave_room_for_small_ones_of_the_same_caller(size: int) -> None:
     """Who sends batches as fast as he can may still look something up beside them."""
     queue: FairQueue[Item] = FairQueue(MOST, TOGETHER)
-    caller = Caller("busy", "name")
+    caller = Share("busy", "name")
     full_of(queue, caller, size)
     assert full_of(queue, caller, 1) >= size
 
@@ -114,8 +112,8 @@ def test_large_requests_leave_room_for_small_ones_of_the_same_caller(size: int) 
 def test_who_waits_gets_the_same_as_others(weights: dict[int, int], by_part: bool) -> None:
     """Whatever sizes they come in, by callers and by the parts of one: none gets a batch more."""
     queue: FairQueue[Item] = FairQueue(MOST * 8, TOGETHER)
-    keys = {n: Caller("all", n) if by_part else Caller(n) for n in weights}
-    waiting, got = Counter[Caller](), Counter[Caller]()
+    keys = {n: Share("all", n) if by_part else Share(n) for n in weights}
+    waiting, got = Counter[Share](), Counter[Share]()
     for _ in range(20):
         for n, size in weights.items():  # each has always more waiting than fits into one batch
             while waiting[keys[n]] <= TOGETHER:
@@ -130,7 +128,7 @@ def test_who_waits_gets_the_same_as_others(weights: dict[int, int], by_part: boo
 def test_a_small_request_is_in_the_next_batch() -> None:
     """Whoever has waited for nothing is not behind the thousands of another."""
     queue: FairQueue[Item] = FairQueue(MOST, TOGETHER)
-    greedy, quiet = Caller("greedy"), Caller("quiet")
+    greedy, quiet = Share("greedy"), Share("quiet")
     full_of(queue, greedy, 500)
     queue.take()
     for number in range(12):
@@ -142,7 +140,7 @@ def test_invented_names_share_a_line_and_cost_no_memory() -> None:
     """Past some names of one caller the rest wait together; afterwards nothing is kept."""
     queue: FairQueue[Item] = FairQueue(MOST, TOGETHER)
     for number in range(1_000):
-        assert queue.put(Caller("one", number), (Caller("one", number), number, 1), 1)
+        assert queue.put(Share("one", number), (Share("one", number), number, 1), 1)
     assert len(queue._accounts["one"].lines) <= MAX_PARTS + 1
     assert len(queue.take_all()) == 1_000
     assert not queue
@@ -156,9 +154,9 @@ GRANTS = Grants(0, {GRANT.id: GRANT}, dict.fromkeys(GRANT.keys, GRANT.id), {GRAN
 def test_who_is_a_caller() -> None:
     """A grant by whichever key, an address with the shared key; a name divides, and no more."""
 
-    def who(ip: str, actor: str | None = None, key: str | None = None) -> Caller:
+    def who(ip: str, actor: str | None = None, key: str | None = None) -> Share:
         subject = Subject(sha256=key) if key else None
-        return caller_of(Context(actor=actor, authn="x", ip=ip, subject=subject), GRANTS)
+        return share_of(Context(actor=actor, authn="x", ip=ip, subject=subject), GRANTS)
 
     assert who("192.0.2.1", key="a" * 64) == who("192.0.2.1", key="b" * 64)
     assert who("192.0.2.1", key="a" * 64).who == who("192.0.2.2", key="b" * 64).who

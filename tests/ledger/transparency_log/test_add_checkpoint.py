@@ -11,9 +11,9 @@ from secrets_broker.ledger.transparency_log.add_checkpoint import (
     MAX_PROOF,
     MAX_REQUEST_BYTES,
     AddCheckpoint,
-    Decision,
-    Finding,
-    Head,
+    CosignDecision,
+    CosignedHead,
+    Misbehaviour,
     RequestError,
     decide,
 )
@@ -34,9 +34,9 @@ def fork(at: int) -> tuple[bytes, ...]:
     return HONEST[:at] + tuple(leaf_hash(b"fork %d" % n) for n in range(at, SIZES))
 
 
-def head(leaves: Sequence[bytes]) -> Head:
+def head(leaves: Sequence[bytes]) -> CosignedHead:
     """The head of a tree of these leaves."""
-    return Head(len(leaves), Frontier().extend(leaves)[0].root())
+    return CosignedHead(len(leaves), Frontier().extend(leaves)[0].root())
 
 
 def proof(leaves: Sequence[bytes], old: int) -> tuple[bytes, ...]:
@@ -59,7 +59,7 @@ def request(leaves: Sequence[bytes], old: int, key: SigningKey = LOG) -> AddChec
     return AddCheckpoint(old, proof(leaves, old), signed)
 
 
-def status(held: Head, asked: AddCheckpoint) -> tuple[int, Finding | None]:
+def status(held: CosignedHead, asked: AddCheckpoint) -> tuple[int, Misbehaviour | None]:
     """What comes of it."""
     found = decide(LOGS, held, asked)
     return found.status, found.finding
@@ -129,12 +129,12 @@ def test_each_answer_of_the_specification() -> None:
     held = head(HONEST[:5])
     assert status(held, request(HONEST[:9], 5)) == (200, None)
     assert status(held, request(HONEST[:5], 5)) == (200, None)
-    assert status(Head(), request(HONEST[:9], 0)) == (200, None)
+    assert status(CosignedHead(), request(HONEST[:9], 0)) == (200, None)
     assert status(held, request(HONEST[:9], 10)) == (400, None)
     assert status(held, request(HONEST[:9], 4)) == (409, None)
-    assert status(held, request(HONEST[:4], 4)) == (409, Finding.BEHIND)
-    assert status(held, request(fork(2)[:5], 5)) == (409, Finding.CONTRADICTION)
-    assert status(held, request(fork(2)[:9], 5)) == (422, Finding.INCONSISTENT)
+    assert status(held, request(HONEST[:4], 4)) == (409, Misbehaviour.BEHIND)
+    assert status(held, request(fork(2)[:5], 5)) == (409, Misbehaviour.CONTRADICTION)
+    assert status(held, request(fork(2)[:9], 5)) == (422, Misbehaviour.INCONSISTENT)
     assert status(held, request(HONEST[:9], 5, OTHER)) == (403, None)
     assert decide({}, held, request(HONEST[:9], 5)).status == 404
 
@@ -142,7 +142,7 @@ def test_each_answer_of_the_specification() -> None:
 def test_a_conflict_answers_the_size_that_is_held() -> None:
     """With which the log makes the right proof."""
     held = head(HONEST[:5])
-    assert decide(LOGS, held, request(HONEST[:9], 0)) == Decision(
+    assert decide(LOGS, held, request(HONEST[:9], 0)) == CosignDecision(
         409, "another size was cosigned last", held
     )
 
@@ -151,7 +151,7 @@ def test_a_proof_from_nothing_is_empty() -> None:
     """The specification asks for it; so do a size that stays, and a tree that grows, for theirs."""
     held = head(HONEST[:5])
     junk = (bytes(32),)
-    assert status(Head(), replace(request(HONEST[:5], 0), proof=junk))[0] == 422
+    assert status(CosignedHead(), replace(request(HONEST[:5], 0), proof=junk))[0] == 422
     assert status(held, replace(request(HONEST[:5], 5), proof=junk))[0] == 422
     assert status(held, replace(request(HONEST[:9], 5), proof=()))[0] == 422
 
@@ -159,8 +159,8 @@ def test_a_proof_from_nothing_is_empty() -> None:
 def test_an_empty_tree_has_one_root_only() -> None:
     """A checkpoint of size 0 with any other is not cosigned."""
     odd = SignedCheckpoint.sign(Checkpoint(LOG.name, 0, bytes(32)), LOG)
-    assert status(Head(), AddCheckpoint(0, (), odd)) == (409, Finding.CONTRADICTION)
-    assert status(Head(), request((), 0)) == (200, None)
+    assert status(CosignedHead(), AddCheckpoint(0, (), odd)) == (409, Misbehaviour.CONTRADICTION)
+    assert status(CosignedHead(), request((), 0)) == (200, None)
 
 
 def test_signatures_of_unknown_keys_are_ignored() -> None:
@@ -193,7 +193,7 @@ def test_no_two_histories_are_ever_cosigned(asked: list[AddCheckpoint | tuple[ob
 
     A tree alone stands for a client that first asks for the size (409) and then does it right.
     """
-    held, cosigned = Head(), list[Head]()
+    held, cosigned = CosignedHead(), list[CosignedHead]()
     for one in asked:
         wanted = request(one[0], held.size) if isinstance(one, tuple) else one  # type: ignore[arg-type]
         found = decide(LOGS, held, wanted)

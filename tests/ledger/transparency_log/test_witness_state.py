@@ -11,7 +11,11 @@ from threading import Barrier
 
 import pytest
 
-from secrets_broker.ledger.transparency_log.add_checkpoint import AddCheckpoint, Finding, Head
+from secrets_broker.ledger.transparency_log.add_checkpoint import (
+    AddCheckpoint,
+    CosignedHead,
+    Misbehaviour,
+)
 from secrets_broker.ledger.transparency_log.note import COSIGNATURE, SigningKey
 from secrets_broker.ledger.transparency_log.witness_state import (
     MAX_EVIDENCE,
@@ -94,7 +98,7 @@ def test_of_many_at_once_one_history_is_cosigned(tmp_path: Path, tree: Sequence[
             answers = list(pool.map(partial(_race, state, together), asked))
             assert sorted(answers) == [200] + [409] * (len(asked) - 1)
             won = asked[answers.index(200)].signed.checkpoint
-            assert state.heads() == {LOG.name: Head(won.size, won.root)}
+            assert state.heads() == {LOG.name: CosignedHead(won.size, won.root)}
 
 
 def _race(state: WitnessState, together: Barrier, asked: AddCheckpoint) -> int:
@@ -112,7 +116,7 @@ def test_evidence_is_kept_once_with_what_it_contradicts(
     asked = request(fork(1)[:2], 2)
     assert [add(state, asked) for _ in range(2)] == [409, 409]
     (cosigned,), (submitted,) = folder.glob("*.cosigned"), folder.glob("*.request")
-    assert submitted.name.startswith(Finding.CONTRADICTION.value)
+    assert submitted.name.startswith(Misbehaviour.CONTRADICTION.value)
     assert AddCheckpoint.parse(submitted.read_bytes()) == asked
     assert cosigned.read_text() == str(request(HONEST[:2], 0).signed)
     assert submitted.stat().st_mode & 0o077 == 0

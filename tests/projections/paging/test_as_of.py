@@ -5,7 +5,7 @@ import pytest
 from secrets_broker.ledger.encoding import rfc3339
 from secrets_broker.ledger.encryption.keyring import Keyring
 from secrets_broker.projections.paging.as_of import AsOf, as_of
-from secrets_broker.projections.queries.event_list import Cursor
+from secrets_broker.projections.queries.event_list import EventCursor
 from secrets_broker.tools.postgres import Cluster
 from tests.conftest import Database
 from tests.ledger.helpers import record, upsert
@@ -15,7 +15,9 @@ from tests.projections.asking import Connection, auditor, pages
 def asked(url: str) -> AsOf:
     """What an auditor's login is told."""
 
-    async def one(connection: Connection, after: Cursor | None) -> tuple[list[AsOf], Cursor | None]:
+    async def one(
+        connection: Connection, after: EventCursor | None
+    ) -> tuple[list[AsOf], EventCursor | None]:
         del after
         return [await as_of(connection)], None
 

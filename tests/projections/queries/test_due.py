@@ -13,7 +13,7 @@ from psycopg import AsyncConnection
 from secrets_broker.ledger.encryption.keyring import Keyring
 from secrets_broker.ledger.errors import InvalidCommandError, LedgerUnavailableError
 from secrets_broker.projections.paging.reading_session import READ_SESSION, Reader
-from secrets_broker.projections.queries.due import BEGINNING, Cursor, Line, Wanted, page
+from secrets_broker.projections.queries.due import BEGINNING, DueCursor, DueFilter, DueLine, page
 from secrets_broker.tools.postgres import Cluster
 from tests.conftest import TEMPLATE, Database, fresh_database
 from tests.ledger.helpers import delete, rebuilt, record, run, upsert
@@ -32,19 +32,19 @@ def day(number: int) -> timedelta:
     return timedelta(days=number, hours=1)
 
 
-def ask(database: Database, wanted: Wanted, limit: int = 1_000) -> list[Line]:
+def ask(database: Database, wanted: DueFilter, limit: int = 1_000) -> list[DueLine]:
     """All lines, page by page."""
 
-    async def pages() -> list[Line]:
+    async def pages() -> list[DueLine]:
         reader = Reader(database.service_url)
-        lines: list[Line] = []
-        following: Cursor | None = BEGINNING
+        lines: list[DueLine] = []
+        following: DueCursor | None = BEGINNING
         while following:
             after = following
 
             async def question(
-                connection: "AsyncConnection[Any]", after: Cursor = after
-            ) -> tuple[list[Line], Cursor | None]:
+                connection: "AsyncConnection[Any]", after: DueCursor = after
+            ) -> tuple[list[DueLine], DueCursor | None]:
                 return await page(connection, wanted, limit, after)
 
             more, following = await reader.ask(question)
@@ -56,7 +56,7 @@ def ask(database: Database, wanted: Wanted, limit: int = 1_000) -> list[Line]:
     return run(pages())
 
 
-def told(lines: list[Line]) -> list[tuple[str, str]]:
+def told(lines: list[DueLine]) -> list[tuple[str, str]]:
     """What of which host."""
     return [(line.what, line.host) for line in lines]
 
@@ -106,7 +106,7 @@ def test_just_what_is_due(
             meant.append((1, rotate - changed, number, what, host))
         if unchanged_for is not None and changed >= unchanged_for:
             meant.append((2, -changed, number, "unchanged", host))
-    wanted = Wanted(
+    wanted = DueFilter(
         timedelta(days=within),
         None if unchanged_for is None else timedelta(days=unchanged_for),
     )
@@ -122,7 +122,7 @@ def test_a_line_says_when_and_who(database: Database, keyring: Keyring) -> None:
     record(database, keyring, upsert("a", expires_at=ends, rotate_after=1))
     record(database, keyring, upsert("b"), upsert("gone", expires_at=NOW), delete("gone"))
     ((changed,),) = database.fetch("SELECT at FROM ledger.events WHERE position = 1")
-    lines = ask(database, Wanted())
+    lines = ask(database, DueFilter())
     assert [(line.what, line.host, line.purpose, line.changed_by) for line in lines] == [
         ("expires", "a", "ssh", "tester"),
         ("due", "a", "ssh", "tester"),
@@ -138,10 +138,10 @@ def test_a_change_starts_the_days_anew(database: Database, keyring: Keyring) -> 
     """Overdue is counted from the last change, and a new version ends it."""
     record(database, keyring, upsert("a", rotate_after=7))
     database.execute("UPDATE secrets.host_credentials SET updated_at = now() - interval '8 days'")
-    assert told(ask(database, Wanted())) == [("overdue", "a")]
+    assert told(ask(database, DueFilter())) == [("overdue", "a")]
     record(database, keyring, upsert("a", rotate_after=7))
-    assert told(ask(database, Wanted())) == [("due", "a")]
-    assert ask(database, Wanted(timedelta(days=6))) == []
+    assert told(ask(database, DueFilter())) == [("due", "a")]
+    assert ask(database, DueFilter(timedelta(days=6))) == []
 
 
 def test_patterns_choose(database: Database, keyring: Keyring) -> None:
@@ -150,7 +150,7 @@ def test_patterns_choose(database: Database, keyring: Keyring) -> None:
     record(database, keyring, *(upsert(name, expires_at=NOW) for name in names))
 
     def hosts(**patterns: str) -> list[str]:
-        return [line.host for line in ask(database, Wanted.parse(**patterns))]
+        return [line.host for line in ask(database, DueFilter.parse(**patterns))]
 
     assert hosts(host="db*.example") == ["db1.example", "db2.example", "db_.example"]
     assert hosts(host="db_.example", purpose="s*") == ["db_.example"]
@@ -195,7 +195,7 @@ def test_a_large_table_is_not_read_as_a_whole(shared: Database) -> None:
     async def explain() -> None:
         connection = await Explained.connect(shared.service_url, autocommit=True)
         async with connection:
-            await page(connection, Wanted(), 100)
+            await page(connection, DueFilter(), 100)
 
     run(explain())
     assert any("idx_host_credentials_expires_at" in line for line in plans)
@@ -204,8 +204,8 @@ def test_a_large_table_is_not_read_as_a_whole(shared: Database) -> None:
 
 def test_a_cursor_survives_its_text() -> None:
     """What a page ended with, exactly."""
-    cursor = Cursor(1, datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=UTC), 2**63 - 1)
-    assert Cursor.decode(cursor.encode()) == cursor
+    cursor = DueCursor(1, datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=UTC), 2**63 - 1)
+    assert DueCursor.decode(cursor.encode()) == cursor
 
 
 @pytest.mark.parametrize(
@@ -215,7 +215,7 @@ def test_a_cursor_survives_its_text() -> None:
 def test_what_is_no_cursor_is_refused(text: str) -> None:
     """Whatever it is, one error, which does not repeat it."""
     with pytest.raises(InvalidCommandError, match=r"^cursor: must be that of a page$"):
-        Cursor.decode(text)
+        DueCursor.decode(text)
 
 
 def test_a_reader_only_reads(database: Database) -> None:

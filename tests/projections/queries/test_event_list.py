@@ -16,8 +16,8 @@ from secrets_broker.ledger.encryption.keyring import Keyring
 from secrets_broker.ledger.errors import InvalidCommandError
 from secrets_broker.ledger.events import Event, encode_entry
 from secrets_broker.ledger.transparency_log.merkle import leaf_hash
-from secrets_broker.projections.paging.position_walk import PACE, Pace
-from secrets_broker.projections.queries.event_list import Cursor, Line, Wanted, page
+from secrets_broker.projections.paging.position_walk import PAGE_BUDGET, PageBudget
+from secrets_broker.projections.queries.event_list import EventCursor, EventFilter, EventLine, page
 from secrets_broker.tools.postgres import Cluster
 from tests.conftest import TEMPLATE, Database, fresh_database
 from tests.ledger.helpers import lookup, record, upsert
@@ -68,11 +68,13 @@ def filled(cluster: Cluster) -> Iterator[str]:
 
 
 def found(
-    url: str, wanted: Wanted, limit: int = 1_000, pace: Pace = PACE
-) -> tuple[list[Line], list[int]]:
+    url: str, wanted: EventFilter, limit: int = 1_000, pace: PageBudget = PAGE_BUDGET
+) -> tuple[list[EventLine], list[int]]:
     """All of them, and how many each page had."""
 
-    async def one(connection: Connection, after: Cursor | None) -> tuple[list[Line], Cursor | None]:
+    async def one(
+        connection: Connection, after: EventCursor | None
+    ) -> tuple[list[EventLine], EventCursor | None]:
         return await page(connection, wanted, limit, after, pace)
 
     every = pages(url, one)
@@ -117,7 +119,9 @@ filters = st.fixed_dictionaries(
         "after": st.integers(0, COUNT + 5).map(str),
     },
 )
-paces = st.sampled_from([PACE, Pace(positions=5, seconds=0), Pace(positions=9, few=3)])
+paces = st.sampled_from(
+    [PAGE_BUDGET, PageBudget(positions=5, seconds=0), PageBudget(positions=9, few=3)]
+)
 
 
 @settings(max_examples=150)
@@ -129,13 +133,18 @@ paces = st.sampled_from([PACE, Pace(positions=5, seconds=0), Pace(positions=9, f
     pace=paces,
 )
 def test_just_what_matches(
-    filled: str, texts: dict[str, str], types: list[str], order: str | None, limit: int, pace: Pace
+    filled: str,
+    texts: dict[str, str],
+    types: list[str],
+    order: str | None,
+    limit: int,
+    pace: PageBudget,
 ) -> None:
     """Every filter and all together, from either end, in pages of any size and pace."""
     expected = [row[0] for row in EVENTS if matches(row, texts, types)]
     if order == "newest":
         expected.reverse()
-    wanted = Wanted.parse({**texts, **({"order": order} if order else {})}, types)
+    wanted = EventFilter.parse({**texts, **({"order": order} if order else {})}, types)
     lines, sizes = found(filled, wanted, limit, pace)
     assert [line.position for line in lines] == expected
     assert max(sizes) <= limit
@@ -143,8 +152,8 @@ def test_just_what_matches(
 
 def test_a_page_does_no_more_than_its_pace(filled: str) -> None:
     """Where nothing matches, pages come back empty, and each says where the next begins."""
-    wanted = Wanted.parse({"actor": "nobody"})
-    _, sizes = found(filled, wanted, 10, Pace(positions=20, seconds=0))
+    wanted = EventFilter.parse({"actor": "nobody"})
+    _, sizes = found(filled, wanted, 10, PageBudget(positions=20, seconds=0))
     assert sizes == [0] * (COUNT // 20)
 
 
@@ -154,12 +163,12 @@ def test_what_is_appended_meanwhile_comes_last(
     """Oldest first, a later page has it; newest first, none has."""
     record(database, keyring, upsert("a"), lookup("a"))
     url = auditor(cluster, database)
-    _, cursor = begun = answer(url, lambda connection: page(connection, Wanted(), 2))
+    _, cursor = begun = answer(url, lambda connection: page(connection, EventFilter(), 2))
     assert [line.position for line in begun[0]] == [0, 1]
-    newest = Wanted.parse({"order": "newest"})
+    newest = EventFilter.parse({"order": "newest"})
     _, downwards = answer(url, lambda connection: page(connection, newest, 2))
     record(database, keyring, lookup("a"))
-    lines, end = answer(url, lambda connection: page(connection, Wanted(), 9, cursor))
+    lines, end = answer(url, lambda connection: page(connection, EventFilter(), 9, cursor))
     assert ([line.position for line in lines], end) == ([2, 3], None)
     lines, end = answer(url, lambda connection: page(connection, newest, 9, downwards))
     assert ([line.position for line in lines], end) == ([0], None)
@@ -173,7 +182,7 @@ def test_a_ledger_with_a_gap_is_read_all_the_same(
     database.execute("ALTER TABLE ledger.events DISABLE TRIGGER append_only")
     database.execute("DELETE FROM ledger.events WHERE position IN (2, 3)")
     for texts in {"since": "1d"}, {"order": "newest"}, {"host": "a"}:
-        lines, _ = found(auditor(cluster, database), Wanted.parse(texts))
+        lines, _ = found(auditor(cluster, database), EventFilter.parse(texts))
         assert sorted(line.position for line in lines if line.host) == [1, 4]
 
 
@@ -191,7 +200,7 @@ def test_a_line_of_a_clock_that_was_ahead(
     )
     record(database, keyring, line)
     until = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
-    lines, _ = found(auditor(cluster, database), Wanted.parse({"until": until}))
+    lines, _ = found(auditor(cluster, database), EventFilter.parse({"until": until}))
     assert [line.host for line in lines] == [None, "old"]
 
 
@@ -200,7 +209,7 @@ def test_a_line_is_the_whole_event_and_verifies(
 ) -> None:
     """Of what is shown, its leaf hash can be made again; no ciphertext and no key is in it."""
     record(database, keyring, upsert("a", "p4ssword"), lookup("a"), lookup("b"))
-    lines, _ = found(auditor(cluster, database), Wanted())
+    lines, _ = found(auditor(cluster, database), EventFilter())
     for line in lines:
         fields = {name: getattr(line, name) for name in Event.__struct_fields__}
         event = json.loads(encode_entry(Event(**fields)))
@@ -240,6 +249,6 @@ def test_a_filter_that_cannot_be_read_is_refused(
 ) -> None:
     """The field is named and the value is not."""
     with pytest.raises(InvalidCommandError) as caught:
-        Wanted.parse(texts, types)
+        EventFilter.parse(texts, types)
     assert [error.field for error in caught.value.errors] == [field]
     assert "m4rker" not in str(caught.value)

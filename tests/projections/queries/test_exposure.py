@@ -11,13 +11,13 @@ from secrets_broker.ledger.commands import ImportAccess, ImportCredential
 from secrets_broker.ledger.content import Content
 from secrets_broker.ledger.encryption.keyring import Keyring
 from secrets_broker.ledger.events import Context
-from secrets_broker.projections.paging.position_walk import PACE, Pace
-from secrets_broker.projections.parameters.credential_name import Named
+from secrets_broker.projections.paging.position_walk import PAGE_BUDGET, PageBudget
+from secrets_broker.projections.parameters.credential_name import CredentialName
 from secrets_broker.projections.queries.exposure import (
     LATEST,
-    Cursor,
+    Disclosure,
     Exposed,
-    Receipt,
+    ExposureCursor,
     Which,
     find,
     page,
@@ -32,7 +32,9 @@ from tests.projections.asking import Connection, answer, auditor, lived, pages, 
 AUDIT = Context(actor="auditor", authn="cli", reason="AUD-1")
 NOW = datetime.now(UTC)
 # One that reads all of a credential's events together, and ones that walk along all events.
-paces = st.sampled_from([PACE, Pace(positions=3, few=0, seconds=0), Pace(positions=7, few=0)])
+paces = st.sampled_from(
+    [PAGE_BUDGET, PageBudget(positions=3, few=0, seconds=0), PageBudget(positions=7, few=0)]
+)
 
 
 @pytest.fixture(scope="module")
@@ -44,19 +46,19 @@ def shared(cluster: Cluster) -> Iterator[Database]:
 
 def asked(url: str, host: str, which: Which = LATEST) -> Exposed | None:
     """Which version is meant."""
-    return answer(url, lambda connection: find(connection, Named(host, "ssh"), which))
+    return answer(url, lambda connection: find(connection, CredentialName(host, "ssh"), which))
 
 
 def received(
-    url: str, host: str, which: Which = LATEST, limit: int = 1_000, pace: Pace = PACE
-) -> list[Receipt]:
+    url: str, host: str, which: Which = LATEST, limit: int = 1_000, pace: PageBudget = PAGE_BUDGET
+) -> list[Disclosure]:
     """All who received it, page by page."""
     exposed = asked(url, host, which)
     assert exposed is not None
 
     async def one(
-        connection: Connection, after: Cursor | None
-    ) -> tuple[list[Receipt], Cursor | None]:
+        connection: Connection, after: ExposureCursor | None
+    ) -> tuple[list[Disclosure], ExposureCursor | None]:
         return await page(connection, exposed, limit, after, pace)
 
     found = pages(url, one)
@@ -72,7 +74,7 @@ def test_just_those_who_received_it(
     keyring: Keyring,
     done: list[tuple[int, str]],
     limit: int,
-    pace: Pace,
+    pace: PageBudget,
 ) -> None:
     """Of each version of each credential: the lookups that disclosed it, through any pages."""
     url = auditor(cluster, shared)
@@ -110,9 +112,9 @@ def test_a_receipt_says_who_and_why(cluster: Cluster, database: Database, keyrin
     assert (datetime.fromisoformat(line.received_at), line.occurred_at) == (at, None)
 
 
-@pytest.mark.parametrize("pace", [PACE, Pace(positions=3, few=0, seconds=0)])
+@pytest.mark.parametrize("pace", [PAGE_BUDGET, PageBudget(positions=3, few=0, seconds=0)])
 def test_who_read_it_out_of_the_history_received_it_too(
-    cluster: Cluster, database: Database, keyring: Keyring, pace: Pace
+    cluster: Cluster, database: Database, keyring: Keyring, pace: PageBudget
 ) -> None:
     """However long after that version ended, and of an earlier credential of the name too."""
     record(database, keyring, upsert("a"), lookup("a"), upsert("a"), delete("a"), upsert("a"))
@@ -178,9 +180,9 @@ def imported_line(
     )
 
 
-@pytest.mark.parametrize("pace", [PACE, Pace(positions=2, few=0)])
+@pytest.mark.parametrize("pace", [PAGE_BUDGET, PageBudget(positions=2, few=0)])
 def test_earlier_reads_belong_to_the_imported_version(
-    cluster: Cluster, database: Database, keyring: Keyring, pace: Pace
+    cluster: Cluster, database: Database, keyring: Keyring, pace: PageBudget
 ) -> None:
     """Successful reads alone, without a version, also where they were imported after its end."""
     content = Content(password="p")
@@ -222,7 +224,7 @@ def test_a_page_stays_with_its_version(
     first = asked(url, "a")
     assert first is not None
     lines, following = answer(url, lambda connection: page(connection, first, 1))
-    assert ([line.position for line in lines], following) == ([2], Cursor(2, 1, 3))
+    assert ([line.position for line in lines], following) == ([2], ExposureCursor(2, 1, 3))
     record(database, keyring, upsert("a"), lookup("a"))
     assert following is not None
     then = asked(url, "a", Which().continued(following))

@@ -11,8 +11,8 @@ from secrets_broker.ledger.commands import ImportCredential
 from secrets_broker.ledger.content import Content
 from secrets_broker.ledger.encryption.keyring import Keyring
 from secrets_broker.ledger.events import Context
-from secrets_broker.projections.parameters.credential_name import Named
-from secrets_broker.projections.queries.history import Cursor, Version, page
+from secrets_broker.projections.parameters.credential_name import CredentialName
+from secrets_broker.projections.queries.history import HistoryCursor, Version, page
 from secrets_broker.tools.postgres import Cluster
 from tests.conftest import TEMPLATE, Database, fresh_database
 from tests.ledger.helpers import imported, lookup, record, run, send, upsert, writing
@@ -31,9 +31,9 @@ def history(url: str, host: str, limit: int = 1_000) -> list[Version]:
     """All of it, page by page."""
 
     async def one(
-        connection: Connection, after: Cursor | None
-    ) -> tuple[list[Version], Cursor | None]:
-        return await page(connection, Named(host, "ssh"), limit, after)
+        connection: Connection, after: HistoryCursor | None
+    ) -> tuple[list[Version], HistoryCursor | None]:
+        return await page(connection, CredentialName(host, "ssh"), limit, after)
 
     found = pages(url, one)
     assert all(len(lines) == limit for lines in found[:-1])

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from psycopg import AsyncConnection
 
-from secrets_broker.projections.parameters.credential_name import Named
+from secrets_broker.projections.parameters.credential_name import CredentialName
 from secrets_broker.projections.queries import event_list, exposure, history, unused
 from secrets_broker.tools.postgres import Cluster
 from tests.conftest import TEMPLATE, fresh_database
@@ -35,7 +35,7 @@ READ = """
           FROM generate_series(%s, %s - 1) AS n) AS read
     ORDER BY n
 """
-FIRST = Named("h0", "ssh")
+FIRST = CredentialName("h0", "ssh")
 SINCE = datetime(2025, 1, 1, tzinfo=UTC)
 
 
@@ -97,7 +97,7 @@ def test_who_received_a_rare_one_is_in_an_index(large: str) -> None:
     """Its own reads and no others."""
 
     async def ask(connection: Connection) -> object:
-        exposed = await exposure.find(connection, Named("h7", "ssh"))
+        exposed = await exposure.find(connection, CredentialName("h7", "ssh"))
         assert exposed is not None
         return await exposure.page(connection, exposed, 1_000)
 
@@ -107,7 +107,7 @@ def test_who_received_a_rare_one_is_in_an_index(large: str) -> None:
 def test_a_page_of_events_ends_when_it_is_full(large: str) -> None:
     """From either end; and a host's own events are in an index."""
     for texts in {}, {"order": "newest"}, {"host": "h7"}:
-        wanted = event_list.Wanted.parse(texts)
+        wanted = event_list.EventFilter.parse(texts)
         looked_at = rows_looked_at(large, partial(event_list.page, wanted=wanted, limit=20))
         assert looked_at < 10 * EVENTS / NAMES
 

@@ -18,7 +18,14 @@ from secrets_broker.ledger.errors import InvalidCommandError
 from secrets_broker.projections.paging.reading_session import READ_SESSION
 from secrets_broker.projections.parameters.ledger_point import MAX_POSITION, Point
 from secrets_broker.projections.queries import replay_diff
-from secrets_broker.projections.queries.replay import FIRST, Credential, Page, Scope, page, state
+from secrets_broker.projections.queries.replay import (
+    FIRST,
+    Credential,
+    Scope,
+    StatePage,
+    page,
+    state,
+)
 from secrets_broker.tools.postgres import Cluster
 from tests.conftest import TEMPLATE, Database, fresh_database
 from tests.ledger.helpers import CONTEXT, delete, lookup, record, run, upsert, writing
@@ -168,9 +175,9 @@ def test_pages_of_any_size_leave_out_nothing(
     """None is taken twice, a deleted one is in none, and the last page says that it is."""
     hosts = [f"h{n}" for n in range(number)]
 
-    async def pages(url: str, position: int) -> list[Page]:
+    async def pages(url: str, position: int) -> list[StatePage]:
         async with await connect(url, READ_SESSION) as connection:
-            scope, found = Scope(position), list[Page]()
+            scope, found = Scope(position), list[StatePage]()
             after = FIRST
             while True:
                 found.append(await page(asking(connection), None, scope, after, limit))
@@ -240,7 +247,7 @@ def test_a_body_that_was_changed_is_told(database: Database, keyring: Keyring) -
         connection.execute("UPDATE ledger.bodies SET ciphertext = 'x' WHERE position = 1")
         connection.execute("DELETE FROM ledger.bodies WHERE position = 2")
 
-    async def found() -> Page:
+    async def found() -> StatePage:
         async with await connect(database.service_url, READ_SESSION) as connection:
             return await page(asking(connection), keyring, Scope(3))
 
@@ -255,7 +262,7 @@ def test_an_auditors_login_is_enough_for_metadata(database: Database, keyring: K
     record(database, keyring, upsert("a"), upsert("gone"))
     erased(database, keyring, "gone")
 
-    async def found() -> list[Page]:
+    async def found() -> list[StatePage]:
         async with await connect(database.owner_url, READ_SESSION) as connection:
             await connection.execute("SET ROLE secrets_broker_auditor")
             fetch = asking(connection)

@@ -16,7 +16,7 @@ from secrets_broker.ledger.errors import DecryptionError
 from secrets_broker.projections.paging.reading_session import READ_SESSION
 from secrets_broker.projections.queries import replay, replay_diff
 from secrets_broker.projections.queries.replay import FIRST, Credential, Scope
-from secrets_broker.projections.queries.replay_diff import Difference, differences
+from secrets_broker.projections.queries.replay_diff import StateDifference, differences
 from secrets_broker.tools.postgres import Cluster
 from tests.conftest import TEMPLATE, Database, fresh_database
 from tests.ledger.helpers import CONTEXT, delete, record, run, send, upsert, writing
@@ -52,10 +52,10 @@ def state(database: Database, keyring: Keyring, position: int) -> State:
 
 def diff(
     database: Database, keyring: Keyring | None, since: int, until: int, *patterns: str
-) -> list[Difference]:
+) -> list[StateDifference]:
     """What changed from one state to the other."""
 
-    async def all_of_it() -> list[Difference]:
+    async def all_of_it() -> list[StateDifference]:
         async with await connect(database.service_url, READ_SESSION) as connection:
             scope = Scope.parse(until, *(patterns or (None, None)))
             pages = [one async for one in differences(asking(connection), keyring, since, scope)]
@@ -65,7 +65,7 @@ def diff(
     return run(all_of_it())
 
 
-def told(found: list[Difference]) -> list[tuple[str, str, tuple[str, ...] | None]]:
+def told(found: list[StateDifference]) -> list[tuple[str, str, tuple[str, ...] | None]]:
     """What became of which host."""
     return [(one.host, one.kind, one.columns) for one in found]
 
@@ -81,7 +81,7 @@ def expected_kind(before: Credential | None, after: Credential | None) -> str | 
     return "rekeyed" if before.version == after.version else "changed"
 
 
-def check(before: State, after: State, found: list[Difference]) -> None:
+def check(before: State, after: State, found: list[StateDifference]) -> None:
     """Each name is told of just where its row differs, and with what differs in it."""
     by_name = {(one.host, one.purpose): one for one in found}
     assert len(by_name) == len(found)
@@ -163,7 +163,7 @@ def test_it_says_who_when_and_why(database: Database, keyring: Keyring) -> None:
     (found,) = diff(database, None, 1, 3)
     query = "SELECT to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')"
     ((at,),) = database.fetch(f"{query} FROM ledger.events WHERE position = 3")
-    assert found == Difference(
+    assert found == StateDifference(
         host="a",
         purpose="ssh",
         kind="deleted",

@@ -13,9 +13,9 @@ from secrets_broker.ledger.content import Content
 from secrets_broker.ledger.encoding import rfc3339
 from secrets_broker.ledger.encryption.keyring import Keyring
 from secrets_broker.ledger.errors import InvalidCommandError
-from secrets_broker.projections.paging.position_walk import PACE, Pace
+from secrets_broker.projections.paging.position_walk import PAGE_BUDGET, PageBudget
 from secrets_broker.projections.parameters.times import parse_moment
-from secrets_broker.projections.queries.unused import RECENT, Cursor, Line, page
+from secrets_broker.projections.queries.unused import RECENT, UnusedCursor, UnusedLine, page
 from secrets_broker.tools.postgres import Cluster
 from tests.conftest import TEMPLATE, Database, fresh_database
 from tests.ledger.helpers import delete, lookup, record, upsert
@@ -38,12 +38,14 @@ def unused(
     since: datetime,
     limit: int = 1_000,
     names: int | None = None,
-    pace: Pace = PACE,
+    pace: PageBudget = PAGE_BUDGET,
     recent: int = RECENT,
-) -> list[Line]:
+) -> list[UnusedLine]:
     """All of them, page by page."""
 
-    async def one(connection: Connection, after: Cursor | None) -> tuple[list[Line], Cursor | None]:
+    async def one(
+        connection: Connection, after: UnusedCursor | None
+    ) -> tuple[list[UnusedLine], UnusedCursor | None]:
         return await page(connection, since, limit, after, pace, names, recent)
 
     found = pages(url, one)
@@ -62,7 +64,7 @@ def time_of(database: Database, position: int) -> datetime:
 @given(
     done=steps,
     sizes=st.tuples(st.integers(1, 3), st.integers(1, 5)),
-    pace=st.sampled_from([PACE, Pace(seconds=0)]),
+    pace=st.sampled_from([PAGE_BUDGET, PageBudget(seconds=0)]),
     back=st.integers(0, 11),
     recent=st.sampled_from([0, 3, RECENT]),
 )
@@ -72,7 +74,7 @@ def test_just_what_nobody_read(
     keyring: Keyring,
     done: list[tuple[int, str]],
     sizes: tuple[int, int],
-    pace: Pace,
+    pace: PageBudget,
     back: int,
     recent: int,
 ) -> None:

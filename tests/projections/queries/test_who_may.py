@@ -9,8 +9,8 @@ from secrets_broker.ledger.access.grant_commands import Grant, Revoke, RotateKey
 from secrets_broker.ledger.access.grants import Grants, judge
 from secrets_broker.ledger.access.rights import Limit, Request, Rights, Rule, fit
 from secrets_broker.ledger.events import Subject
-from secrets_broker.projections.parameters.credential_name import Named
-from secrets_broker.projections.queries.who_may import Line, lines
+from secrets_broker.projections.parameters.credential_name import CredentialName
+from secrets_broker.projections.queries.who_may import WhoLine, lines
 from tests.ledger.access.test_grants import apply, at
 from tests.ledger.access.test_rights import rules
 
@@ -27,9 +27,9 @@ def granted(*each: Rights) -> Grants:
     return grants
 
 
-def of(grants: Grants, host: str = "web-1", purpose: str = "ssh", minute: int = 1) -> list[Line]:
+def of(grants: Grants, host: str = "web-1", purpose: str = "ssh", minute: int = 1) -> list[WhoLine]:
     """What is answered."""
-    return list(lines(grants, Named(host, purpose), at(minute)))
+    return list(lines(grants, CredentialName(host, purpose), at(minute)))
 
 
 @given(
@@ -76,7 +76,7 @@ def test_a_line_says_all_that_bounds_it() -> None:
     rotate = RotateKey(grantee="n0", sha256="f" * 64, previous_until=at(30))
     grants = apply(grants, rotate, 0, 1)
     (line,) = of(grants)
-    assert line == Line(
+    assert line == WhoLine(
         name="n0",
         id="0" * 16,
         proof="key",

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from secrets_broker.ledger.commands import Lookup
 from secrets_broker.ledger.encryption.keyring import Keyring
-from secrets_broker.tools.export.run import Exported, Wanted
+from secrets_broker.tools.export.run import Exported, ExportPlan
 from secrets_broker.tools.export.run import export as export_to
 from tests.conftest import Database
 from tests.ledger.checkpoints import KEY, publish_checkpoint
@@ -34,7 +34,7 @@ def export(
 
 def exported(database: Database, folder: Path, *options: str, url: str | None = None) -> Exported:
     """Do what the command does, in this process, which is quicker."""
-    wanted = Wanted(
+    wanted = ExportPlan(
         path=folder,
         parquet="--no-parquet" not in options,
         bodies="--with-bodies" in options,

@@ -20,7 +20,7 @@ from secrets_broker.ledger.encryption.keyring import Keyring
 from secrets_broker.ledger.event_types import ACCESS_COUNTED, ACCESS_COUNTING, ACCESS_IMPORTED
 from secrets_broker.ledger.events import NO_KEY, Context, Event, Subject
 from secrets_broker.ledger.transparency_log.merkle import Node
-from secrets_broker.ledger.transparency_log.stored_entries import Row, read_rows
+from secrets_broker.ledger.transparency_log.stored_entries import StoredEntry, read_rows
 from secrets_broker.tools.export.access_log import access_type
 from secrets_broker.tools.export.folder import Folder
 from secrets_broker.tools.export.parquet import RANGE, Parts, first_missing, part_name
@@ -88,8 +88,8 @@ async def _record(database: Database, keyring: Keyring, steps: list[Any]) -> Non
                 await writer.submit(*step)
 
 
-def _rows(database: Database) -> list[Row]:
-    async def read() -> list[Row]:
+def _rows(database: Database) -> list[StoredEntry]:
+    async def read() -> list[StoredEntry]:
         async with await connect(database.service_url) as connection:
             return await read_rows(connection, 0, RANGE)
 
@@ -214,7 +214,7 @@ def test_the_last_file_is_replaced_as_it_grows(
         assert [row[0] for row in table(out, "events")] == list(range(size))
 
 
-def _full(rows: list[Row], subtree: bytes) -> tuple[list[Row], list[Node]]:
+def _full(rows: list[StoredEntry], subtree: bytes) -> tuple[list[StoredEntry], list[Node]]:
     return rows, [Node(2, 0, subtree)]
 
 
@@ -223,7 +223,7 @@ def test_a_full_file_is_known_by_its_subtree(filled: Database, tmp_path: Path) -
     last = _rows(filled)[-1]
     made = Folder(tmp_path, private=False)
     parts = Parts(made, 0)
-    parts.add(*_full([Row(RANGE - 1, last.leaf, last.entry)], b"\1" * 32))
+    parts.add(*_full([StoredEntry(RANGE - 1, last.leaf, last.entry)], b"\1" * 32))
     parts.finish()
     assert first_missing(made, []) == 0
     assert first_missing(made, [b"\1" * 32]) == RANGE

@@ -7,14 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from secrets_broker.ledger.transparency_log.merkle import Frontier, leaf_hash
-from secrets_broker.ledger.transparency_log.stored_entries import Row
+from secrets_broker.ledger.transparency_log.stored_entries import StoredEntry
 from secrets_broker.ledger.transparency_log.tile import Tile, decode_bundle, level_tiles, tiles
 from secrets_broker.tools.export.site import Site
 from tests.ledger.helpers import naive_nodes, naive_root
 
 LARGEST = 256 * 256 + 300
 ENTRIES = [str(number).encode() for number in range(LARGEST)]
-ROWS = [Row(number, leaf_hash(entry), entry) for number, entry in enumerate(ENTRIES)]
+ROWS = [StoredEntry(number, leaf_hash(entry), entry) for number, entry in enumerate(ENTRIES)]
 NODES = {
     (node.level, node.index): node.hash for node in Frontier().extend(row.leaf for row in ROWS)[1]
 }

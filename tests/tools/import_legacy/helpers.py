@@ -13,7 +13,7 @@ from secrets_broker.ledger.events import Context
 from secrets_broker.ledger.fold import Outcome
 from secrets_broker.ledger.writer import Writer
 from secrets_broker.projections.host_credentials import HostCredentials
-from secrets_broker.tools.import_legacy import Report, import_legacy
+from secrets_broker.tools.import_legacy import ImportReport, import_legacy
 from tests.conftest import KMS_KEY, Database
 
 REPOSITORY = Path(__file__).parents[3]
@@ -25,7 +25,7 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
     return asyncio.run(coroutine)
 
 
-def imported(database: Database, keyring: Keyring) -> Report:
+def imported(database: Database, keyring: Keyring) -> ImportReport:
     """Import into the database that the tables are in."""
     return run(import_legacy(database.owner_url, database.service_url, keyring))
 

@@ -9,9 +9,9 @@ from secrets_broker.ledger.encryption.keyring import Keyring
 from secrets_broker.ledger.events import Context
 from secrets_broker.ledger.fold import Fold
 from secrets_broker.ledger.store import Store
-from secrets_broker.ledger.transparency_log.frontier import load_seen
+from secrets_broker.ledger.transparency_log.frontier import load_tree_state
 from secrets_broker.projections.host_credentials import HostCredentials
-from secrets_broker.tools.import_legacy import Report, import_legacy
+from secrets_broker.tools.import_legacy import ImportReport, import_legacy
 from tests.tools.import_legacy.earlier import Earlier, sealed
 from tests.tools.import_legacy.helpers import (
     environment,
@@ -111,9 +111,11 @@ def test_killed_while_committing(earlier: Earlier, keyring: Keyring) -> None:
         details={"legacy_id": 2, "access_type": "read"},
     )
 
-    async def late_commit() -> Report:
+    async def late_commit() -> ImportReport:
         store = await Store.connect(earlier.database.service_url, HostCredentials(), keyring)
-        fold = Fold(await store.read([("a", "ssh")], await load_seen(store.connection)), keyring)
+        fold = Fold(
+            await store.read([("a", "ssh")], await load_tree_state(store.connection)), keyring
+        )
         fold.take(second, Context(actor=None, authn="none"))
         importing = asyncio.create_task(import_legacy(*urls, keyring))
         await asyncio.to_thread(_until_somebody_waits, earlier)
@@ -141,7 +143,7 @@ def test_two_at_once(earlier: Earlier, keyring: Keyring) -> None:
     _fill(earlier)
     urls = earlier.database.owner_url, earlier.database.service_url
 
-    async def both() -> list[Report]:
+    async def both() -> list[ImportReport]:
         return await asyncio.gather(*(import_legacy(*urls, keyring) for _ in range(2)))
 
     reports = run(both())

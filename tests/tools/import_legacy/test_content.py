@@ -12,7 +12,7 @@ import pytest
 from secrets_broker.ledger.commands import Lookup
 from secrets_broker.ledger.encryption.keyring import Keyring
 from secrets_broker.migrations import runner
-from secrets_broker.tools.import_legacy import Report
+from secrets_broker.tools.import_legacy import ImportReport
 from secrets_broker.tools.postgres import Cluster
 from tests.conftest import KMS_KEY, Database, fresh_database
 from tests.earlier import TABLES
@@ -242,7 +242,7 @@ def test_nothing_is_left_in_clear(database: Database) -> None:
 def test_again(database: Database, keys: Keyring) -> None:
     """A second import finds everything there, and appends nothing."""
     before = database.fetch("SELECT count(*) FROM ledger.events")
-    report: Report = imported(database, keys)
+    report: ImportReport = imported(database, keys)
     assert (report.credentials.imported, report.credentials.already_imported) == (0, 10)
     assert (report.access_lines.imported, report.access_lines.already_imported) == (0, 7)
     assert report.failures == ()

@@ -13,7 +13,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from secrets_broker.tools.postgres import BusyError, Cluster, NotRunningError, StartError
+from secrets_broker.tools.postgres import Cluster, FolderInUseError, NotRunningError, StartError
 from secrets_broker.tools.postgres.process import is_postmaster, launch, wait_until
 from secrets_broker.tools.postgres.server import LARGEST_LOG
 from tests.tools.postgres.helpers import (
@@ -261,7 +261,7 @@ def test_leftovers_of_initdb_are_removed(wheel: Path, place: Path) -> None:
 def test_two_supervisors_do_not_share_a_folder(cluster: Cluster, bin_dir: Path) -> None:
     """The second one is told so, the first goes on; when it stopped, the second may start."""
     second = Cluster(cluster.data_dir, bin_dir=bin_dir)
-    with pytest.raises(BusyError, match="another secrets-broker"):
+    with pytest.raises(FolderInUseError, match="another secrets-broker"):
         second.start()
     assert query(cluster.superuser_url(), "SELECT 1") == [(1,)]
     cluster.stop()

@@ -56,7 +56,7 @@ CONSTANTS: Final[list[tuple[Any, str, int]]] = [
     (reveal, "BATCH", 3),
     (erasure, "KEYS_PER_EVENT", 2),
 ]
-PACE: Final = position_walk.Pace(positions=5, few=2, seconds=0.0)
+PAGE_BUDGET: Final = position_walk.PageBudget(positions=5, few=2, seconds=0.0)
 
 
 @pytest.fixture(scope="module")
@@ -93,13 +93,17 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
         for module, name, value in CONSTANTS:
             assert getattr(module, name) > value, (module, name)
             monkeypatch.setattr(module, name, value)
-        for method in (Spill.__init__, credential_histories.Lives.__init__, Checker.__init__):
+        for method in (
+            Spill.__init__,
+            credential_histories.CredentialHistories.__init__,
+            Checker.__init__,
+        ):
             monkeypatch.setattr(method, "__defaults__", (3,))
         for page in (replay.page, replay_diff.page):
             _default(monkeypatch, page, replay.PAGE_NAMES, 3)
         _default(monkeypatch, rotation.rotate, rotation.CHUNK, 3)
         for question in (event_list.page, exposure.page, unused.page):
-            _default(monkeypatch, question, position_walk.PACE, PACE)
+            _default(monkeypatch, question, position_walk.PAGE_BUDGET, PAGE_BUDGET)
 
     return make
 

@@ -16,7 +16,7 @@ from secrets_broker.ledger.transparency_log.checkpoint_store import publish, rea
 from secrets_broker.ledger.transparency_log.note import SigningKey, VerifierKey
 from secrets_broker.ledger.transparency_log.stored_hashes import root_at
 from secrets_broker.settings import Settings
-from secrets_broker.tools.verify.run_checks import Wanted
+from secrets_broker.tools.verify.run_checks import VerifyPlan
 from secrets_broker.tools.verify.verification import Job
 from tests.conftest import Database
 from tests.ledger.helpers import delete, login_of, lookup, record, run, upsert
@@ -81,7 +81,7 @@ def verified(
     if kms_key:
         values["SECRETS_KMS_KEY"] = kms_key
     erasures = more.pop("erasures", None)
-    job = Job(Settings(values), Wanted(tuple(keys), **more), erasures)
+    job = Job(Settings(values), VerifyPlan(tuple(keys), **more), erasures)
     return of_job(job, schema=schema)
 
 

@@ -22,9 +22,9 @@ from secrets_broker.ledger.transparency_log.tile import (
 from secrets_broker.settings import Settings
 from secrets_broker.tools.postgres import Cluster
 from secrets_broker.tools.verify import run_checks as running
-from secrets_broker.tools.verify.run_checks import Wanted
+from secrets_broker.tools.verify.run_checks import VerifyPlan
 from secrets_broker.tools.verify.sources.source_protocol import SourceError
-from secrets_broker.tools.verify.verification import Job, Place
+from secrets_broker.tools.verify.verification import Job, LedgerLocation
 from tests.conftest import TEMPLATE, Database, fresh_database
 from tests.ledger.helpers import run
 from tests.tools.test_commands import run as command
@@ -92,8 +92,8 @@ def put(path: Path, content: bytes) -> None:
 
 def verified(folder: Path, *, partial: bool = False) -> Report:
     """Verify it, with no setting at all."""
-    place = Place(folder=folder, partial=partial)
-    return of_job(Job(Settings({}), Wanted((KEY.verifier,)), None, place))
+    place = LedgerLocation(folder=folder, partial=partial)
+    return of_job(Job(Settings({}), VerifyPlan((KEY.verifier,)), None, place))
 
 
 def test_an_export_that_nobody_changed(folder: Path) -> None:

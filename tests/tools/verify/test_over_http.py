@@ -11,9 +11,9 @@ import pytest
 from secrets_broker.ledger.transparency_log.note import SigningKey
 from secrets_broker.settings import Settings
 from secrets_broker.tools.shared.remote import NO_TLS, Remote
-from secrets_broker.tools.verify.run_checks import Wanted
+from secrets_broker.tools.verify.run_checks import VerifyPlan
 from secrets_broker.tools.verify.sources.source_protocol import SourceError
-from secrets_broker.tools.verify.verification import Job, Place
+from secrets_broker.tools.verify.verification import Job, LedgerLocation
 from tests.conftest import AUDITOR_KEY, SIGNING_KEY, Database
 from tests.http.conftest import serving
 from tests.tools.verify.changing import Report, of_job
@@ -25,8 +25,8 @@ VERIFIER = SigningKey.parse(SIGNING_KEY).verifier
 def verified(url: str, key: str = AUDITOR_KEY) -> Report:
     """Verify a broker, with an auditor's key and no other setting."""
     settings = Settings({"AUDITOR_KEY": key})
-    place = Place(remote=Remote.of(settings, url, NO_TLS))
-    return of_job(Job(settings, Wanted((VERIFIER,)), None, place))
+    place = LedgerLocation(remote=Remote.of(settings, url, NO_TLS))
+    return of_job(Job(settings, VerifyPlan((VERIFIER,)), None, place))
 
 
 def test_another_broker_is_verified_over_http(database: Database, tmp_path: Path) -> None:

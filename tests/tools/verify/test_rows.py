@@ -12,7 +12,7 @@ from secrets_broker.ledger.append import Append
 from secrets_broker.ledger.encoding import canonical_json, rfc3339
 from secrets_broker.ledger.events import BodyReference, Event, encode_entry
 from secrets_broker.ledger.store import insert_events
-from secrets_broker.ledger.tree_state import Seen
+from secrets_broker.ledger.tree_state import TreeState
 from secrets_broker.tools.verify.checks.examine import examine
 from secrets_broker.tools.verify.checks.facts import decode, encode
 from secrets_broker.tools.verify.sources.database_reader import DatabaseReader
@@ -85,7 +85,7 @@ def test_a_row_is_made_into_its_entry(database: Database) -> None:
 
 def _put(database: Database, entries: Sequence[bytes]) -> None:
     """Append them in the service's own words."""
-    append = Append(Seen())
+    append = Append(TreeState())
     for entry in entries:
         append.add_entry(entry)
     statement = insert_events(append)

@@ -18,7 +18,7 @@ from secrets_broker.projections.queries.replay import Scope
 from secrets_broker.tools.postgres import Cluster
 from secrets_broker.tools.replay.reveal import reveal
 from secrets_broker.tools.verify import run_checks as running
-from secrets_broker.tools.verify.checks.checkpoints import Kept
+from secrets_broker.tools.verify.checks.checkpoints import KeptCheckpoint
 from tests.conftest import KMS_KEY, TEMPLATE, Database, fresh_database
 from tests.ledger.helpers import CONTEXT, login_of, lookup, record, run, upsert
 from tests.tools.verify.changing import (
@@ -382,7 +382,7 @@ def test_a_ledger_rewritten_under_the_same_key(
 ) -> None:
     """All of it is consistent with itself; only the checkpoint that was kept elsewhere tells."""
     ((note,),) = ledger.fetch("SELECT note FROM ledger.checkpoints WHERE size = 301")
-    kept = Kept(KEY.name, 301, note, source="kept.txt")
+    kept = KeptCheckpoint(KEY.name, 301, note, source="kept.txt")
     assert verified(ledger, kept=(kept,)).ok
     record(database, keyring, *(upsert(f"h{number}") for number in range(320)))
     checkpoints(database, (1, 320))
@@ -393,7 +393,7 @@ def test_a_ledger_rewritten_under_the_same_key(
     assert "is at or before position 300: nothing kept elsewhere says more" in report.details()
     # What was kept elsewhere earlier, and fits, narrows it.
     ((first,),) = database.fetch("SELECT note FROM ledger.checkpoints WHERE size = 1")
-    earlier = Kept(KEY.name, 1, first, source="earlier.txt")
+    earlier = KeptCheckpoint(KEY.name, 1, first, source="earlier.txt")
     bad(verified(database, kept=(kept, earlier)), 1, "since")
 
 
@@ -401,7 +401,7 @@ def test_a_ledger_shorter_than_what_was_kept(database: Database, keyring: Keyrin
     """How many events are missing, and from where."""
     record(database, keyring, *(upsert(f"h{number}") for number in range(2)))
     signed = SignedCheckpoint.sign(Checkpoint(KEY.name, 10, bytes(32)), KEY)
-    report = verified(database, kept=(Kept(KEY.name, 10, str(signed), source="kept"),))
+    report = verified(database, kept=(KeptCheckpoint(KEY.name, 10, str(signed), source="kept"),))
     bad(report, 3, "since")
     assert (
         "the ledger has 3 events, the checkpoint (kept in kept) says 10: 7 of" in report.details()

@@ -30,7 +30,7 @@ from secrets_broker.tools.postgres import Cluster
 from secrets_broker.tools.watch.delivery import LONGEST_PAUSE, Delivery, pause
 from secrets_broker.tools.watch.signature import WebhookKey, headers, new_webhook_key
 from secrets_broker.tools.watch.sink import DeliveryError
-from secrets_broker.tools.watch.syslog import Address, Syslog, SyslogAddressError
+from secrets_broker.tools.watch.syslog import Syslog, SyslogAddress, SyslogAddressError
 from secrets_broker.tools.watch.webhook import Webhook
 from tests.certificates import self_signed
 from tests.conftest import KMS_KEY, Database
@@ -472,7 +472,7 @@ def test_pauses_grow_and_stay_bounded() -> None:
 def test_syslog_in_datagrams(tmp_path: Path, *, local: bool) -> None:
     """Over UDP as RFC 5424; at a path as syslog(3) writes it, which local daemons read."""
     with datagrams(tmp_path / "log" if local else None) as (address, listening):
-        sink = Syslog(Address.parse(address), "local0")
+        sink = Syslog(SyslogAddress.parse(address), "local0")
         run(sink.send(condition()))
         sink.close()
         message = listening.recv(65_536).decode()
@@ -494,7 +494,7 @@ def test_syslog_at_a_path_may_be_a_stream(tmp_path: Path) -> None:
         listener.bind(str(path))
         listener.listen()
         listener.settimeout(20)
-        sink = Syslog(Address.parse(str(path)), "daemon")
+        sink = Syslog(SyslogAddress.parse(str(path)), "daemon")
         run(sink.send(condition()))
         sink.close()
         taken, _ = listener.accept()
@@ -533,7 +533,7 @@ def test_a_syslog_that_is_not_there_is_waited_for(database: Database, tmp_path: 
 def test_an_address_of_syslog_that_cannot_be_meant(text: str) -> None:
     """One clear error."""
     with pytest.raises(SyslogAddressError):
-        Address.parse(text)
+        SyslogAddress.parse(text)
 
 
 @pytest.mark.parametrize(
@@ -547,7 +547,7 @@ def test_an_address_of_syslog_that_cannot_be_meant(text: str) -> None:
 )
 def test_an_address_of_syslog(text: str, known: str) -> None:
     """A path, or a host with a port, over UDP unless it says TCP."""
-    assert str(Address.parse(text)) == known
+    assert str(SyslogAddress.parse(text)) == known
 
 
 @pytest.mark.parametrize("leaf", [None, "f" * 64])

@@ -9,12 +9,12 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from secrets_broker.ledger.event_macs.acceptance import Span, in_force, ranges
 from secrets_broker.ledger.event_types import LEDGER_DISOWNED, LEDGER_RESTORED, ROTATIONS
-from secrets_broker.tools.verify.checks.checkpoints import Kept
-from secrets_broker.tools.verify.checks.credential_histories import Lives
+from secrets_broker.tools.verify.checks.checkpoints import KeptCheckpoint
+from secrets_broker.tools.verify.checks.credential_histories import CredentialHistories
 from secrets_broker.tools.verify.checks.disk_mapping import LIMIT, Spill
 from secrets_broker.tools.verify.checks.facts import Fact
 from secrets_broker.tools.verify.checks.findings import Findings
-from secrets_broker.tools.verify.checks.kek_states import Rotations
+from secrets_broker.tools.verify.checks.kek_states import KekStates
 from secrets_broker.tools.verify.checks.ranges import Examined, unmarshal
 from secrets_broker.tools.verify.checks.subtree import Spine, Stored
 from secrets_broker.tools.verify.checks.trust import Trust, WrongNode
@@ -38,8 +38,8 @@ class Checker:
         """What is left out: it has to be known before."""
         self._disowned_by: list[tuple[int, tuple[Span, ...]]] = []
         self.findings = findings
-        self.lives = Lives(limit)
-        self.rotations = Rotations()
+        self.lives = CredentialHistories(limit)
+        self.rotations = KekStates()
         self._stored = stored
         self._spine = Spine()
         self._trust = Trust(findings)
@@ -96,7 +96,7 @@ class Checker:
     def finish(
         self,
         published: tuple[str, int] | None,
-        beyond: Sequence[Kept] = (),
+        beyond: Sequence[KeptCheckpoint] = (),
         erased_later: Collection[str] = frozenset(),
     ) -> None:
         """Say what could only be said at the end.

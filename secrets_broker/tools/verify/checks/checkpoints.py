@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from secrets_broker.ledger.transparency_log.checkpoint import SignedCheckpoint
 from secrets_broker.ledger.transparency_log.checkpoint_store import unreadable, with_cosignatures
 from secrets_broker.ledger.transparency_log.note import COSIGNATURE, Note, NoteError, VerifierKey
-from secrets_broker.tools.verify.checks.findings import Problem
+from secrets_broker.tools.verify.checks.findings import Violation
 from secrets_broker.tools.verify.checks.subtree import Edge
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class KeptCheckpoint:
     """A checkpoint as it is kept: in the ledger's own tables, or elsewhere."""
 
     origin: str
@@ -30,7 +30,7 @@ class Kept:
 
 
 @dataclass(frozen=True, slots=True)
-class Head:
+class JudgedCheckpoint:
     """A checkpoint whose own form and signature were judged."""
 
     origin: str
@@ -60,17 +60,19 @@ def covered(size: int) -> int:
     return max(size - 1, 0)
 
 
-def judge(kept: Kept, keys: Sequence[VerifierKey], edge: Edge) -> tuple[Head, list[Problem]]:
+def judge(
+    kept: KeptCheckpoint, keys: Sequence[VerifierKey], edge: Edge
+) -> tuple[JudgedCheckpoint, list[Violation]]:
     """Hold a checkpoint to what stands beside it, and to its signatures."""
     position = covered(kept.size)
 
-    def wrong(check: str, detail: str) -> Problem:
-        return Problem(position, check, f"checkpoint of size {kept.size}: {detail}")
+    def wrong(check: str, detail: str) -> Violation:
+        return Violation(position, check, f"checkpoint of size {kept.size}: {detail}")
 
     try:
         signed = SignedCheckpoint.parse(kept.note)
     except NoteError as error:
-        head = Head(kept.origin, kept.size, b"", edge, False, 0, 0, kept.source)
+        head = JudgedCheckpoint(kept.origin, kept.size, b"", edge, False, 0, 0, kept.source)
         return head, [wrong("checkpoint", str(error))]
     problems = []
     tree = signed.checkpoint
@@ -94,7 +96,7 @@ def judge(kept: Kept, keys: Sequence[VerifierKey], edge: Edge) -> tuple[Head, li
     if bad := unreadable(kept.cosignatures):
         problems.append(wrong("signature", f"{bad} of its cosignatures cannot be read"))
     return (
-        Head(
+        JudgedCheckpoint(
             kept.origin,
             kept.size,
             tree.root,
@@ -109,10 +111,10 @@ def judge(kept: Kept, keys: Sequence[VerifierKey], edge: Edge) -> tuple[Head, li
     )
 
 
-def beyond(size: int, kept: Kept) -> Problem:
+def beyond(size: int, kept: KeptCheckpoint) -> Violation:
     """What a checkpoint of more events than there are says."""
     whose = f" (kept in {kept.source})" if kept.source else ""
-    return Problem(
+    return Violation(
         size,
         "since" if kept.source else "checkpoint",
         f"the ledger has {size} events, the checkpoint{whose} says {kept.size}: "

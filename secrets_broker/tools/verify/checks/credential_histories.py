@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from secrets_broker.ledger.event_types import ERASED, ON_CREDENTIAL, READ, OnCredential
-from secrets_broker.tools.verify.checks.credential_history import NOBODY, Life
+from secrets_broker.tools.verify.checks.credential_history import NOBODY, CredentialHistory
 from secrets_broker.tools.verify.checks.disk_mapping import LIMIT, Spill
 from secrets_broker.tools.verify.checks.facts import Fact
-from secrets_broker.tools.verify.checks.findings import Problem
+from secrets_broker.tools.verify.checks.findings import Violation
 
 
 class _Key(NamedTuple):
@@ -25,7 +25,7 @@ class _Key(NamedTuple):
     bodies: int = 0
 
 
-class Lives:
+class CredentialHistories:
     """Takes facts in order, and says what is wrong with each."""
 
     def __init__(self, limit: int = LIMIT) -> None:
@@ -37,7 +37,7 @@ class Lives:
         self._names.close()
         self._keys.close()
 
-    def take(self, fact: Fact) -> Iterator[Problem]:
+    def take(self, fact: Fact) -> Iterator[Violation]:
         """Go on with the next fact; gives its problems."""
         if fact.type == ERASED and fact.ok:
             yield from _told(fact, *self._erase(fact))
@@ -45,7 +45,7 @@ class Lives:
         if rule is None or fact.host is None or fact.purpose is None:
             return
         name = f"{fact.host}\x00{fact.purpose}"
-        life = Life._make(self._names.get(name) or NOBODY)
+        life = CredentialHistory._make(self._names.get(name) or NOBODY)
         detail = life.problem_of(fact)
         if detail is not None:
             yield from _told(fact, detail)
@@ -91,7 +91,7 @@ class Lives:
             if known.erased is None:
                 yield key, known.credential_id, known.first
 
-    def _use(self, fact: Fact, life: Life, rule: OnCredential) -> Iterator[str]:
+    def _use(self, fact: Fact, life: CredentialHistory, rule: OnCredential) -> Iterator[str]:
         key = fact.key or ""
         found = self._keys.get(key)
         if found is None:
@@ -138,6 +138,6 @@ def _all(values: Any, kind: type) -> list[Any] | None:
     return values if right else None
 
 
-def _told(fact: Fact, *details: str) -> Iterator[Problem]:
+def _told(fact: Fact, *details: str) -> Iterator[Violation]:
     check = "erasure" if fact.type == ERASED else "credential"
-    return (Problem(fact.position, check, f"{fact.type}: {detail}") for detail in details)
+    return (Violation(fact.position, check, f"{fact.type}: {detail}") for detail in details)

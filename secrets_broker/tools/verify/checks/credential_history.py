@@ -14,7 +14,7 @@ from secrets_broker.tools.verify.checks.facts import Fact
 _Pair = tuple[int | None, int | None]
 
 
-class Life(NamedTuple):
+class CredentialHistory(NamedTuple):
     """A name's last change: id and version; the live content's data key and position, or None."""
 
     id: int | None
@@ -22,14 +22,14 @@ class Life(NamedTuple):
     key: str | None
     content: int | None
 
-    def after(self, fact: Fact) -> "Life":
+    def after(self, fact: Fact) -> "CredentialHistory":
         """What it is once that event, a change that succeeded, has happened."""
         rule = ON_CREDENTIAL.get(fact.type)
         if rule is None or not rule.changes:
             return self
         content = {"set": fact.position, "resealed": self.content}.get(rule.content)
         key = fact.key if rule.has_body else None
-        return Life(fact.credential_id, fact.version, key, content)
+        return CredentialHistory(fact.credential_id, fact.version, key, content)
 
     def problem_of(self, fact: Fact) -> str | None:
         """Say why an event cannot stand where it stands, or None where it can."""
@@ -70,10 +70,10 @@ class Life(NamedTuple):
         return "it does not say which version of before it disclosed, or there never was that one"
 
 
-NOBODY: Final = Life(None, None, None, None)
+NOBODY: Final = CredentialHistory(None, None, None, None)
 
 
-def _failure_problem(fact: Fact, live: Life) -> str | None:
+def _failure_problem(fact: Fact, live: CredentialHistory) -> str | None:
     given = (fact.credential_id, fact.version)
     if fact.error == NOT_FOUND:
         if live.key is not None:

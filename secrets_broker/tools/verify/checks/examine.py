@@ -15,7 +15,7 @@ from secrets_broker.ledger.event_macs.acceptance import Span
 from secrets_broker.ledger.event_types import FOLLOWED, READ
 from secrets_broker.ledger.transparency_log.merkle import TILE_WIDTH, leaf_hash
 from secrets_broker.ledger.transparency_log.note import VerifierKey
-from secrets_broker.tools.verify.checks.checkpoints import Kept, judge
+from secrets_broker.tools.verify.checks.checkpoints import KeptCheckpoint, judge
 from secrets_broker.tools.verify.checks.facts import (
     Entry,
     decode,
@@ -25,7 +25,7 @@ from secrets_broker.tools.verify.checks.facts import (
     is_time,
     problem_of,
 )
-from secrets_broker.tools.verify.checks.findings import Problem
+from secrets_broker.tools.verify.checks.findings import Violation
 from secrets_broker.tools.verify.checks.ranges import Examined, Loaded
 from secrets_broker.tools.verify.checks.subtree import Hash, Subtree
 
@@ -49,7 +49,7 @@ class _Range:
 
     def wrong(self, position: int, check: str, detail: str) -> None:
         # All are kept, a few for each event at most: the first may be found last.
-        self.problems.append(Problem(position, check, detail))
+        self.problems.append(Violation(position, check, detail))
 
     def entries(self) -> None:
         """Every entry: its bytes, its leaf hash, its time, its body."""
@@ -179,7 +179,7 @@ def _misfits(tiles: Sequence[Hash], nodes: Sequence[Hash]) -> list[int]:
 
 def examine(
     loaded: Loaded,
-    kept: Sequence[Kept],
+    kept: Sequence[KeptCheckpoint],
     keys: Sequence[VerifierKey],
     disowned: Sequence[Span] = (),
 ) -> Examined:

@@ -12,7 +12,7 @@ _EXACT: Final = frozenset({"missing", "position", "entry", "leaf", "mac", "body"
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Problem:
+class Violation:
     """Something that is not as it must be; no detail holds a secret or a caller's own words."""
 
     position: int | None
@@ -25,7 +25,7 @@ class Problem:
 class Findings:
     """Collects; of the problems no more than MAX_PROBLEMS are kept, and all are counted."""
 
-    problems: list[Problem] = field(default_factory=list)
+    problems: list[Violation] = field(default_factory=list)
     problem_count: int = 0
     first_bad: int | None = None
     checked: Counter[str] = field(default_factory=Counter)
@@ -41,7 +41,7 @@ class Findings:
         """Whether nothing was found wrong."""
         return self.problem_count == 0
 
-    def add(self, *problems: Problem) -> None:
+    def add(self, *problems: Violation) -> None:
         """Take problems in."""
         for problem in problems:
             self.problem_count += 1
@@ -55,14 +55,14 @@ class Findings:
                 found = problem.position if self.first_found is None else self.first_found
                 self.first_found = min(problem.position, found)
 
-    def _is_first(self, problem: Problem) -> bool:
+    def _is_first(self, problem: Violation) -> bool:
         if problem.position is None:
             return False
         return self.first_bad is None or problem.position < self.first_bad
 
     def wrong(self, position: int | None, check: str, detail: str) -> None:
         """Take one problem in."""
-        self.add(Problem(position, check, detail))
+        self.add(Violation(position, check, detail))
 
     def wrong_within(self, first: int, last: int, check: str, detail: str) -> None:
         """Take one problem in that can be at any of these positions."""

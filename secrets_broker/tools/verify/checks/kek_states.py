@@ -28,7 +28,7 @@ class _Known(NamedTuple):
     position: int
 
 
-class Rotations:
+class KekStates:
     """Takes the events of rotations in order."""
 
     def __init__(self) -> None:

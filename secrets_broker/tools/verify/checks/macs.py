@@ -17,7 +17,7 @@ MOST_TOLD = 1_000
 """Runs of forged events that are kept in memory; more of them are only counted."""
 
 
-class Authenticated(NamedTuple):
+class MacInput(NamedTuple):
     """What of an event a MAC is about; details only where the event says what is believed."""
 
     position: int
@@ -49,13 +49,13 @@ class MacCheck:
         self.believed = NEVER
         self.count = 0
 
-    def take(self, events: Iterable[Authenticated]) -> None:
+    def take(self, events: Iterable[MacInput]) -> None:
         """Check these, which follow those before."""
         for event in events:
             self._check(event)
             self._before, self._next = event.mac or NO_MAC, event.position + 1
 
-    def _check(self, event: Authenticated) -> None:
+    def _check(self, event: MacInput) -> None:
         after = self.believed
         if event.ok and event.details is not None:
             after = acceptance.evolve(after, event.type, event.details, event.position)
@@ -145,6 +145,6 @@ class MacCheck:
         return min((first for first in known if first is not None), default=None)
 
 
-def _began(state: acceptance.Authenticity, position: int) -> int:
+def _began(state: acceptance.Acceptance, position: int) -> int:
     """Where the event key that is in force at a position began; -1 where there is none."""
     return max((first for first, _ in state.keys if first <= position), default=-1)

@@ -8,14 +8,14 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from secrets_broker.tools.verify.checks.checkpoints import Head
+from secrets_broker.tools.verify.checks.checkpoints import JudgedCheckpoint
 from secrets_broker.tools.verify.checks.facts import Fact
-from secrets_broker.tools.verify.checks.findings import Problem
+from secrets_broker.tools.verify.checks.findings import Violation
 from secrets_broker.tools.verify.checks.subtree import Edge, Hash
 
 
 @dataclass(frozen=True, slots=True)
-class StoredBody:
+class BodyDigest:
     """A body as it is kept: its data key's id, and the SHA-256 of its ciphertext."""
 
     key: str
@@ -33,13 +33,13 @@ class Loaded:
     """The leaf hashes that are stored beside the entries; None where the source keeps none."""
     nodes: list[Hash]
     """The stored roots of the range's full tiles."""
-    bodies: Mapping[int, StoredBody] | None
+    bodies: Mapping[int, BodyDigest] | None
     """By position; None where bodies cannot be read."""
     canonical: bool
     """Whether the entries are bytes that were kept (else JSON that was made from columns)."""
     told: bool = False
     """Whether what is missing has been told by who loaded it."""
-    problems: list[Problem] = field(default_factory=list)
+    problems: list[Violation] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -51,7 +51,7 @@ class Examined:
     edge: Edge
     wrong_tiles: list[int]
     """Full tiles, by index, whose stored root is not that of their leaves, or is not there."""
-    heads: list[Head]
+    heads: list[JudgedCheckpoint]
     facts: bytes
     """A marshalled list of facts."""
     bodies_missing: list[tuple[str, int]]
@@ -62,7 +62,7 @@ class Examined:
     first_missing: int | None
     """The first position without an entry that could be read."""
     checked: Counter[str]
-    problems: list[Problem]
+    problems: list[Violation]
 
 
 def unmarshal(facts: bytes) -> Iterator[Fact]:

@@ -15,10 +15,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from secrets_broker.ledger.transparency_log.merkle import TILE_HEIGHT
-from secrets_broker.tools.verify.checks.checkpoints import Head, Kept, covered
+from secrets_broker.tools.verify.checks.checkpoints import JudgedCheckpoint, KeptCheckpoint, covered
 from secrets_broker.tools.verify.checks.checkpoints import beyond as told_beyond
 from secrets_broker.tools.verify.checks.facts import Fact
-from secrets_broker.tools.verify.checks.findings import MAX_PROBLEMS, Findings, Problem
+from secrets_broker.tools.verify.checks.findings import MAX_PROBLEMS, Findings, Violation
 
 MAX_ORIGINS = 1_000
 
@@ -86,7 +86,7 @@ class Trust:
                 detail = "ledger.restored does not name what was restored"
                 self._findings.wrong(fact.position, "entry", detail)
 
-    def head(self, head: Head, root: bytes | None) -> None:
+    def head(self, head: JudgedCheckpoint, root: bytes | None) -> None:
         """A checkpoint, and the root that was computed at its size (None: not known)."""
         checked = self._findings.checked
         checked["checkpoints"] += 1
@@ -103,7 +103,9 @@ class Trust:
         elif self._restored_before(head.origin, head.size) is None or head.source is not None:
             self._does_not_fit(head, root)
 
-    def finish(self, size: int, published: tuple[str, int] | None, beyond: Sequence[Kept]) -> None:
+    def finish(
+        self, size: int, published: tuple[str, int] | None, beyond: Sequence[KeptCheckpoint]
+    ) -> None:
         """Say of nodes, origins and checkpoints of more events what could not be said before."""
         for node in self._waiting:
             self._blame(node)
@@ -121,7 +123,7 @@ class Trust:
                 self._findings.add(self._beyond(size, kept))
         self._published(size, published)
 
-    def _beyond(self, size: int, kept: Kept) -> Problem:
+    def _beyond(self, size: int, kept: KeptCheckpoint) -> Violation:
         lost = self._restored_before(kept.origin, kept.size)
         if lost is None or kept.source is None:
             return told_beyond(size, kept)
@@ -129,7 +131,7 @@ class Trust:
             f"the checkpoint kept in {kept.source} is of {kept.origin!r}, size {kept.size}: "
             f"ledger.restored says that from position {lost.position} on this was lost"
         )
-        return Problem(lost.position, "since", detail)
+        return Violation(lost.position, "since", detail)
 
     def _published(self, ledger: int, published: tuple[str, int] | None) -> None:
         if published is None:
@@ -148,7 +150,7 @@ class Trust:
             detail = "the published checkpoint is not of the origin that the ledger went on under"
             self._findings.wrong(covered(size), "checkpoint", detail)
 
-    def _count_origin(self, head: Head) -> None:
+    def _count_origin(self, head: JudgedCheckpoint) -> None:
         known = self._origins.get(head.origin)
         if known is not None:
             known.largest = max(known.largest, head.size)
@@ -178,7 +180,7 @@ class Trust:
                 return restoration
         return None
 
-    def _fits(self, head: Head) -> None:
+    def _fits(self, head: JudgedCheckpoint) -> None:
         size = head.size
         self._misfit = False
         self.size = max(self.size, size)
@@ -193,7 +195,7 @@ class Trust:
                 f"below it are those of the signed checkpoint of size {size}",
             )
 
-    def _does_not_fit(self, head: Head, root: bytes) -> None:
+    def _does_not_fit(self, head: JudgedCheckpoint, root: bytes) -> None:
         if self._misfit and head.source is None:
             self._findings.checked["checkpoints that do not fit either"] += 1
             return
@@ -217,7 +219,7 @@ class Trust:
             + (f"; ledger.restored at {lost.position} says what was lost" if lost else ""),
         )
 
-    def _contradicted(self, head: Head, root: bytes) -> None:
+    def _contradicted(self, head: JudgedCheckpoint, root: bytes) -> None:
         """What was kept elsewhere does not fit: so nothing that was kept here vouches any more."""
         start, last = min(self._vouched, covered(head.size)), covered(head.size)
         check = "since" if head.source else "checkpoint"
@@ -248,7 +250,7 @@ class Trust:
         )
 
 
-def _disagreement(head: Head, root: bytes) -> str:
+def _disagreement(head: JudgedCheckpoint, root: bytes) -> str:
     whose = f", kept in {head.source}" if head.source else ""
     return (
         f"the signed checkpoint of {head.origin!r}, size {head.size}{whose}, has the root "

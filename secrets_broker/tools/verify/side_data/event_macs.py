@@ -10,7 +10,7 @@ from secrets_broker.ledger.event_macs.acceptance import Span
 from secrets_broker.ledger.event_types import IS_CONTROL
 from secrets_broker.tools.shared.progress import Tell
 from secrets_broker.tools.verify.checks.findings import Findings
-from secrets_broker.tools.verify.checks.macs import Authenticated, MacCheck
+from secrets_broker.tools.verify.checks.macs import MacCheck, MacInput
 from secrets_broker.tools.verify.sources.database import DatabaseSource
 
 AT_ONCE: Final = 16_384  # events a statement: some ten milliseconds
@@ -59,9 +59,9 @@ def check_macs(
     check.finish(findings, [*map(tuple, source.fetch(_DISOWNED))], unopened)
 
 
-def _events(source: DatabaseSource, first: int, end: int) -> Iterator[Authenticated]:
+def _events(source: DatabaseSource, first: int, end: int) -> Iterator[MacInput]:
     for row in source.fetch(_EVENTS, first, end):
-        yield Authenticated(*row)
+        yield MacInput(*row)
 
 
 def _event_keys(

@@ -7,14 +7,14 @@ from typing import Any, Final, Self
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from secrets_broker.ledger.transparency_log.stored_entries import Row
+from secrets_broker.ledger.transparency_log.stored_entries import StoredEntry
 from secrets_broker.tools.export.parquet import KEYS, SCHEMAS, part_name, tables_of
 from secrets_broker.tools.verify.checks.findings import Findings
 
 _ROWS: Final = 4_096
 
 
-class Table:
+class ParquetCheck:
     """Takes the entries in their order, `hold` after `hold`; what differs is told once.
 
     After the first difference nothing more is compared: rows that follow it may only have moved.
@@ -47,7 +47,7 @@ class Table:
             findings.wrong(first, "table", f"{name} cannot be read ({type(error).__name__})")
             return None
 
-    def hold(self, rows: Sequence[Row]) -> bool:
+    def hold(self, rows: Sequence[StoredEntry]) -> bool:
         """The rows that follow from the next entries must be the next ones of the file.
 
         False where an entry is none that a row can be made of.

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from secrets_broker.ledger.transparency_log.merkle import TILE_WIDTH, leaf_hash
-from secrets_broker.ledger.transparency_log.stored_entries import Row
+from secrets_broker.ledger.transparency_log.stored_entries import StoredEntry
 from secrets_broker.tools.shared.progress import Tell
 from secrets_broker.tools.verify.checks.findings import Findings
 from secrets_broker.tools.verify.checks.subtree import RANGE
 from secrets_broker.tools.verify.sources.folder import FolderSource
 
 if TYPE_CHECKING:
-    from secrets_broker.tools.verify.side_data.parquet_file import Table
+    from secrets_broker.tools.verify.side_data.parquet_file import ParquetCheck
 
 _FOLDER: Final = "parquet"
 _KINDS: Final = ("events", "access_log")
@@ -30,7 +30,7 @@ def check_tables(source: FolderSource, findings: Findings, tell: Tell) -> None:
         findings.left_out("tables: the export has none")
         return
     try:
-        from secrets_broker.tools.verify.side_data.parquet_file import Table  # noqa: PLC0415 - an extra
+        from secrets_broker.tools.verify.side_data.parquet_file import ParquetCheck  # noqa: PLC0415 - an extra
     except ImportError:
         findings.left_out("tables: they need pyarrow (pip install pyarrow)")
         return
@@ -41,14 +41,14 @@ def check_tables(source: FolderSource, findings: Findings, tell: Tell) -> None:
         tables = [
             table
             for kind in _KINDS
-            if (table := Table.open(folder, kind, first, findings, partial=source.partial))
+            if (table := ParquetCheck.open(folder, kind, first, findings, partial=source.partial))
         ]
         _hold(source, tables, first, last, findings)
         tell("events compared with tables", last, size)
 
 
 def _hold(
-    source: FolderSource, tables: "list[Table]", first: int, last: int, findings: Findings
+    source: FolderSource, tables: "list[ParquetCheck]", first: int, last: int, findings: Findings
 ) -> None:
     try:
         for start in range(first, last, RANGE) if tables else ():
@@ -67,10 +67,10 @@ def _hold(
             table.close()
 
 
-def _rows(source: FolderSource, first: int, count: int) -> list[Row] | None:
+def _rows(source: FolderSource, first: int, count: int) -> list[StoredEntry] | None:
     entries = source.load(first, count).entries
     rows = [
-        Row(position, leaf_hash(entry), entry)
+        StoredEntry(position, leaf_hash(entry), entry)
         for position, entry in enumerate(entries, first)
         if entry is not None
     ]

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import Final
 
-from secrets_broker.tools.verify.checks.checkpoints import Kept
+from secrets_broker.tools.verify.checks.checkpoints import KeptCheckpoint
 
 _AT_ONCE: Final = 1_000
 _BETWEEN: Final = """
@@ -24,7 +24,7 @@ class Shelf:
         self._file.execute("PRAGMA synchronous = OFF")
         self._file.execute("CREATE TABLE kept (origin TEXT, size INTEGER, note TEXT)")
 
-    def fill(self, kept: Iterable[Kept]) -> None:
+    def fill(self, kept: Iterable[KeptCheckpoint]) -> None:
         """Take them in; once."""
         rows = ((one.origin, one.size, one.note) for one in kept)
         while some := list(islice(rows, _AT_ONCE)):
@@ -33,13 +33,16 @@ class Shelf:
             self._file.execute("COMMIT")
         self._file.execute("CREATE INDEX by_size ON kept (size)")
 
-    def between(self, low: int, high: int) -> Sequence[Kept]:
+    def between(self, low: int, high: int) -> Sequence[KeptCheckpoint]:
         """Those whose size is above low and at most high."""
-        return [Kept(*row) for row in self._file.execute(_BETWEEN, (low, high))]
+        return [KeptCheckpoint(*row) for row in self._file.execute(_BETWEEN, (low, high))]
 
-    def beyond(self, size: int) -> list[Kept]:
+    def beyond(self, size: int) -> list[KeptCheckpoint]:
         """The largest of each origin that is of more than that."""
-        return [Kept(origin, most, "") for origin, most in self._file.execute(_BEYOND, (size,))]
+        return [
+            KeptCheckpoint(origin, most, "")
+            for origin, most in self._file.execute(_BEYOND, (size,))
+        ]
 
     def close(self) -> None:
         """Let go of the file."""

@@ -3,8 +3,8 @@
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from typing import Final
 
-from secrets_broker.tools.verify.checks.checkpoints import Kept
-from secrets_broker.tools.verify.checks.findings import Problem
+from secrets_broker.tools.verify.checks.checkpoints import KeptCheckpoint
+from secrets_broker.tools.verify.checks.findings import Violation
 from secrets_broker.tools.verify.checks.subtree import RANGE, Hash
 from secrets_broker.tools.verify.sources import statements
 from secrets_broker.tools.verify.sources.database_reader import DatabaseAddress, DatabaseReader
@@ -50,12 +50,12 @@ class DatabaseSource(DatabaseReader):
         """The size at this moment, and what lies beyond it; see Source."""
         return self._run(self._overview())
 
-    def checkpoints(self, low: int, high: int) -> Sequence[Kept]:
+    def checkpoints(self, low: int, high: int) -> Sequence[KeptCheckpoint]:
         """See Source."""
         known = self._largest
         rows = self.fetch(statements.CHECKPOINTS, list(known), list(known.values()), low, high)
         return [
-            Kept(origin, size, note, root, cosignatures)
+            KeptCheckpoint(origin, size, note, root, cosignatures)
             for origin, size, root, note, cosignatures in rows
         ]
 
@@ -77,19 +77,19 @@ class DatabaseSource(DatabaseReader):
             problems = [problem async for problem in self._beyond(size)]
         problems += _lost(gaps)
         if first < 0:
-            problems.append(Problem(first, "position", "there are events before position 0"))
+            problems.append(Violation(first, "position", "there are events before position 0"))
         if astray:
             detail = f"{astray} cosignatures are of no checkpoint, or of another key than they say"
-            problems.append(Problem(None, "signature", detail))
+            problems.append(Violation(None, "signature", detail))
         if len(published) != 1 or published[0][1] is None:
             detail = "ledger.published has not one row with a size"
-            problems.append(Problem(None, "checkpoint", detail))
+            problems.append(Violation(None, "checkpoint", detail))
         found = Overview(size, None, problems=problems)
         if gaps:
             found.not_checked.append(f"the events from position {gaps[0][1]} on, far behind a gap")
         found.not_checked += self._not_readable()
         largest = self._largest.items()
-        found.beyond = [Kept(origin, most, "") for origin, most in largest if most > size]
+        found.beyond = [KeptCheckpoint(origin, most, "") for origin, most in largest if most > size]
         if published and None not in published[0]:
             found.published = published[0]
         self.is_standby = in_recovery
@@ -115,20 +115,20 @@ class DatabaseSource(DatabaseReader):
         if not self.may_read_rows:
             yield "host_credentials: this login may not read it"
 
-    async def _beyond(self, size: int) -> AsyncIterator[Problem]:
+    async def _beyond(self, size: int) -> AsyncIterator[Violation]:
         for level, index in await self._fetch(statements.NODES_BEYOND, size):
             detail = f"node ({level}, {index}) covers events that are not there"
-            yield Problem(size, "node", detail)
+            yield Violation(size, "node", detail)
         if self._with_bodies:
             ((count,),) = await self._fetch(statements.BODIES_BEYOND, size)
             if count:
-                yield Problem(size, "body", f"{count} bodies are of events that are not there")
+                yield Violation(size, "body", f"{count} bodies are of events that are not there")
 
 
-def _lost(gaps: Sequence[tuple[int, int]]) -> Iterator[Problem]:
+def _lost(gaps: Sequence[tuple[int, int]]) -> Iterator[Violation]:
     for number, (before, behind) in enumerate(gaps):
         if number == 0:
             detail = f"there is no event from here to position {behind - 1}"
-            yield Problem(before + 1, "missing", detail)
+            yield Violation(before + 1, "missing", detail)
         detail = f"there is an event, and none from position {before + 1} to it"
-        yield Problem(behind, "position", detail)
+        yield Violation(behind, "position", detail)

@@ -16,8 +16,8 @@ from secrets_broker.ledger.database.ledger_session import TOOL_SESSION, connect
 from secrets_broker.ledger.transparency_log.merkle import TILE_WIDTH
 from secrets_broker.migrations.shipped import PINS, Catalogue, gathered
 from secrets_broker.session import safe_message
-from secrets_broker.tools.verify.checks.findings import Problem
-from secrets_broker.tools.verify.checks.ranges import Loaded, StoredBody
+from secrets_broker.tools.verify.checks.findings import Violation
+from secrets_broker.tools.verify.checks.ranges import BodyDigest, Loaded
 from secrets_broker.tools.verify.sources import statements
 from secrets_broker.tools.verify.sources.source_protocol import DamagedError, SourceError
 
@@ -85,7 +85,7 @@ class DatabaseReader:
         bodies = None
         if self._with_bodies:
             rows = await self._fetch(statements.BODIES, first, first + count)
-            bodies = {at: StoredBody(key, sha256(text or b"").digest()) for at, key, text in rows}
+            bodies = {at: BodyDigest(key, sha256(text or b"").digest()) for at, key, text in rows}
         texts = joined.encode().split(b"\n") if joined else []
         loaded = Loaded(
             first=first,
@@ -145,5 +145,5 @@ def _align(loaded: Loaded, count: int, positions: Sequence[int]) -> None:
     for position, entry, leaf in rows:
         at = position - loaded.first
         if loaded.entries[at] is not None:
-            loaded.problems.append(Problem(position, "position", "two events have this position"))
+            loaded.problems.append(Violation(position, "position", "two events have this position"))
         loaded.entries[at], loaded.leaves[at] = entry, leaf

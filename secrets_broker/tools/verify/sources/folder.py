@@ -21,9 +21,9 @@ from secrets_broker.ledger.transparency_log.checkpoint import SignedCheckpoint
 from secrets_broker.ledger.transparency_log.merkle import TILE_WIDTH
 from secrets_broker.ledger.transparency_log.note import MAX_BYTES, NoteError
 from secrets_broker.ledger.transparency_log.tile import Tile
-from secrets_broker.tools.verify.checks.checkpoints import Kept
-from secrets_broker.tools.verify.checks.findings import Problem
-from secrets_broker.tools.verify.checks.ranges import StoredBody
+from secrets_broker.tools.verify.checks.checkpoints import KeptCheckpoint
+from secrets_broker.tools.verify.checks.findings import Violation
+from secrets_broker.tools.verify.checks.ranges import BodyDigest
 from secrets_broker.tools.verify.sources.checkpoint_shelf import Shelf
 from secrets_broker.tools.verify.sources.source_protocol import DamagedError, Overview, SourceError
 from secrets_broker.tools.verify.sources.surplus_files import check_surplus
@@ -84,12 +84,12 @@ class FolderReader(TileReader):
         return next((one for one in known if one.width > tile.width), full)
 
     def bodies(
-        self, tiles: Sequence[Tile], problems: list[Problem]
-    ) -> Mapping[int, StoredBody] | None:
+        self, tiles: Sequence[Tile], problems: list[Violation]
+    ) -> Mapping[int, BodyDigest] | None:
         """The bodies of these bundles, where the export has any."""
         if not (self.folder / _BODIES).is_dir():
             return None
-        found: dict[int, StoredBody] = {}
+        found: dict[int, BodyDigest] = {}
         for tile in tiles:
             self._take_bodies(tile, found, problems)
         return found
@@ -98,7 +98,7 @@ class FolderReader(TileReader):
         """Nothing is open."""
 
     def _take_bodies(
-        self, tile: Tile, found: dict[int, StoredBody], problems: list[Problem]
+        self, tile: Tile, found: dict[int, BodyDigest], problems: list[Violation]
     ) -> None:
         index = Tile(None, tile.index).path.removeprefix("tile/entries/")
         path = f"{_BODIES}/{index}.jsonl"
@@ -106,7 +106,7 @@ class FolderReader(TileReader):
             body = _body(line)
             if body is None or body[0] // TILE_WIDTH != tile.index or body[0] in found:
                 detail = f"{path}, line {number}, is no body of these events, or is there twice"
-                problems.append(Problem(tile.start, "body", detail))
+                problems.append(Violation(tile.start, "body", detail))
             else:
                 found[body[0]] = body[1]
         # What an export that was cut off has past its checkpoint is covered by nothing.
@@ -114,13 +114,13 @@ class FolderReader(TileReader):
             del found[position]
 
 
-def _body(line: bytes) -> tuple[int, StoredBody] | None:
+def _body(line: bytes) -> tuple[int, BodyDigest] | None:
     try:
         body = _bodies.decode(line)
         ciphertext = base64.b64decode(body.ciphertext, validate=True)
     except (msgspec.DecodeError, UnicodeDecodeError, binascii.Error):
         return None
-    return body.position, StoredBody(body.key, sha256(ciphertext).digest())
+    return body.position, BodyDigest(body.key, sha256(ciphertext).digest())
 
 
 class FolderSource(FolderReader):
@@ -155,7 +155,7 @@ class FolderSource(FolderReader):
             raise DamagedError(f"{self.folder / 'checkpoint'} is not one: {error}") from None
         self._size = tree.size
         found = Overview(tree.size, (tree.origin, tree.size))
-        published = Kept(tree.origin, tree.size, text)
+        published = KeptCheckpoint(tree.origin, tree.size, text)
         self._shelf.fill(self._kept(found, published))
         if self._shelf.beyond(tree.size):
             found.remarks.append("there are checkpoints of more events: an export that was cut off")
@@ -175,7 +175,7 @@ class FolderSource(FolderReader):
         """Whether what is missing is no problem."""
         return self._partial
 
-    def checkpoints(self, low: int, high: int) -> Sequence[Kept]:
+    def checkpoints(self, low: int, high: int) -> Sequence[KeptCheckpoint]:
         """See Source."""
         return self._shelf.between(low, high)
 
@@ -183,7 +183,7 @@ class FolderSource(FolderReader):
         """Let go of the temporary file."""
         self._shelf.close()
 
-    def _kept(self, found: Overview, published: Kept) -> Iterator[Kept]:
+    def _kept(self, found: Overview, published: KeptCheckpoint) -> Iterator[KeptCheckpoint]:
         try:
             with (self.folder / "checkpoints.jsonl").open("rb") as file:
                 seen = False
@@ -199,19 +199,19 @@ class FolderSource(FolderReader):
         else:
             if not seen:
                 detail = "checkpoints.jsonl lacks the published one"
-                found.problems.append(Problem(None, "checkpoint", detail))
+                found.problems.append(Violation(None, "checkpoint", detail))
         # As it stands in its own file, whatever the list has of it.
         yield published
 
 
-def _kept_line(found: Overview, number: int, line: bytes) -> Kept | None:
+def _kept_line(found: Overview, number: int, line: bytes) -> KeptCheckpoint | None:
     try:
         one = _lines.decode(line)
     except (msgspec.DecodeError, UnicodeDecodeError):
         detail = f"checkpoints.jsonl, line {number}, cannot be read"
-        found.problems.append(Problem(None, "checkpoint", detail))
+        found.problems.append(Violation(None, "checkpoint", detail))
         return None
-    return Kept(one.origin, one.size, one.note)
+    return KeptCheckpoint(one.origin, one.size, one.note)
 
 
 def _content(path: Path) -> bytes | None:

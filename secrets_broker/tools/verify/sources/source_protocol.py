@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from secrets_broker.ledger.errors import LedgerError
-from secrets_broker.tools.verify.checks.checkpoints import Kept
-from secrets_broker.tools.verify.checks.findings import Problem
+from secrets_broker.tools.verify.checks.checkpoints import KeptCheckpoint
+from secrets_broker.tools.verify.checks.findings import Violation
 from secrets_broker.tools.verify.checks.ranges import Loaded
 from secrets_broker.tools.verify.checks.subtree import Hash
 
@@ -29,16 +29,16 @@ class Overview:
 
     size: int
     published: tuple[str, int] | None
-    beyond: list[Kept] = field(default_factory=list)
+    beyond: list[KeptCheckpoint] = field(default_factory=list)
     """The largest checkpoint of each origin that is of more events than there are."""
-    problems: list[Problem] = field(default_factory=list)
+    problems: list[Violation] = field(default_factory=list)
     not_checked: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
     complete: bool = True
     """Whether all of it was gone through in the end."""
 
 
-class Reader(Protocol):
+class RangeReader(Protocol):
     """Reads ranges; raises SourceError or LedgerUnavailableError."""
 
     def load(self, first: int, count: int) -> Loaded:
@@ -50,15 +50,15 @@ class Reader(Protocol):
         ...
 
 
-class Address(Protocol):
+class SourceAddress(Protocol):
     """Names a place to read from; picklable, so that other processes can open it too."""
 
-    def open(self) -> Reader:
+    def open(self) -> RangeReader:
         """A reader for this process."""
         ...
 
 
-class Source(Reader, Protocol):
+class Source(RangeReader, Protocol):
     """Gives what is read but once."""
 
     @property
@@ -67,7 +67,7 @@ class Source(Reader, Protocol):
         ...
 
     @property
-    def address(self) -> Address:
+    def address(self) -> SourceAddress:
         """For other processes."""
         ...
 
@@ -75,7 +75,7 @@ class Source(Reader, Protocol):
         """The size to be checked, and what is told at once."""
         ...
 
-    def checkpoints(self, low: int, high: int) -> Sequence[Kept]:
+    def checkpoints(self, low: int, high: int) -> Sequence[KeptCheckpoint]:
         """Every checkpoint whose size is above low and at most high, by size."""
         ...
 

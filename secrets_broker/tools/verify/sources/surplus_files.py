@@ -16,7 +16,7 @@ from secrets_broker.ledger.transparency_log.tile import (
     level_width,
     split_hashes,
 )
-from secrets_broker.tools.verify.checks.findings import Problem
+from secrets_broker.tools.verify.checks.findings import Violation
 from secrets_broker.tools.verify.sources.source_protocol import Overview, SourceError
 
 _TILES: Final = "tile"
@@ -52,7 +52,7 @@ def _beside(folder: Path, size: int, found: Overview) -> Iterator[str]:
             yield name
         elif tile.width < TILE_WIDTH and not _begins(folder, tile, size):
             detail = f"{name} is not the beginning of the tile that is covered"
-            found.problems.append(Problem(tile.start << 8 * (tile.level or 0), "tile", detail))
+            found.problems.append(Violation(tile.start << 8 * (tile.level or 0), "tile", detail))
 
 
 def _has_bodies(name: str, size: int) -> bool:

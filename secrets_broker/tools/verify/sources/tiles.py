@@ -15,8 +15,8 @@ from secrets_broker.ledger.transparency_log.tile import (
     level_width,
     split_hashes,
 )
-from secrets_broker.tools.verify.checks.findings import Problem
-from secrets_broker.tools.verify.checks.ranges import Loaded, StoredBody
+from secrets_broker.tools.verify.checks.findings import Violation
+from secrets_broker.tools.verify.checks.ranges import BodyDigest, Loaded
 from secrets_broker.tools.verify.checks.subtree import Hash
 
 
@@ -33,8 +33,8 @@ class TileReader(ABC):
         """What stands at these paths, as far as it is there."""
 
     def bodies(
-        self, tiles: Sequence[Tile], problems: list[Problem]
-    ) -> Mapping[int, StoredBody] | None:
+        self, tiles: Sequence[Tile], problems: list[Violation]
+    ) -> Mapping[int, BodyDigest] | None:
         """The bodies of these entry bundles by position, or None where none are kept."""
         del tiles, problems
         return None
@@ -125,7 +125,7 @@ class TileReader(ABC):
         what = "is not there" if found is None else "is cut off, has a surplus, or is no such file"
         position = max(tile.start << 8 * (tile.level or 0), loaded.first)
         check = "missing" if found is None else "tile"
-        loaded.problems.append(Problem(position, check, f"{tile.path} {what}"))
+        loaded.problems.append(Violation(position, check, f"{tile.path} {what}"))
 
 
 @dataclass(frozen=True, slots=True)

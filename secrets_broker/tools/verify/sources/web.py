@@ -11,7 +11,7 @@ import msgspec
 from secrets_broker.ledger.transparency_log.checkpoint import SignedCheckpoint
 from secrets_broker.ledger.transparency_log.note import NoteError
 from secrets_broker.tools.shared.remote import Remote, RemoteError
-from secrets_broker.tools.verify.checks.checkpoints import Kept
+from secrets_broker.tools.verify.checks.checkpoints import KeptCheckpoint
 from secrets_broker.tools.verify.sources.checkpoint_shelf import Shelf
 from secrets_broker.tools.verify.sources.source_protocol import DamagedError, Overview, SourceError
 from secrets_broker.tools.verify.sources.tiles import TileReader
@@ -103,13 +103,13 @@ class WebSource(WebReader):
             raise kind(f"{self._given.url}: the checkpoint is none: {error}") from None
         tree = signed.checkpoint
         self._size = tree.size
-        self._published = Kept(tree.origin, tree.size, str(signed))
+        self._published = KeptCheckpoint(tree.origin, tree.size, str(signed))
         found = Overview(tree.size, (tree.origin, tree.size))
         found.beyond = self._shelf.beyond(tree.size)
         found.not_checked.append("bodies, data keys and host_credentials: not to be had over HTTP")
         return found
 
-    def checkpoints(self, low: int, high: int) -> Sequence[Kept]:
+    def checkpoints(self, low: int, high: int) -> Sequence[KeptCheckpoint]:
         """See Source."""
         kept, one = list(self._shelf.between(low, high)), self._published
         return [*kept, one] if low < one.size <= high and one not in kept else kept
@@ -119,7 +119,7 @@ class WebSource(WebReader):
         super().close()
         self._shelf.close()
 
-    def _kept(self) -> Iterator[Kept]:
+    def _kept(self) -> Iterator[KeptCheckpoint]:
         cursor = ""
         while True:
             raw = self.get(f"/internal/audit/checkpoints?limit={_PAGE}{cursor}")
@@ -129,7 +129,7 @@ class WebSource(WebReader):
                 raise SourceError(
                     f"{self._given.url} lists no checkpoints: is it a broker?"
                 ) from None
-            yield from (Kept(one.origin, one.size, one.note) for one in page.items)
+            yield from (KeptCheckpoint(one.origin, one.size, one.note) for one in page.items)
             if page.next is None:
                 return
             if not page.items:

@@ -17,11 +17,11 @@ from secrets_broker.ledger.transparency_log.checkpoint import Checkpoint, Signed
 from secrets_broker.ledger.transparency_log.merkle import Frontier, leaf_hash
 from secrets_broker.ledger.transparency_log.note import COSIGNATURE, SigningKey
 from secrets_broker.tools.verify.checks.checker import Checker
-from secrets_broker.tools.verify.checks.checkpoints import Kept
+from secrets_broker.tools.verify.checks.checkpoints import KeptCheckpoint
 from secrets_broker.tools.verify.checks.disk_mapping import Spill
 from secrets_broker.tools.verify.checks.examine import examine
 from secrets_broker.tools.verify.checks.findings import Findings
-from secrets_broker.tools.verify.checks.ranges import Loaded, StoredBody
+from secrets_broker.tools.verify.checks.ranges import BodyDigest, Loaded
 from secrets_broker.tools.verify.checks.subtree import RANGE, Spine, Subtree
 from tests.ledger.helpers import naive_nodes, naive_root, times
 
@@ -39,8 +39,8 @@ class Ledger:
     entries: tuple[bytes | None, ...]
     leaves: tuple[bytes | None, ...]
     nodes: dict[tuple[int, int], bytes]
-    kept: tuple[Kept, ...] = ()
-    bodies: dict[int, StoredBody] = field(default_factory=dict)
+    kept: tuple[KeptCheckpoint, ...] = ()
+    bodies: dict[int, BodyDigest] = field(default_factory=dict)
     published: tuple[str, int] | None = None
     canonical: bool = True
 
@@ -55,7 +55,7 @@ class Ledger:
         stored = {(node.level, node.index): node.hash for node in nodes}
         kept = tuple(kept_of(leaves, size, key) for size in sizes)
         bodies = {
-            position: StoredBody(event.body.key, sha256(CIPHERTEXT).digest())
+            position: BodyDigest(event.body.key, sha256(CIPHERTEXT).digest())
             for position, event in enumerate(events)
             if event.body
         }
@@ -90,11 +90,11 @@ class Ledger:
         return findings
 
 
-def kept_of(leaves: Sequence[bytes], size: int, key: SigningKey = KEY) -> Kept:
+def kept_of(leaves: Sequence[bytes], size: int, key: SigningKey = KEY) -> KeptCheckpoint:
     """The signed checkpoint of the first so many."""
     root = Frontier().extend(leaves[:size])[0].root()
     note = SignedCheckpoint.sign(Checkpoint(key.name, size, root), key)
-    return Kept(key.name, size, str(note), root)
+    return KeptCheckpoint(key.name, size, str(note), root)
 
 
 def event(kind: str = "read", host: str | None = "h", **fields: Any) -> Event:
@@ -152,7 +152,7 @@ def test_the_first_of_very_many() -> None:
     """More problems than are kept, and the first position is found last: it is the one named."""
     events = [created(0), *(created(at, f"h{at}") for at in range(1, 1_500))]
     sound = Ledger.of(events)
-    bodies = {at: StoredBody(body.key, bytes(32)) for at, body in sound.bodies.items() if at > 3}
+    bodies = {at: BodyDigest(body.key, bytes(32)) for at, body in sound.bodies.items() if at > 3}
     bodies |= {at: sound.bodies[at] for at in range(4)}
     leaves = (*sound.leaves[:2], bytes(32), *sound.leaves[3:])
     findings = replace(sound, bodies=bodies, leaves=leaves).check()
@@ -392,7 +392,11 @@ def test_a_restored_ledger_goes_on_under_another_origin() -> None:
     leaves = [leaf for leaf in ledger.leaves if leaf]
     lost = SignedCheckpoint.sign(Checkpoint(KEY.name, 8, bytes(32)), KEY)
     gone = SignedCheckpoint.sign(Checkpoint(KEY.name, 9, bytes(32)), KEY)
-    olds = [kept_of(leaves, 5), Kept(KEY.name, 8, str(lost)), Kept(KEY.name, 9, str(gone))]
+    olds = [
+        kept_of(leaves, 5),
+        KeptCheckpoint(KEY.name, 8, str(lost)),
+        KeptCheckpoint(KEY.name, 9, str(gone)),
+    ]
     kept = sorted([*olds, *ledger.kept], key=lambda one: one.size)
     findings = replace(ledger, kept=tuple(kept)).check(KEY, NEW)
     assert (findings.problems, len(findings.remarks)) == ([], 1)
@@ -402,7 +406,7 @@ def test_a_restored_ledger_goes_on_under_another_origin() -> None:
     assert (findings.first_bad, findings.problems[0].check) == (5, "since")
     assert "ledger.restored at 5 says what was lost" in findings.problems[0].detail
     more = SignedCheckpoint.sign(Checkpoint(KEY.name, 10, bytes(32)), KEY)
-    excess = replace(ledger, kept=(*ledger.kept, Kept(KEY.name, 10, str(more))))
+    excess = replace(ledger, kept=(*ledger.kept, KeptCheckpoint(KEY.name, 10, str(more))))
     assert not excess.check(KEY, NEW).ok
 
 
@@ -458,7 +462,7 @@ def test_a_node_of_level_two() -> None:
     frontier, nodes = Frontier().extend(leaves)
     stored = {(node.level, node.index): node.hash for node in nodes}
     note = SignedCheckpoint.sign(Checkpoint(KEY.name, count, frontier.root()), KEY)
-    kept = (Kept(KEY.name, count, str(note)),)
+    kept = (KeptCheckpoint(KEY.name, count, str(note)),)
     place = (KEY.name, count)
     sound = Ledger(entries, leaves, stored, kept, {0: Ledger.of([created(0)]).bodies[0]}, place)
     assert sound.check().problems == []
@@ -506,7 +510,7 @@ def signed_anew(at: int, sizes: Sequence[int]) -> tuple[Ledger, Ledger]:
     return Ledger.of(events, sizes), Ledger.of(other, sizes)
 
 
-def with_more(ledger: Ledger, kept: Sequence[Kept]) -> Ledger:
+def with_more(ledger: Ledger, kept: Sequence[KeptCheckpoint]) -> Ledger:
     """The ledger, and checkpoints that were kept elsewhere or cosigned, by size."""
     return replace(ledger, kept=tuple(sorted([*ledger.kept, *kept], key=lambda one: one.size)))
 

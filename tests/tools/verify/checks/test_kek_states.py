@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from secrets_broker.ledger.event_types import KEY_ROTATED, KEY_ROTATION_STARTED
 from secrets_broker.tools.verify.checks.facts import Fact
-from secrets_broker.tools.verify.checks.kek_states import KekRow, Rotations
+from secrets_broker.tools.verify.checks.kek_states import KekRow, KekStates
 
 STATES = ("prepared", "active", "retiring", "retired")
 
@@ -32,7 +32,7 @@ def finished(position: int, kek: str, *retired: str) -> Fact:
 @given(st.integers(0, 5), st.booleans(), st.data())
 def test_a_state_is_what_the_events_say(count: int, under_way: bool, data: st.DataObject) -> None:
     """After any number of rotations, the last one finished or not: no other state passes."""
-    rotations = Rotations()
+    rotations = KekStates()
     states = {"k0": "active"}
     for number in range(1, count + 1):
         assert rotations.take(started(2 * number, f"k{number}", f"k{number - 1}")) is None
@@ -57,6 +57,6 @@ def test_a_state_is_what_the_events_say(count: int, under_way: bool, data: st.Da
 @pytest.mark.parametrize("details", [None, {}, {"kek": 1}, {"kek": "k", "retired": [[]]}])
 def test_an_event_that_does_not_name_its_keks(kind: str, details: dict[str, Any] | None) -> None:
     """It is told, and nothing follows from it."""
-    rotations = Rotations()
+    rotations = KekStates()
     assert rotations.take(fact(3, kind, details)) == f"{kind} does not name its KEKs"
     assert list(rotations.problems({"k0": KekRow("p", "active")})) == []

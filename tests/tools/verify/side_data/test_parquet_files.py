@@ -17,8 +17,8 @@ from secrets_broker.ledger.encryption.keyring import Keyring
 from secrets_broker.settings import Settings
 from secrets_broker.tools.export.parquet import KEYS, SCHEMAS, part_name
 from secrets_broker.tools.postgres import Cluster
-from secrets_broker.tools.verify.run_checks import Wanted
-from secrets_broker.tools.verify.verification import Job, Place
+from secrets_broker.tools.verify.run_checks import VerifyPlan
+from secrets_broker.tools.verify.verification import Job, LedgerLocation
 from tests.conftest import TEMPLATE, fresh_database
 from tests.ledger.checkpoints import KEY
 from tests.ledger.helpers import BEGUN
@@ -46,8 +46,8 @@ def exported(
 
 def verified(folder: Path, *, partial: bool = False) -> Report:
     """From the folder."""
-    place = Place(folder=folder, partial=partial)
-    return of_job(Job(Settings({}), Wanted((KEY.verifier,)), None, place))
+    place = LedgerLocation(folder=folder, partial=partial)
+    return of_job(Job(Settings({}), VerifyPlan((KEY.verifier,)), None, place))
 
 
 def changed(folder: Path, kind: str, change: Callable[[Any], Any]) -> Report:

@@ -24,9 +24,9 @@ from secrets_broker.ledger.transparency_log.tile import (
 from secrets_broker.settings import Settings
 from secrets_broker.tools.postgres import Cluster
 from secrets_broker.tools.shared.remote import NO_TLS, Remote
-from secrets_broker.tools.verify.run_checks import Wanted
+from secrets_broker.tools.verify.run_checks import VerifyPlan
 from secrets_broker.tools.verify.sources.source_protocol import SourceError
-from secrets_broker.tools.verify.verification import Job, Place
+from secrets_broker.tools.verify.verification import Job, LedgerLocation
 from tests.conftest import AUDITOR_KEY, TEMPLATE, fresh_database
 from tests.tools.export.helpers import exported as export_to
 from tests.tools.static_broker import static_broker
@@ -64,16 +64,16 @@ def folder(exported: Path, tmp_path: Path) -> Path:
 
 def verified(folder: Path, *, partial: bool = False) -> Report:
     """From the folder."""
-    place = Place(folder=folder, partial=partial)
-    return of_job(Job(Settings({}), Wanted((KEY.verifier,)), None, place))
+    place = LedgerLocation(folder=folder, partial=partial)
+    return of_job(Job(Settings({}), VerifyPlan((KEY.verifier,)), None, place))
 
 
 def verified_over_http(folder: Path) -> Report:
     """From a server that serves just that."""
     with static_broker(folder) as url:
         settings = Settings({"AUDITOR_KEY": AUDITOR_KEY})
-        place = Place(remote=Remote.of(settings, url, NO_TLS))
-        return of_job(Job(settings, Wanted((KEY.verifier,)), None, place))
+        place = LedgerLocation(remote=Remote.of(settings, url, NO_TLS))
+        return of_job(Job(settings, VerifyPlan((KEY.verifier,)), None, place))
 
 
 def test_what_export_makes_is_right(folder: Path) -> None:
