@@ -1,1 +1,10 @@
-"""The ledger: commands become events, events become evidence."""
+"""The one write path: a command becomes an event, and its answer waits for the event's commit.
+
+Read it in this order: `commands` (what a caller wants), `content` (a credential's fields),
+`events` and `event_types` (what is recorded), `credential` (decide and evolve), `fold` (commands
+to rows, pure), `append` (what one transaction writes), `store` (its SQL), `committer` (one batch,
+from the lock to the outcomes) and `writer` (many callers, one batch). `transactions` is the same
+way for an operation. The rooms inside hold what this path uses, a trade each.
+
+What only reads belongs in projections. Nothing here knows HTTP, settings, or the command line.
+"""

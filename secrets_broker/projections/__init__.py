@@ -1,1 +1,5 @@
-"""Read models that follow from the ledger's events."""
+"""What follows from the events, and can be made again from them.
+
+Here live the table of live credentials, its rebuild and its comparison. Nothing here appends an
+event, but for the one that says that the table was rebuilt.
+"""

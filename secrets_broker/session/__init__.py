@@ -1,7 +1,9 @@
-"""Where every session with PostgreSQL begins: the service's, the migrations', and every tool's.
+"""Every session with PostgreSQL begins here: the service's, the migrations', and every tool's.
 
-Nothing else in the package opens a connection. What a session is set to follows from here alone:
-no setting of the database, the role, the environment or the URL changes what we read or write.
+Here live the URL of a database, the choice of a host, what a session is set to, and the proof that
+it is set so. No setting of the database, the role, the environment or the URL changes what is read
+or written. No statement about our own tables belongs here, and nowhere else is a connection
+opened.
 """
 
 from secrets_broker.session.errors import (

@@ -1,14 +1,16 @@
 """What somebody should be told of, from the events alone: a fold over them, in their order.
 
-Pure: no clock but the events' own times, no SQL. The same events give the same conditions, with the
-same ids, however often they are folded: whoever was told twice of one can tell by its id.
+Pure: no clock but the events' own times, no SQL but `following`, which reads the ledger as it
+grows. The same events give the same conditions, with the same ids, however often they are folded.
+An id that comes twice is one condition.
 
     conditions = Conditions(Thresholds())
     for event in events:              # rows of ledger.events, the columns COLUMNS, by position
         for condition in conditions.take(event):
             ...
 
-What it remembers is bounded; `memory` can be kept and gone on from.
+What it remembers is bounded; a `Memory` can be kept and continued from. How somebody is told is in
+tools/watch.
 """
 
 from secrets_broker.projections.conditions.condition import (

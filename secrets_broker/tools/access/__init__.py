@@ -1,4 +1,4 @@
-"""`secrets-broker access`: who may do what."""
+"""`secrets-broker access`: who may do what. Options and reports; the rules are in ledger/access."""
 
 from secrets_broker.tools.access.command import access
 from secrets_broker.tools.access.try_out import explain, replay_grants

@@ -1,4 +1,4 @@
-"""Take over what an earlier, plain installation left: its credentials and its access log."""
+"""`secrets-broker import-legacy`: take over the tables of an earlier, plain installation."""
 
 from secrets_broker.tools.import_legacy.command import import_legacy_command
 from secrets_broker.tools.import_legacy.legacy_tables import ImportRefusedError

@@ -1,7 +1,8 @@
 """An embedded PostgreSQL, private to the user who runs the broker.
 
 A supervisor over ready-made binaries: one cluster in the broker's data folder, reached only
-through a Unix socket, only by that user (peer), with no password and no TCP port.
+through a Unix socket, only by that user (peer), with no password and no TCP port. Nothing here
+knows the ledger.
 
     with Cluster(Path(".secrets-broker")) as cluster:
         cluster.ensure_database("secrets_broker")

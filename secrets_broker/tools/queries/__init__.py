@@ -1,4 +1,7 @@
-"""The commands of an auditor: history, exposure, events, unused."""
+"""The commands of an auditor: history, exposure, events, unused, due. One file a question.
+
+What they ask is in projections/queries.
+"""
 
 from secrets_broker.tools.queries.event_list import events
 from secrets_broker.tools.queries.exposure import exposure

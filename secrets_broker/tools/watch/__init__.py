@@ -1,4 +1,7 @@
-"""`secrets-broker watch`: tells of conditions, from the ledger's events, at least once."""
+"""`secrets-broker watch`: tells of conditions by webhook, syslog or line, at least once.
+
+Which conditions there are, and when each holds, is in projections/conditions.
+"""
 
 from secrets_broker.tools.watch.command import watch
 

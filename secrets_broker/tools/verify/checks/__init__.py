@@ -1,5 +1,5 @@
-"""Checking a ledger that nobody is trusted about: the pure part, which does no I/O.
+"""What a ledger is held to: the pure part of verify, which does no I/O but for its temporary files.
 
 `examine` takes a range of entries, alone and in any process; `Checker` takes what it found, in
-order, and holds what reaches across ranges: the tree, the checkpoints, the credentials' lives.
+order, and holds what reaches across ranges: the tree, the checkpoints, each credential's history.
 """
