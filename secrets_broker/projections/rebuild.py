@@ -32,6 +32,7 @@ from secrets_broker.ledger.fold import Outcome
 from secrets_broker.ledger.store import Store
 from secrets_broker.ledger.transactions import Transactions
 from secrets_broker.projections.host_credentials import REBUILD, HostCredentials, parameters
+from secrets_broker.projections.unreadable import Unreadable
 from secrets_broker.session import with_grant
 
 CHUNK: Final = 4_000  # some milliseconds of work each, so that no transaction is long
@@ -111,16 +112,6 @@ class Difference:
     purpose: str
     kind: str
     columns: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Unreadable:
-    """A change whose body does not open; its row is left as it is."""
-
-    host: str
-    purpose: str
-    position: int
-    why: str
 
 
 @dataclass(frozen=True, slots=True)

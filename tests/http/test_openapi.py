@@ -24,7 +24,6 @@ from secrets_broker.ledger.access.rights import OPERATIONS as RIGHTS
 from secrets_broker.ledger.commands import Delete, Lookup, Upsert
 from secrets_broker.ledger.content import FIELDS, FIRST
 from secrets_broker.ledger.encryption.keyring import Keyring
-from secrets_broker.ledger.operations import granting
 from secrets_broker.ledger.writer import Writer
 from secrets_broker.projections.host_credentials import HostCredentials
 from secrets_broker.projections.paging.reading_session import Reader
@@ -33,6 +32,7 @@ from secrets_broker.projections.queries import (
     due,
     event_list,
     exposure,
+    grant_list,
     history,
     unused,
 )
@@ -127,7 +127,7 @@ def test_the_query_is_described_as_the_code_takes_it(description: Any) -> None:
         ("Receipt", exposure.Disclosure),
         ("EventLine", event_list.EventLine),
         ("UnusedLine", unused.UnusedLine),
-        ("AccessKeyLine", granting.GrantLine),
+        ("AccessKeyLine", grant_list.GrantLine),
         ("CredentialLine", credential_list.CredentialLine),
     ],
 )

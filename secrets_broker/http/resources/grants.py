@@ -27,8 +27,8 @@ from secrets_broker.ledger.access.grant_commands import (
 )
 from secrets_broker.ledger.access.rights import Rights
 from secrets_broker.ledger.commands import parse
-from secrets_broker.ledger.operations import granting
 from secrets_broker.projections.paging.reading_session import Reader
+from secrets_broker.projections.queries import grant_list
 
 
 class ChangedRights(Rights, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -137,8 +137,8 @@ class Keys:
         _give(resp, {"items": await self._reader.ask(_lines)})
 
 
-async def _lines(connection: "AsyncConnection[Any]") -> list[granting.GrantLine]:
-    return await granting.lines(connection, datetime.now(UTC))
+async def _lines(connection: "AsyncConnection[Any]") -> list[grant_list.GrantLine]:
+    return await grant_list.lines(connection, datetime.now(UTC))
 
 
 def _give(resp: falcon.asgi.Response, body: dict[str, Any]) -> None:

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from secrets_broker.ledger.access.grants import Granted
+from secrets_broker.ledger.access.stored_grants import read_grants
 from secrets_broker.ledger.errors import LedgerError
 from secrets_broker.ledger.event_types import IS_CHANGE, IS_CONTROL
 from secrets_broker.ledger.events import Context
-from secrets_broker.ledger.operations.granting import read_grants
 from secrets_broker.ledger.transactions import Login, Transactions
 from secrets_broker.ledger.transparency_log.checkpoint import SignedCheckpoint
 

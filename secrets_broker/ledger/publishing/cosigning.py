@@ -17,8 +17,8 @@ from secrets_broker.ledger.transparency_log.checkpoint_store import (
     Published,
     keep_cosignature,
     read_published,
-    readable,
 )
+from secrets_broker.ledger.transparency_log.cosignatures import readable
 from secrets_broker.ledger.transparency_log.note import NoteError, Signature, parse_signatures
 from secrets_broker.ledger.transparency_log.proof import ProofError, plan_consistency
 from secrets_broker.ledger.transparency_log.stored_hashes import prove

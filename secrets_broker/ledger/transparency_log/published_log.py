@@ -15,8 +15,8 @@ from secrets_broker.ledger.transparency_log.checkpoint_store import (
     COSIGNATURES,
     NotPublishedError,
     read_published,
-    with_cosignatures,
 )
+from secrets_broker.ledger.transparency_log.cosignatures import with_cosignatures
 from secrets_broker.ledger.transparency_log.note import NoteError
 from secrets_broker.ledger.transparency_log.proof import (
     ProofError,

@@ -12,11 +12,8 @@ from psycopg import AsyncConnection
 from psycopg.types.numeric import Int8
 
 from secrets_broker.ledger.errors import LedgerMismatchError, LedgerUnavailableError
-from secrets_broker.ledger.transparency_log.checkpoint_store import (
-    COSIGNATURES,
-    NotPublishedError,
-    with_cosignatures,
-)
+from secrets_broker.ledger.transparency_log.checkpoint_store import COSIGNATURES, NotPublishedError
+from secrets_broker.ledger.transparency_log.cosignatures import with_cosignatures
 from secrets_broker.ledger.transparency_log.merkle import HASH_BYTES, TILE_WIDTH, leaf_hash
 from secrets_broker.ledger.transparency_log.note import NoteError
 from secrets_broker.ledger.transparency_log.proof import (

@@ -28,7 +28,7 @@ from secrets_broker.ledger.encryption.keyring import DataKey, Keyring
 from secrets_broker.ledger.errors import DecryptionError
 from secrets_broker.ledger.event_types import GONE, IS_CHANGE
 from secrets_broker.projections.host_credentials import NAMES, REPLAY, parameters
-from secrets_broker.projections.rebuild import Unreadable
+from secrets_broker.projections.unreadable import Unreadable
 
 PAGE_NAMES: Final = 4_000  # some milliseconds of work for each statement
 FIRST: Final[Name] = ("", "")

@@ -27,7 +27,7 @@ from secrets_broker.projections.queries.replay import (
     Stored,
     bodies,
 )
-from secrets_broker.projections.rebuild import Unreadable
+from secrets_broker.projections.unreadable import Unreadable
 
 Kind = Literal["created", "changed", "rekeyed", "recreated", "deleted"]
 

@@ -15,8 +15,8 @@ from psycopg import AsyncConnection
 
 from secrets_broker.ledger.access.grants import Granted, Grants
 from secrets_broker.ledger.access.rights import DELETE, READ, WRITE, Rights, Rule, matches
+from secrets_broker.ledger.access.stored_grants import read_grants
 from secrets_broker.ledger.encoding import rfc3339, rfc3339_or_none
-from secrets_broker.ledger.operations.granting import read_grants
 from secrets_broker.projections.paging import cursor as cursors
 from secrets_broker.projections.parameters.credential_name import CredentialName
 

@@ -23,6 +23,7 @@ from secrets_broker.ledger.errors import InvalidCommandError
 from secrets_broker.ledger.events import MAX_REASON
 from secrets_broker.ledger.operations import granting
 from secrets_broker.projections.parameters.times import parse_later
+from secrets_broker.projections.queries import grant_list
 from secrets_broker.settings import Settings
 from secrets_broker.tools.access.rights_options import RightsOptions, rights_options
 from secrets_broker.tools.queries.asking import Connection, ask
@@ -168,10 +169,10 @@ def list_grants(data_dir: Path | None, form: Form, everything: bool) -> None:
     """List who may do what, until when, and when each key was used last."""
 
     async def show(connection: Connection) -> None:
-        lines = await granting.lines(connection, datetime.now(UTC))
+        lines = await grant_list.lines(connection, datetime.now(UTC))
         empty = "nobody was granted anything: secrets-broker access grant --help"
-        with Output(form, granting.GrantLine, _TABLE, empty) as output:
-            output.write(line for line in lines if everything or line.state != granting.REVOKED)
+        with Output(form, grant_list.GrantLine, _TABLE, empty) as output:
+            output.write(line for line in lines if everything or line.state != grant_list.REVOKED)
 
     ask(data_dir, show)
 

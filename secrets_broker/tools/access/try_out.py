@@ -10,10 +10,10 @@ import click
 
 from secrets_broker.ledger.access.grants import Granted, Grants, judge
 from secrets_broker.ledger.access.rights import OPERATIONS, Request, Rights, fit
+from secrets_broker.ledger.access.stored_grants import read_grants
 from secrets_broker.ledger.commands import parse
 from secrets_broker.ledger.errors import FieldError, InvalidCommandError
 from secrets_broker.ledger.events import Subject
-from secrets_broker.ledger.operations.granting import read_grants
 from secrets_broker.projections.parameters.times import parse_moment
 from secrets_broker.projections.queries import what_if
 from secrets_broker.tools.access.rights_options import RightsOptions, read_json, rights_options

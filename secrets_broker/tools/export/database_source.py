@@ -6,7 +6,8 @@ from typing import Any, Final
 
 from psycopg import AsyncConnection
 
-from secrets_broker.ledger.transparency_log.checkpoint_store import COSIGNATURES, with_cosignatures
+from secrets_broker.ledger.transparency_log.checkpoint_store import COSIGNATURES
+from secrets_broker.ledger.transparency_log.cosignatures import with_cosignatures
 from secrets_broker.ledger.transparency_log.merkle import (
     TILE_HEIGHT,
     TILE_WIDTH,

@@ -13,7 +13,7 @@ import msgspec
 from secrets_broker.ledger.content import SEALED
 from secrets_broker.projections.queries.replay import Credential
 from secrets_broker.projections.queries.replay_diff import StateDifference
-from secrets_broker.projections.rebuild import Unreadable
+from secrets_broker.projections.unreadable import Unreadable
 from secrets_broker.tools.replay.reveal import Revealed
 from secrets_broker.tools.shared.command_line import say
 from secrets_broker.tools.shared.output import Form, Output

@@ -12,7 +12,7 @@ from secrets_broker.projections.parameters.ledger_point import BEFORE_THE_FIRST,
 from secrets_broker.projections.queries import replay as states
 from secrets_broker.projections.queries.replay import Scope
 from secrets_broker.projections.queries.replay_diff import differences
-from secrets_broker.projections.rebuild import Unreadable
+from secrets_broker.projections.unreadable import Unreadable
 from secrets_broker.settings import Settings
 from secrets_broker.tools.replay.report import (
     difference_lines,

@@ -22,7 +22,7 @@ import psycopg
 import pytest
 
 from secrets_broker.ledger.encoding import rfc3339
-from secrets_broker.ledger.operations import granting
+from secrets_broker.projections.queries import grant_list
 from secrets_broker.tools.postgres import Cluster
 from tests.conftest import INTERNAL_KEY, TEMPLATE, fresh_database
 from tests.http.auth.test_access_keys import FORBIDDEN, last
@@ -207,9 +207,9 @@ def test_when_a_certificate_was_used_last_is_told(service: Service, authority: A
     query = "SELECT last_used_at FROM secrets.access_keys WHERE name = 'used' ORDER BY granted_at"
     assert service.database.fetch(query) == [(at,) for at, _ in expected]
 
-    async def listed() -> list[granting.GrantLine]:
+    async def listed() -> list[grant_list.GrantLine]:
         async with await psycopg.AsyncConnection.connect(service.database.owner_url) as connection:
-            return await granting.lines(connection, datetime.now(UTC))
+            return await grant_list.lines(connection, datetime.now(UTC))
 
     told = [line for line in asyncio.run(listed()) if line.name == "used"]
     assert [(line.last_used_at, line.last_used_from) for line in told] == [

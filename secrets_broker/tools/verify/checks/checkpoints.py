@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from secrets_broker.ledger.transparency_log.checkpoint import SignedCheckpoint
-from secrets_broker.ledger.transparency_log.checkpoint_store import unreadable, with_cosignatures
+from secrets_broker.ledger.transparency_log.cosignatures import unreadable, with_cosignatures
 from secrets_broker.ledger.transparency_log.note import COSIGNATURE, Note, NoteError, VerifierKey
 from secrets_broker.tools.verify.checks.findings import Violation
 from secrets_broker.tools.verify.checks.subtree import Edge
