@@ -7,7 +7,7 @@ opened.
 """
 
 from secrets_broker.session.errors import (
-    NotGrantedError,
+    RoleMissingError,
     SessionError,
     grant_line,
     safe_message,
@@ -17,7 +17,7 @@ from secrets_broker.session.opening import CONNECT_SECONDS, Session, connect, co
 
 __all__ = [
     "CONNECT_SECONDS",
-    "NotGrantedError",
+    "RoleMissingError",
     "Session",
     "SessionError",
     "connect",

@@ -21,7 +21,7 @@ class SessionError(Exception):
     """No session that can be relied on."""
 
 
-class NotGrantedError(SessionError):
+class RoleMissingError(SessionError):
     """The login lacks our role; the text is the line to run."""
 
 
@@ -31,15 +31,15 @@ def grant_line(login: str, role: str = SERVICE_ROLE) -> str:
     return f'GRANT {role} TO "{quoted}";'
 
 
-def not_granted(login: str, *, is_member: bool) -> NotGrantedError:
+def not_granted(login: str, *, is_member: bool) -> RoleMissingError:
     """The error for a login that may not use schema ledger."""
     if is_member:  # PostgreSQL: a NOINHERIT member has a role's rights only after SET ROLE
         quoted = login.replace('"', '""')
-        return NotGrantedError(
+        return RoleMissingError(
             f"the login {login} is a member of {SERVICE_ROLE}, but does not inherit its rights. "
             f'As the owner of the schema, run: ALTER ROLE "{quoted}" INHERIT; {grant_line(login)}'
         )
-    return NotGrantedError(
+    return RoleMissingError(
         f"the login {login} may not use this ledger. As the owner of the schema, run: "
         f"{grant_line(login)} (for an auditor's login: {AUDITOR_ROLE})"
     )

@@ -38,7 +38,7 @@ async def connect(database_url: str, session: Mapping[str, str] = SESSION) -> Se
     """A session with these settings; raises LedgerUnavailableError."""
     try:
         return await sessions.connect(database_url, session)
-    except sessions.NotGrantedError as error:
+    except sessions.RoleMissingError as error:
         raise NotGrantedError(str(error)) from None
     except sessions.SessionError as error:
         raise LedgerUnavailableError(str(error)) from None

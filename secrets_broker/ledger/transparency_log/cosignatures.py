@@ -1,4 +1,4 @@
-"""Cosignatures that came after a checkpoint was kept: lines that anybody with a login may add. Pure."""
+"""Cosignatures that came after a checkpoint was kept: anybody with a login may add lines. Pure."""
 
 from secrets_broker.ledger.transparency_log.checkpoint import SignedCheckpoint
 from secrets_broker.ledger.transparency_log.note import (

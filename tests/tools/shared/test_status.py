@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 from secrets_broker import SecretsManager
 from secrets_broker.ledger.errors import FoundError
 from secrets_broker.ledger.transparency_log.note import COSIGNATURE, VerifierKey
-from secrets_broker.session import NotGrantedError
+from secrets_broker.session import RoleMissingError
 from secrets_broker.tools.cli import main
 from secrets_broker.tools.postgres import Cluster
 from secrets_broker.tools.shared import status
@@ -265,7 +265,7 @@ def test_every_error_has_a_status() -> None:
     undeclared = {
         kind.__name__
         for kind in public
-        if not issubclass(kind, (*FORESEEN, click.ClickException, NotGrantedError))
+        if not issubclass(kind, (*FORESEEN, click.ClickException, RoleMissingError))
     }
     assert undeclared == WITHIN
     found = {kind.__name__ for kind in public if issubclass(kind, FoundError)}
