@@ -56,7 +56,7 @@ _MADE: Final = r"((?:^--[^\n]*\n)*)^CREATE (?:OR REPLACE |UNIQUE )?{} {}\b[^;]*;
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class SchemaLayout:
     """A table, in what the catalogue's facts leave out."""
 
     name: str
@@ -66,7 +66,7 @@ class Layout:
     rows: Sequence[Mapping[str, Any]]
 
 
-def schema(catalogues: Mapping[str, Catalogue], layouts: Iterable[Layout]) -> str:
+def schema(catalogues: Mapping[str, Catalogue], layouts: Iterable[SchemaLayout]) -> str:
     """The text of the file."""
     relations = sorted(catalogues["relations"].items())
     parts = [
@@ -104,7 +104,7 @@ def _schemas(catalogue: Catalogue) -> Iterator[str]:
         yield f"CREATE SCHEMA {_name(what)};\n" + _grants(f"SCHEMA {_name(what)}", facts)
 
 
-def _table(catalogues: Mapping[str, Catalogue], layout: Layout) -> str:
+def _table(catalogues: Mapping[str, Catalogue], layout: SchemaLayout) -> str:
     name = layout.name
     (facts,) = catalogues["relations"][f"table {name}"]
     columns = _of(catalogues["columns"], "of", name)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from secrets_broker.outbound.address import Endpoint
 
 if TYPE_CHECKING:
-    from secrets_broker.outbound.wire import Connections
+    from secrets_broker.outbound.wire import ConnectionPool
 
 REQUEST_SECONDS: Final = 10.0  # for all of a request, once the connection stands
 MAX_ANSWER_BYTES: Final = 64 * 1024
@@ -41,7 +41,7 @@ class TooLongError(UnreachableError):
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class HttpRequest:
     """What is asked; the target is a path, with a query perhaps."""
 
     method: str
@@ -58,7 +58,7 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class HttpAnswer:
     """What was answered, as it came."""
 
     status: int
@@ -72,10 +72,10 @@ class Client:
 
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
-        self._connections: Connections | None = None
+        self._connections: ConnectionPool | None = None
         self._making = Lock()
 
-    def ask(self, request: Request) -> Answer:
+    def ask(self, request: HttpRequest) -> HttpAnswer:
         """Each step is bounded by the endpoint's time-out; raises UnreachableError."""
         return self._opened().ask(request)
 
@@ -90,17 +90,19 @@ class Client:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _opened(self) -> "Connections":
+    def _opened(self) -> "ConnectionPool":
         # Slow to load, and most processes send nothing.
-        from secrets_broker.outbound.wire import Connections  # noqa: PLC0415
+        from secrets_broker.outbound.wire import ConnectionPool  # noqa: PLC0415
 
         with self._making:
             if self._connections is None:
-                self._connections = Connections(self._endpoint)
+                self._connections = ConnectionPool(self._endpoint)
             return self._connections
 
 
-def ask_once(endpoint: Endpoint, request: Request, seconds: float = REQUEST_SECONDS) -> Answer:
+def ask_once(
+    endpoint: Endpoint, request: HttpRequest, seconds: float = REQUEST_SECONDS
+) -> HttpAnswer:
     """Ask over a connection of its own; raises UnreachableError.
 
     The endpoint's time-out is for the connection, and for each step; `seconds` are for all of the
@@ -112,15 +114,15 @@ def ask_once(endpoint: Endpoint, request: Request, seconds: float = REQUEST_SECO
 
 
 async def ask_apart(
-    endpoint: Endpoint, request: Request, seconds: float = REQUEST_SECONDS
-) -> Answer:
+    endpoint: Endpoint, request: HttpRequest, seconds: float = REQUEST_SECONDS
+) -> HttpAnswer:
     """The same beside the event loop; raises UnreachableError."""
     loop = asyncio.get_running_loop()
-    done: asyncio.Future[Answer] = loop.create_future()
+    done: asyncio.Future[HttpAnswer] = loop.create_future()
 
     def work() -> None:
         try:
-            outcome: Answer | Exception = ask_once(endpoint, request, seconds)
+            outcome: HttpAnswer | Exception = ask_once(endpoint, request, seconds)
         except Exception as error:  # of whatever kind: who waits would wait for ever
             outcome = error
         with suppress(RuntimeError):  # the loop has ended, and nobody waits any more
@@ -131,10 +133,10 @@ async def ask_apart(
     return await done
 
 
-def _settle(done: "asyncio.Future[Answer]", outcome: Answer | Exception) -> None:
+def _settle(done: "asyncio.Future[HttpAnswer]", outcome: HttpAnswer | Exception) -> None:
     if done.done():
         return
-    if isinstance(outcome, Answer):
+    if isinstance(outcome, HttpAnswer):
         done.set_result(outcome)
     else:
         done.set_exception(outcome)

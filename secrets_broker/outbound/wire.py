@@ -12,13 +12,13 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError
 
 from secrets_broker.outbound.address import Endpoint
-from secrets_broker.outbound.client import Answer, Request, TooLongError, UnreachableError
+from secrets_broker.outbound.client import HttpAnswer, HttpRequest, TooLongError, UnreachableError
 
 # More than any job of ours has threads; one that is over it would be closed after its request.
 _KEPT: Final = 32
 
 
-class Connections:
+class ConnectionPool:
     """Connections to one server, kept open between requests."""
 
     def __init__(self, endpoint: Endpoint) -> None:
@@ -27,7 +27,7 @@ class Connections:
         with _unreachable(endpoint):
             self._pool = _pool(endpoint)
 
-    def ask(self, request: Request) -> Answer:
+    def ask(self, request: HttpRequest) -> HttpAnswer:
         """One try; raises UnreachableError."""
         with _unreachable(self._endpoint):
             response = self._pool.urlopen(
@@ -47,7 +47,7 @@ class Connections:
         self._pool.close()
 
 
-def ask_alone(endpoint: Endpoint, request: Request, seconds: float) -> Answer:
+def ask_alone(endpoint: Endpoint, request: HttpRequest, seconds: float) -> HttpAnswer:
     """One try, over a connection that is cut off so long after it stands; UnreachableError."""
     with _unreachable(endpoint), closing(_connection(endpoint)) as connection:
         connection.connect()
@@ -93,11 +93,11 @@ def _connection(endpoint: Endpoint) -> HTTPConnection:
     return HTTPConnection(host, port, timeout=timeout)
 
 
-def _answer(response: BaseHTTPResponse, most: int | None) -> Answer:
+def _answer(response: BaseHTTPResponse, most: int | None) -> HttpAnswer:
     with closing(response):  # one that was read to its end has given its connection back
         body = b"" if most is None else _body(response, most)
         media_type = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-        return Answer(response.status, media_type, body, response.headers.get("Retry-After"))
+        return HttpAnswer(response.status, media_type, body, response.headers.get("Retry-After"))
 
 
 def _body(response: BaseHTTPResponse, most: int) -> bytes:

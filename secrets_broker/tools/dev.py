@@ -18,7 +18,7 @@ import click
 
 from secrets_broker.migrations import runner
 from secrets_broker.outbound.address import Endpoint
-from secrets_broker.outbound.client import Request, UnreachableError, ask_once
+from secrets_broker.outbound.client import HttpRequest, UnreachableError, ask_once
 from secrets_broker.settings import DATA_DIR, Settings
 from secrets_broker.tools.erase.apply_again import check_erasures
 from secrets_broker.tools.keygen import env_lines, fresh_beside
@@ -162,7 +162,7 @@ def _announce(server: "subprocess.Popen[bytes]", folder: Path, host: str, port: 
 
 def _is_ready(service: Endpoint) -> bool:
     try:
-        return ask_once(service, Request("GET", "/health/ready")).status == 200
+        return ask_once(service, HttpRequest("GET", "/health/ready")).status == 200
     except UnreachableError:
         return False
 

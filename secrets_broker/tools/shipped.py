@@ -14,7 +14,7 @@ from typing import Any
 import psycopg
 
 from secrets_broker.migrations import present, runner
-from secrets_broker.migrations.present import LAYOUT, ROWS, Layout
+from secrets_broker.migrations.present import LAYOUT, ROWS, SchemaLayout
 from secrets_broker.migrations.shipped import FILE, PINS, QUERIES, Catalogue, gathered, written
 from secrets_broker.session import connect_sync
 from secrets_broker.tools.postgres import Cluster
@@ -31,12 +31,12 @@ def catalogues(connection: "psycopg.Connection[Any]") -> Mapping[str, Catalogue]
         }
 
 
-def layouts(connection: "psycopg.Connection[Any]") -> list[Layout]:
+def layouts(connection: "psycopg.Connection[Any]") -> list[SchemaLayout]:
     """What schema.sql says beside the catalogue."""
     found = []
     for name, columns, options, comments in connection.execute(LAYOUT.encode()).fetchall():
         rows = connection.execute(ROWS.format(name).encode()).fetchall()
-        found.append(Layout(name, columns, options, comments, [row for (row,) in rows]))
+        found.append(SchemaLayout(name, columns, options, comments, [row for (row,) in rows]))
     return found
 
 

@@ -14,7 +14,7 @@ from tests.migrations.conftest import Databases, run_program
 from tests.migrations.test_runner import quiet
 
 
-def of(url: str) -> tuple[dict[str, Catalogue], list[present.Layout]]:
+def of(url: str) -> tuple[dict[str, Catalogue], list[present.SchemaLayout]]:
     """All that there is to say of a database."""
     connection: psycopg.Connection[Any]
     with psycopg.connect(url) as connection:

@@ -10,9 +10,9 @@ import pytest
 
 from secrets_broker.outbound.address import Endpoint
 from secrets_broker.outbound.client import (
-    Answer,
     Client,
-    Request,
+    HttpAnswer,
+    HttpRequest,
     TooLongError,
     UnreachableError,
     ask_once,
@@ -21,14 +21,14 @@ from tests.outbound.answering import answering
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: Text/Plain; charset=utf-8\r\nContent-Length: 2\r\n\r\nok"
 SECRET = "a-secret-of-tests"
-REQUEST = Request("GET", f"/path?token={SECRET}", {"Authorization": f"Bearer {SECRET}"})
+REQUEST = HttpRequest("GET", f"/path?token={SECRET}", {"Authorization": f"Bearer {SECRET}"})
 
 
 def test_connections_are_used_again() -> None:
     """One after the other over one; from eight threads over eight at most."""
     with answering(OK) as server, Client(server.endpoint) as client:
         for _ in range(3):
-            assert client.ask(REQUEST) == Answer(200, "text/plain", b"ok")
+            assert client.ask(REQUEST) == HttpAnswer(200, "text/plain", b"ok")
         assert len({one.port for one in server.asked}) == 1
         with ThreadPoolExecutor(8) as pool:
             assert {one.body for one in pool.map(client.ask, [REQUEST] * 80)} == {b"ok"}
@@ -58,8 +58,8 @@ def test_only_the_named_server_is_asked(monkeypatch: pytest.MonkeyPatch, tmp_pat
     monkeypatch.setenv("HOME", str(tmp_path))
     away = b"HTTP/1.1 307 Gone\r\nLocation: /other\r\nRetry-After: 7\r\nContent-Length: 0\r\n\r\n"
     with answering(away) as server, Client(server.endpoint) as client:
-        plain = Request("GET", "/path")
-        found = Answer(307, "", b"", "7")
+        plain = HttpRequest("GET", "/path")
+        found = HttpAnswer(307, "", b"", "7")
         assert (client.ask(plain), ask_once(server.endpoint, plain)) == (found, found)
     assert [one.target for one in server.asked] == ["/path", "/path"]
     sent = [set(one.headers) for one in server.asked]

@@ -22,7 +22,7 @@ from secrets_broker.ledger.transparency_log.cosignatures import readable
 from secrets_broker.ledger.transparency_log.note import NoteError, Signature, parse_signatures
 from secrets_broker.ledger.transparency_log.proof import ProofError, plan_consistency
 from secrets_broker.ledger.transparency_log.stored_hashes import prove
-from secrets_broker.outbound.client import Answer, UnreachableError
+from secrets_broker.outbound.client import HttpAnswer, UnreachableError
 
 # A witness that has another size says which; more often only where others submit meanwhile.
 _TRIES: Final = 4
@@ -142,7 +142,7 @@ async def _submit(
     return read_answer(witness, signed, answer)
 
 
-def read_answer(witness: Witness, signed: SignedCheckpoint, answer: Answer) -> Signature | Held:
+def read_answer(witness: Witness, signed: SignedCheckpoint, answer: HttpAnswer) -> Signature | Held:
     """The witness's cosignature, or the size that it holds; raises WitnessError."""
     name = witness.key.name
     match answer.status:

@@ -8,7 +8,7 @@ from secrets_broker.ledger.errors import LedgerError
 from secrets_broker.ledger.transparency_log.add_checkpoint import PATH
 from secrets_broker.ledger.transparency_log.note import COSIGNATURE, NoteError, VerifierKey
 from secrets_broker.outbound.address import Endpoint, HttpUrlError, parse_url
-from secrets_broker.outbound.client import REQUEST_SECONDS, Answer, Request, ask_apart
+from secrets_broker.outbound.client import REQUEST_SECONDS, HttpAnswer, HttpRequest, ask_apart
 
 _HEADERS: Final = {"Content-Type": "text/plain; charset=utf-8"}
 # What may stand in a request line; everything else would have to be escaped already.
@@ -56,7 +56,7 @@ def _split(url: str) -> tuple[Endpoint, str]:
     return endpoint, parts.path.rstrip("/")
 
 
-async def submit(witness: Witness, body: bytes, seconds: float = REQUEST_SECONDS) -> Answer:
+async def submit(witness: Witness, body: bytes, seconds: float = REQUEST_SECONDS) -> HttpAnswer:
     """POST a request, and read at most 64 KiB of the answer; raises UnreachableError."""
-    request = Request("POST", witness.prefix + PATH, _HEADERS, body)
+    request = HttpRequest("POST", witness.prefix + PATH, _HEADERS, body)
     return await ask_apart(witness.endpoint, request, seconds)

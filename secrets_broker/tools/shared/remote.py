@@ -17,7 +17,7 @@ import msgspec
 
 from secrets_broker.ledger.errors import LedgerError
 from secrets_broker.outbound.address import Endpoint, HttpUrlError, parse_url
-from secrets_broker.outbound.client import Client, Request, TooLongError, UnreachableError
+from secrets_broker.outbound.client import Client, HttpRequest, TooLongError, UnreachableError
 from secrets_broker.settings import MissingSettingError, Settings
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -174,7 +174,7 @@ class Connections:
         """
         key = self._remote.key
         fields = {} if key is None else {"Authorization": f"Bearer {key}"}
-        request = Request("GET", self._remote.prefix + path, fields, most=most)
+        request = HttpRequest("GET", self._remote.prefix + path, fields, most=most)
         try:
             answer = self._client.ask(request)
         except TooLongError:

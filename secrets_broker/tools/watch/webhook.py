@@ -9,7 +9,7 @@ from typing import Final
 from urllib.parse import SplitResult
 
 from secrets_broker.outbound.address import Endpoint, HttpUrlError, parse_url
-from secrets_broker.outbound.client import Request, UnreachableError, ask_apart
+from secrets_broker.outbound.client import HttpRequest, UnreachableError, ask_apart
 from secrets_broker.projections.conditions import Condition
 from secrets_broker.tools.watch.signature import WebhookKey, headers
 from secrets_broker.tools.watch.sink import DeliveryError, line
@@ -66,7 +66,7 @@ class Webhook:
             **headers(self.keys, condition.id, int(time.time()), body),
         }
         # Its status says all: whatever follows may be long, or broken off.
-        request = Request("POST", self.target, fields, body, most=None)
+        request = HttpRequest("POST", self.target, fields, body, most=None)
         try:
             answer = await ask_apart(self.endpoint, request, SECONDS)
         except UnreachableError as error:

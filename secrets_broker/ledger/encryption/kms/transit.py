@@ -30,7 +30,7 @@ from secrets_broker.ledger.encryption.kms.provider import (
     unforeseen,
     unwrapped,
 )
-from secrets_broker.ledger.encryption.kms.transit_http import Answer, ask, words
+from secrets_broker.ledger.encryption.kms.transit_http import TransitAnswer, ask, words
 from secrets_broker.ledger.encryption.kms.url import parameters, require_safe_transport, split
 from secrets_broker.ledger.errors import DecryptionError, KmsError, KmsUrlError
 from secrets_broker.outbound.address import Endpoint
@@ -110,7 +110,9 @@ class Transit:
             "use Vault 1.13, OpenBao 2.0 or newer",
         )
 
-    def _ask(self, action: str, request: dict[str, str], secret: bytes | None = None) -> Answer:
+    def _ask(
+        self, action: str, request: dict[str, str], secret: bytes | None = None
+    ) -> TransitAnswer:
         try:
             path = f"/v1/{self.mount}/{action}/{self.key}"
             answer = ask(self.endpoint, path, self.token, request)
@@ -125,7 +127,7 @@ class Transit:
         return answer
 
     def _error(
-        self, action: str, answer: Answer, secret: bytes | None
+        self, action: str, answer: TransitAnswer, secret: bytes | None
     ) -> KmsError | DecryptionError:
         words = quoted("; ".join(answer.errors), secret, self.token) or "no message"
         text = f"HTTP {answer.status}: {words}"
@@ -133,7 +135,7 @@ class Transit:
             return refused(self.id, text)
         return failed(self.id, text, _ADVICE.get(answer.status, "see the server's log"))
 
-    def _field(self, answer: Answer, name: str) -> str:
+    def _field(self, answer: TransitAnswer, name: str) -> str:
         value = answer.data.get(name)
         if not isinstance(value, str) or not value.isascii():
             raise self._malformed(name)
@@ -162,7 +164,7 @@ def open_transit(url: str, token: str | None) -> Transit:
     return transit
 
 
-def _is_refusal(answer: Answer) -> bool:
+def _is_refusal(answer: TransitAnswer) -> bool:
     return any(words in error for words in _REFUSALS for error in answer.errors)
 
 

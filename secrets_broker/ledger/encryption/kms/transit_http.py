@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from secrets_broker.outbound.address import Endpoint
-from secrets_broker.outbound.client import Request, TooLongError, UnreachableError, ask_once
+from secrets_broker.outbound.client import HttpRequest, TooLongError, UnreachableError, ask_once
 
 # Pauses between the tries, in seconds; Vault's own clients make three tries too.
 _PAUSES: Final = (0.25, 0.5)
@@ -17,7 +17,7 @@ _PASSING: Final = frozenset({412, 429, 502, 503, 504})
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class TransitAnswer:
     """What the server answered; `data` may hold a key in clear."""
 
     status: int
@@ -25,7 +25,7 @@ class Answer:
     errors: tuple[str, ...] = field(default=(), repr=False)
 
 
-def ask(endpoint: Endpoint, path: str, token: str, body: Mapping[str, str]) -> Answer:
+def ask(endpoint: Endpoint, path: str, token: str, body: Mapping[str, str]) -> TransitAnswer:
     """POST a JSON object, again where the fault may pass; raises UnreachableError."""
     for pause in _PAUSES:
         try:
@@ -39,14 +39,14 @@ def ask(endpoint: Endpoint, path: str, token: str, body: Mapping[str, str]) -> A
     return _ask_once(endpoint, path, token, body)
 
 
-def _ask_once(endpoint: Endpoint, path: str, token: str, body: Mapping[str, str]) -> Answer:
+def _ask_once(endpoint: Endpoint, path: str, token: str, body: Mapping[str, str]) -> TransitAnswer:
     headers = {
         "Content-Type": "application/json",
         "X-Vault-Token": token,
         # Vault's agents can be set to refuse requests without it (against forgery by browsers).
         "X-Vault-Request": "true",
     }
-    answer = ask_once(endpoint, Request("POST", path, headers, json.dumps(body).encode()))
+    answer = ask_once(endpoint, HttpRequest("POST", path, headers, json.dumps(body).encode()))
     return _read(answer.status, answer.body)
 
 
@@ -57,15 +57,15 @@ def words(error: UnreachableError) -> str:
     return f"{type(error.cause).__name__}: {error.cause}"
 
 
-def _read(status: int, raw: bytes) -> Answer:
+def _read(status: int, raw: bytes) -> TransitAnswer:
     try:
         document = json.loads(raw)
     except ValueError:
-        return Answer(status)
+        return TransitAnswer(status)
     if not isinstance(document, dict):
-        return Answer(status)
+        return TransitAnswer(status)
     data, errors = document.get("data"), document.get("errors")
-    return Answer(
+    return TransitAnswer(
         status,
         data if isinstance(data, dict) else {},
         tuple(str(error) for error in errors) if isinstance(errors, list) else (),
