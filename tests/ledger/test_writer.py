@@ -189,7 +189,7 @@ any_command: st.SearchStrategy[Command] = st.one_of(
         ok=st.booleans(),
         credential_id=st.none() | st.integers(1, 2**53 - 1),
         occurred_at=moments,
-        details=facts,
+        details=facts.map(lambda value: {**value, "legacy_id": 7, "access_type": None}),
     ),
 )
 any_context = st.builds(
