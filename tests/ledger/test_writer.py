@@ -156,10 +156,14 @@ named: dict[str, Any] = {
     "host": st.sampled_from(["a", "b", "ü ü", "😀"]),
     "purpose": st.sampled_from(["ssh", "s h", "ÿ"]),
 }
-facts = st.dictionaries(
-    st.text(st.characters(min_codepoint=1, max_codepoint=127), max_size=9),
-    st.none() | st.booleans() | integers | texts | st.lists(texts | integers, max_size=3),
-    max_size=4,
+told = st.none() | texts
+of_a_credential = st.fixed_dictionaries(
+    {"legacy_id": integers},
+    optional={f"{what}_{how}": told for what in ("created", "updated") for how in ("at", "by")},
+)
+of_an_access = st.fixed_dictionaries(
+    {"legacy_id": integers, "access_type": told},
+    optional={"error_message": told, "error_message_cut": st.booleans(), "ip_network": texts},
 )
 moments = st.none() | st.datetimes(
     datetime(1, 1, 2), datetime(9999, 12, 30), timezones=st.just(UTC)
@@ -180,7 +184,7 @@ any_command: st.SearchStrategy[Command] = st.one_of(
         **named,
         content=st.builds(Content, password=texts),
         occurred_at=moments,
-        details=facts.map(lambda value: {"legacy_id": 7, **value}),
+        details=of_a_credential,
     ),
     st.builds(
         ImportAccess,
@@ -189,7 +193,7 @@ any_command: st.SearchStrategy[Command] = st.one_of(
         ok=st.booleans(),
         credential_id=st.none() | st.integers(1, 2**53 - 1),
         occurred_at=moments,
-        details=facts.map(lambda value: {**value, "legacy_id": 7, "access_type": None}),
+        details=of_an_access,
     ),
 )
 any_context = st.builds(
