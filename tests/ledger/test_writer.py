@@ -158,8 +158,7 @@ named: dict[str, Any] = {
 }
 told = st.none() | texts
 of_a_credential = st.fixed_dictionaries(
-    {"legacy_id": integers},
-    optional={f"{what}_{how}": told for what in ("created", "updated") for how in ("at", "by")},
+    {"legacy_id": integers}, optional={"created_by": told, "updated_by": told}
 )
 of_an_access = st.fixed_dictionaries(
     {"legacy_id": integers, "access_type": told},
