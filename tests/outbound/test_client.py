@@ -105,12 +105,12 @@ def test_the_library_logs_nothing() -> None:
     odd = b"HTTP/1.1 200 OK\r\nX: y\r\n: odd\r\nnone\r\nContent-Length: 2\r\n\r\nok"
     script = """if True:
         import logging, sys
-        from secrets_broker import logs
+        from secrets_broker import logging_setup
         from secrets_broker.outbound.address import Endpoint
-        from secrets_broker.outbound.client import Client, Request
-        logs.configure(level=logging.DEBUG)
+        from secrets_broker.outbound.client import Client, HttpRequest
+        logging_setup.configure(level=logging.DEBUG)
         client = Client(Endpoint(False, "127.0.0.1", int(sys.argv[1])))
-        print(client.ask(Request("GET", "/secret-path")).status)
+        print(client.ask(HttpRequest("GET", "/secret-path")).status)
     """
     with answering(odd, hang_up=True) as server:
         line = [sys.executable, "-c", script, str(server.endpoint.port)]
