@@ -35,7 +35,7 @@ from secrets_broker.ledger.encryption.kms.provider import Provider
 from secrets_broker.ledger.errors import DecryptionError, LedgerError, RotationRefusedError
 from secrets_broker.ledger.event_types import KEY_ROTATED, KEY_ROTATION_STARTED
 from secrets_broker.ledger.events import Context
-from secrets_broker.ledger.scheduling.advisory_lock import be_alone
+from secrets_broker.ledger.scheduling.advisory_lock import take_advisory_lock
 from secrets_broker.ledger.store import Store
 from secrets_broker.ledger.transactions import Transactions
 
@@ -98,7 +98,7 @@ async def rotate(
     be run again.
     """
     connection = store.connection
-    await be_alone(connection, "rotate-key")
+    await take_advisory_lock(connection, "rotate-key")
     stored = await stored_keks(connection)
     check_canaries(stored, keyring)
     if not stored:

@@ -23,7 +23,7 @@ from secrets_broker.ledger.publishing.cosigning import (
 )
 from secrets_broker.ledger.publishing.witness_client import Witness
 from secrets_broker.ledger.rollback_detection.halt import Halt
-from secrets_broker.ledger.scheduling.advisory_lock import be_alone
+from secrets_broker.ledger.scheduling.advisory_lock import take_advisory_lock
 from secrets_broker.ledger.scheduling.background import BackgroundTask
 from secrets_broker.session import safe_message
 
@@ -69,7 +69,7 @@ class Submitter:
         try:
             connection = await connect(self._database_url)
             try:
-                await be_alone(connection, TOOL)
+                await take_advisory_lock(connection, TOOL)
                 async with asyncio.TaskGroup() as group:
                     for witness in self._witnesses:
                         group.create_task(_follow(connection, witness, self._halt))

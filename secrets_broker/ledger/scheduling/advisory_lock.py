@@ -23,7 +23,7 @@ _WHO: Final = """
 _CLASS: Final = 0x5EC7  # any number; this program's tools agree on it
 
 
-async def be_alone(connection: AsyncConnection[Any], tool: str) -> None:
+async def take_advisory_lock(connection: AsyncConnection[Any], tool: str) -> None:
     """Take the tool's lock for this session; raises BusyError, which says who has it."""
     lock = (_CLASS, crc32(tool.encode()) >> 1)  # 31 bits: the lock's halves are signed
     await connection.execute(_INTRODUCE, (_introduction(tool),))
