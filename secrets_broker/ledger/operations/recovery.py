@@ -26,9 +26,9 @@ from secrets_broker.ledger.events import Context
 from secrets_broker.ledger.publishing.checkpointer import make_checkpoint
 from secrets_broker.ledger.rollback_detection.checkpoint_file import CheckpointFile
 from secrets_broker.ledger.rollback_detection.continuity import (
+    acknowledged_is_there,
     check_extends,
     restored_since,
-    seen_is_there,
 )
 from secrets_broker.ledger.rollback_detection.kept_facts import KeptFacts, Mark
 from secrets_broker.ledger.store import Store
@@ -92,13 +92,13 @@ class Known:
                 self.file.replace(self.file.read(), signed)
             # Died before: whoever starts is stopped as before, and this is run again.
             self.file.facts.gather()
-            self.file.facts.change(_gone_on)
+            self.file.facts.change(_continued)
         except OSError as error:
             raise _not_usable(error) from None
         return stopped
 
 
-def _gone_on(facts: KeptFacts) -> KeptFacts:
+def _continued(facts: KeptFacts) -> KeptFacts:
     return KeptFacts(authenticated_from=facts.authenticated_from)
 
 
@@ -116,7 +116,7 @@ async def find_loss(connection: AsyncConnection[Any], known: Known = Known()) ->
         for signed in (state.checkpoint, kept, known.since)
         if signed and not await _extends(connection, state, signed.checkpoint)
     ]
-    if seen and not await seen_is_there(connection, seen):
+    if seen and not await acknowledged_is_there(connection, seen):
         missed.append(_as_checkpoint(seen, kept or state.checkpoint))
     if not missed:
         raise NothingLostError(
@@ -143,7 +143,7 @@ def _rewritten(size: int, wrong: int) -> RewrittenError:
     )
 
 
-async def go_on(
+async def continue_after_loss(
     login: Login, key: SigningKey, context: Context, known: Known
 ) -> tuple[Loss, SignedCheckpoint | None]:
     """Record the loss and publish the first checkpoint under the new origin.

@@ -87,7 +87,7 @@ async def authenticate(
     """
     async with login.transactions() as work:
         fold = await work.begin([], begins=True)
-        await _refuse_unseen(work, size)
+        await _refuse_unreviewed(work, size)
         outcome = fold.authenticate(context, _details(kept))
         # Died before this commits: the ledger is as it was. Died after: no event comes without a
         # right MAC any more, and a service of an earlier version gets 503.
@@ -95,7 +95,7 @@ async def authenticate(
     return outcome.position
 
 
-async def _refuse_unseen(work: Transactions, size: int) -> None:
+async def _refuse_unreviewed(work: Transactions, size: int) -> None:
     ((position,),) = await work.fetch(_SINCE, {"size": size})
     if position is not None:
         await work.give_up()

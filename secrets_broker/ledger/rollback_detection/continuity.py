@@ -17,7 +17,7 @@ from psycopg import AsyncConnection
 
 from secrets_broker.ledger.errors import LedgerMismatchError, LedgerUnavailableError
 from secrets_broker.ledger.rollback_detection.checkpoint_file import CheckpointFile
-from secrets_broker.ledger.rollback_detection.halt import told
+from secrets_broker.ledger.rollback_detection.halt import stop_message
 from secrets_broker.ledger.rollback_detection.kept_facts import KeptFacts, Mark
 from secrets_broker.ledger.transparency_log.checkpoint import Checkpoint, SignedCheckpoint
 from secrets_broker.ledger.transparency_log.checkpoint_store import (
@@ -50,7 +50,7 @@ _LAST_LOSS: Final = """
 """
 # What was acknowledged is no promise to others, as a checkpoint is: the log of its name has ended
 # wherever an event says so, however much of it that event knew of.
-_SEEN: Final = """
+_ACKNOWLEDGED: Final = """
     SELECT (SELECT leaf_hash FROM ledger.events WHERE position = %(last)s),
            EXISTS (SELECT FROM ledger.effective_events
                    WHERE ok AND type = 'ledger.restored' AND details ->> 'origin' = %(origin)s
@@ -78,7 +78,7 @@ class Continuity:
         kept = self.file.read() if self.file else None
         facts = self.file.facts.read() if self.file else KeptFacts()
         if facts.stopped:
-            raise LedgerMismatchError(told(facts.stopped))
+            raise LedgerMismatchError(stop_message(facts.stopped))
         state = await _published(connection)
         if state.in_recovery:  # it may be behind, which would look like a loss
             raise LedgerUnavailableError("this database is a standby: nothing is appended there")
@@ -90,7 +90,7 @@ class Continuity:
                 await self._check(connection, state, kept, what)
         if facts.seen:
             with _evidence(state):
-                await _check_seen(connection, state, facts.seen)
+                await _check_acknowledged(connection, state, facts.seen)
 
     async def keep(self, connection: AsyncConnection[Any], signed: SignedCheckpoint) -> None:
         """Move the file on to a published checkpoint, if that extends what is in the file.
@@ -187,15 +187,17 @@ async def last_loss(connection: AsyncConnection[Any]) -> Lost | None:
     return next((Lost(origin, first, size - 1) for origin, first, size in rows), None)
 
 
-async def seen_is_there(connection: AsyncConnection[Any], seen: Mark) -> bool:
+async def acknowledged_is_there(connection: AsyncConnection[Any], seen: Mark) -> bool:
     """Whether the ledger has the last event that was acknowledged, or says that it was lost."""
-    cursor = await connection.execute(_SEEN, {"last": seen.size - 1, "origin": seen.origin})
+    cursor = await connection.execute(_ACKNOWLEDGED, {"last": seen.size - 1, "origin": seen.origin})
     ((leaf, lost),) = await cursor.fetchall()
     return bool(leaf == seen.leaf or lost)
 
 
-async def _check_seen(connection: AsyncConnection[Any], state: Published, seen: Mark) -> None:
-    if await seen_is_there(connection, seen):
+async def _check_acknowledged(
+    connection: AsyncConnection[Any], state: Published, seen: Mark
+) -> None:
+    if await acknowledged_is_there(connection, seen):
         return
     if state.size < seen.size:
         why = (

@@ -65,11 +65,11 @@ class Halt:
         stopped = file.facts.read().stopped
         self._looked_at = now
         if stopped:
-            self._why = told(stopped)
+            self._why = stop_message(stopped)
             _log.critical("ledger_mismatch", why=self._why)
 
 
-def told(stopped: Stop) -> str:
+def stop_message(stopped: Stop) -> str:
     """What a kept stop says to whoever comes later."""
     return (
         f"stopped since {stopped.at}, which is kept beside LEDGER_CHECKPOINT_FILE until somebody "

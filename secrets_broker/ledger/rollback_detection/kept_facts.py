@@ -87,7 +87,7 @@ class KeptFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
         """These, with where MACs are demanded from."""
         return msgspec.structs.replace(self, authenticated_from=fact)
 
-    def with_seen(self, *marks: Mark | None) -> "KeptFacts":
+    def with_acknowledged(self, *marks: Mark | None) -> "KeptFacts":
         """These, with the largest of them all that was seen."""
         return msgspec.structs.replace(self, seen=_largest([self.seen, *marks]))
 
@@ -113,7 +113,7 @@ class FactsFile:
             marks = [_read_mark(path) for path in self._mark_paths()]
         except OSError as error:
             raise LedgerUnavailableError(f"{error.filename}: {error.strerror}") from None
-        return self._stored().with_seen(*marks)
+        return self._stored().with_acknowledged(*marks)
 
     def change(self, change: Callable[[KeptFacts], KeptFacts]) -> None:
         """Replace the facts by what follows from those that are there.
@@ -129,7 +129,7 @@ class FactsFile:
             left = [path for path in self._mark_paths() if _is_left(path)]
             marks = [_read_mark(path) for path in left]
             if left:
-                self._change(lambda facts: facts.with_seen(*marks))
+                self._change(lambda facts: facts.with_acknowledged(*marks))
             # Died before: they are read here and there, and say the same.
             for path in left:
                 path.unlink()

@@ -28,7 +28,7 @@ from pkcs11 import (
 
 from secrets_broker.ledger.encryption.envelope import KEY_BYTES, NONCE_BYTES, TAG_BYTES
 from secrets_broker.ledger.encryption.kms.hsm_advice import advice_on
-from secrets_broker.ledger.encryption.kms.module_lock import alone_with
+from secrets_broker.ledger.encryption.kms.module_lock import hold_module_lock
 from secrets_broker.ledger.encryption.kms.pkcs11_url import Pkcs11Url, parse
 from secrets_broker.ledger.encryption.kms.provider import (
     binding,
@@ -154,7 +154,7 @@ def _initialised(url: Pkcs11Url) -> Iterator[Token]:
     nothing is left initialised, it finds nothing of its parent's. C_Finalize also closes the
     session that python-pkcs11 leaves open after a login that failed.
     """
-    with alone_with(url.module):
+    with hold_module_lock(url.module):
         library = pkcs11.lib(str(url.module))
         try:
             yield library.get_token(**_token_attributes(url))

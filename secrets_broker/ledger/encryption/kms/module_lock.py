@@ -22,7 +22,7 @@ _PAUSE: Final = 0.01
 
 
 @contextmanager
-def alone_with(module: Path, longest_wait: float = _LONGEST_WAIT) -> Iterator[None]:
+def hold_module_lock(module: Path, longest_wait: float = _LONGEST_WAIT) -> Iterator[None]:
     """Wait for a turn, in seconds; raises TimeoutError, or OSError for a file that is not there."""
     with module.open("rb") as file:
         _lock(file.fileno(), time.monotonic() + longest_wait)
