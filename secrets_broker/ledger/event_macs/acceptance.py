@@ -56,7 +56,7 @@ NEVER: Final = Acceptance()
 
 def named(details: Mapping[str, Any] | None, before: Acceptance) -> tuple[str, str] | None:
     """The ledger's id and the event key that an event names; None if it names none."""
-    # Whoever may append chooses what stands there, and this is asked before the MAC is checked.
+    # This runs before the MAC is checked, so the details may be forged.
     members = details if isinstance(details, Mapping) else {}
     key, ledger = members.get(KEY), members.get(LEDGER, before.ledger)
     if not isinstance(key, str) or not isinstance(ledger, str):
