@@ -88,10 +88,10 @@ class SecretsManager:
     ) -> dict[str, Any]:
         """Store a credential; returns success, credential_id, host, purpose and version.
 
-        expires_at is a datetime with a time zone, or RFC 3339 with an offset: from then on the
-        credential is not given out, so it has to be in the future. rotate_after is in whole days;
-        `secrets-broker due` reminds.
-        Raises InvalidCommandError where an argument breaks a rule.
+        expires_at is a datetime with a time zone, or RFC 3339 with an offset. It must be in the
+        future; from then on the credential is not disclosed. rotate_after is in whole days;
+        `secrets-broker due` reminds of it.
+        Raises InvalidCommandError if an argument breaks a rule.
         """
         fields = {
             "host": host,

@@ -88,8 +88,9 @@ def label_problem(text: str, limit: int) -> str | None:
 
 # By code points, so that every version of Unicode and the API's description agree. These
 # characters are invisible (categories Cc, Cf, Zl and Zp, and Default_Ignorable_Code_Point of
-# DerivedCoreProperties.txt, Unicode 16.0): they make two names look alike, or turn a line.
-UNSEEN: Final = (
+# DerivedCoreProperties.txt, Unicode 16.0): they make two names look alike, or change
+# the direction of a line.
+INVISIBLE: Final = (
     "\x00-\x1f\x7f-\x9f\u00ad\u034f\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u115f\u1160"
     "\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0"
     "\ufff0-\ufffb\U000110bd\U000110cd\U00013430-\U0001343f\U0001bca0-\U0001bca3"
@@ -102,7 +103,7 @@ SPACE: Final = " \u00a0\u1680\u2000-\u200a\u202f\u205f\u3000"
 _FINER: Final = re.compile(r"(?<=\.[0-9]{6})[0-9]+")
 
 _CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f]")
-_UNSEEN: Final = re.compile(f"[{UNSEEN}]")
+_INVISIBLE: Final = re.compile(f"[{INVISIBLE}]")
 _AT_AN_END: Final = re.compile(f"\\A[{SPACE}]|[{SPACE}]\\Z")
 
 
@@ -112,8 +113,8 @@ def name_problem(text: str) -> str | None:
         return None
     if _CONTROL.search(text):
         return "must not contain control characters"
-    if _UNSEEN.search(text):
-        return "must not contain characters that are not seen, or turn the direction of a line"
+    if _INVISIBLE.search(text):
+        return "must not contain invisible characters, or ones that change the direction of a line"
     if _AT_AN_END.search(text):
         return "must not begin or end with white space"
     return None

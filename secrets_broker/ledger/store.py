@@ -15,7 +15,7 @@ from psycopg import AsyncConnection, errors
 
 from secrets_broker.ledger.access.grants import Grants
 from secrets_broker.ledger.access.quota import Meters
-from secrets_broker.ledger.access.usage import add_uses, unseen_uses
+from secrets_broker.ledger.access.usage import add_uses, new_uses
 from secrets_broker.ledger.append import Append
 from secrets_broker.ledger.commands import Name
 from secrets_broker.ledger.credential import LiveCredential
@@ -39,7 +39,7 @@ from secrets_broker.ledger.tree_state import TreeState
 from secrets_broker.session import Session, safe_message, with_grant
 
 # Further behind than this, a process catches up from the stored nodes, outside the lock.
-MAX_UNSEEN: Final = 2_048
+MAX_BEHIND: Final = 2_048
 
 _BEGIN: Final = Statement("BEGIN ISOLATION LEVEL READ COMMITTED")
 _COMMIT: Final = Statement("COMMIT")
@@ -54,7 +54,7 @@ _HEAD: Final = """
            (SELECT jsonb_object_agg(id, state) FROM ledger.keks WHERE state <> 'retired'),
            (SELECT string_agg(leaf_hash || coalesce(mac, $3), '' ORDER BY position) FROM (
                 SELECT position, leaf_hash, mac FROM ledger.events
-                WHERE position >= $1 ORDER BY position LIMIT $2) AS unseen),
+                WHERE position >= $1 ORDER BY position LIMIT $2) AS behind),
            (SELECT max(position) FROM ledger.events WHERE ok AND __is_control__)
     FROM (VALUES (1)) AS one
     LEFT JOIN LATERAL (
@@ -124,7 +124,7 @@ class _Head(NamedTuple):
     last_at: datetime | None
     last_mac: bytes | None
     keks: dict[str, str] | None
-    unseen: bytes | None
+    new: bytes | None
     """Leaf hash and MAC of each position from the tree state's overlap on, alternating."""
     generation: int | None
     """The position of the last event that changes grants, or which events are believed."""
@@ -211,7 +211,7 @@ class Store:
         wanted = msgspec.json.encode(
             [{"host": host, "purpose": purpose} for host, purpose in names]
         )
-        meters, most = meters or Meters(), MAX_UNSEEN
+        meters, most = meters or Meters(), MAX_BEHIND
         rows = await self._lock_and_read(wanted, known, meters, most)
         head = _Head(*rows[2][0])
         while head.size - known.overlap > most:
@@ -231,7 +231,7 @@ class Store:
             self._lock,
             Statement(_HEAD, (b"%d" % known.overlap, b"%d" % most, _NO_MAC)),
             Statement(self._named, (wanted,)),
-            *self._unseen_uses(meters),
+            *self._new_uses(meters),
         )
         if len(answer.rows[1]) != 1:
             raise LedgerUnavailableError("ledger.lock has not its one row: nothing can be locked")
@@ -271,7 +271,7 @@ class Store:
     async def _authenticated(self, head: "_Head", known: TreeState) -> TreeState:
         """Check the MACs of what was appended meanwhile, and extend the tree state by it."""
         await self.authenticator.follow(-1 if head.generation is None else head.generation)
-        leaves, macs = _leaves_and_macs(head.unseen)
+        leaves, macs = _leaves_and_macs(head.new)
         caught_up = known.catch_up(head.size, leaves)
         self.authenticator.check_chain(known.overlap, leaves, macs)
         if head.position is not None and head.last_at is not None:
@@ -301,10 +301,10 @@ class Store:
         answer = await self._round_trips.send(again)
         return [record for record in records if record not in left_out] + answer.rows[0]
 
-    def _unseen_uses(self, meters: Meters) -> Iterator[Statement]:
+    def _new_uses(self, meters: Meters) -> Iterator[Statement]:
         if meters.by_id:
             metered = [self.grants.by_id[id_] for id_ in meters.by_id]
-            yield unseen_uses(meters.size, 2 * MAX_UNSEEN, metered)  # meters may lag by a batch
+            yield new_uses(meters.size, 2 * MAX_BEHIND, metered)  # meters may lag by a batch
 
     def _take(self, record: Sequence[Any], snapshot: Snapshot) -> None:
         host, purpose, credential_id, version, position, key, *rest = record
@@ -363,8 +363,8 @@ _NO_MAC: Final = b"\\x" + NO_MAC.hex().encode()
 _PAIR: Final = 32 + MAC_BYTES
 
 
-def _leaves_and_macs(unseen: bytes | None) -> tuple[list[bytes], list[bytes]]:
-    joined = unseen or b""
+def _leaves_and_macs(new: bytes | None) -> tuple[list[bytes], list[bytes]]:
+    joined = new or b""
     starts = range(0, len(joined), _PAIR)
     return [joined[at : at + 32] for at in starts], [joined[at + 32 : at + _PAIR] for at in starts]
 

@@ -33,14 +33,14 @@ class TreeState:
         """Compare the leaf at `overlap`, and append those after it; raises LedgerMismatchError."""
         if size < self.size:
             raise LedgerMismatchError(
-                f"the ledger has {size} events, but this process has seen {self.size}: "
+                f"the ledger has {size} events, but this process knows of {self.size}: "
                 "it was restored or failed over to an older state"
             )
         if len(leaves) != size - self.overlap:
             raise LedgerMismatchError(f"the ledger's positions below {size} have a gap")
         if self.last_leaf is not None and leaves[0] != self.last_leaf:
             raise LedgerMismatchError(
-                f"the event at position {self.overlap} is not the one that this process has seen"
+                f"the event at position {self.overlap} is not the one that this process knows"
             )
         return self.extend(leaves[1:] if self.size else leaves)
 

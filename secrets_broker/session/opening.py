@@ -27,9 +27,9 @@ _RESOLVING_PART: Final = 0.25
 _SILENT: Final = (
     "the database took the connection, but does not answer (a pooler may have no session left)"
 )
-# undefined_object and invalid_name: the marker is not, or no longer, in this session.
+# undefined_object, invalid_name: this session lacks the marker.
 _NOT_OURS: Final = ("42704", "42602")
-# invalid_sql_statement_name, duplicate_prepared_statement: what was prepared is another session's.
+# invalid_sql_statement_name, duplicate_prepared_statement: another session prepared it.
 _MIXED: Final = (*_NOT_OURS, "26000", "42P05")
 
 

@@ -23,13 +23,13 @@ GOOD_BITS: Final = 90
 _INVISIBLE: Final = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0") | frozenset(
     map(chr, range(0xFE00, 0xFE10))
 )
-_NOT_SEEN: Final = frozenset({"Cc", "Cf", "Zs", "Zl", "Zp"})
+_INVISIBLE_CATEGORIES: Final = frozenset({"Cc", "Cf", "Zs", "Zl", "Zp"})
 
 
 def key_problem(key: str) -> str | None:
     """Why a key is unfit; None if it is fit. The text does not hold the key."""
     if key and (_is_blank(key[0]) or _is_blank(key[-1])):
-        return "has white space, or a character that is not seen, at its beginning or its end"
+        return "has white space, or an invisible character, at its beginning or its end"
     if any(unicodedata.category(c) == "Cc" for c in key):
         return "has a control character, which no HTTP header can carry"
     if not key.isascii():
@@ -69,5 +69,5 @@ def _is_blank(character: str) -> bool:
     return (
         character.isspace()
         or character in _INVISIBLE
-        or unicodedata.category(character) in _NOT_SEEN
+        or unicodedata.category(character) in _INVISIBLE_CATEGORIES
     )

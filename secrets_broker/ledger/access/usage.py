@@ -28,7 +28,7 @@ _BEGIN: Final = """
     SELECT now() - %(span)s, (SELECT coalesce(max(position) + 1, 0) FROM ledger.events)
 """
 # Bounded: a process that is further behind reads from the history instead.
-_UNSEEN: Final = """
+_NEW_USES: Final = """
     SELECT position, at, host, type, authn, actor FROM ledger.events
     WHERE position >= $1 AND position < $1::bigint + $2 AND type LIKE 'credential.%'
       AND (authn IN (SELECT jsonb_array_elements_text($3::jsonb))
@@ -63,16 +63,16 @@ async def load_uses(
     return size, [found[position] for position in sorted(found)]
 
 
-def unseen_uses(size: int, most: int, grants: Sequence[Granted]) -> Statement:
+def new_uses(size: int, most: int, grants: Sequence[Granted]) -> Statement:
     """The statement that reads these grants' uses from position `size` on."""
     keys = [f"access_key:{granted.id}" for granted in grants if not granted.certificate]
     names = [granted.name for granted in grants if granted.certificate]
     encode = msgspec.json.encode
-    return Statement(_UNSEEN, (b"%d" % size, b"%d" % most, encode(keys), encode(names)))
+    return Statement(_NEW_USES, (b"%d" % size, b"%d" % most, encode(keys), encode(names)))
 
 
 def add_uses(meters: Meters, grants: Grants, rows: Sequence[Sequence[Any]], size: int) -> None:
-    """Count the rows of `unseen_uses`, which are complete below that size."""
+    """Count the rows of `new_uses`, which are complete below that size."""
     for position, at, host, kind, authn, actor in rows:
         granted = _granted(grants, authn, actor)
         if granted is not None:

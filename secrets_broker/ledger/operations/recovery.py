@@ -112,15 +112,15 @@ def _not_usable(error: OSError) -> LedgerUnavailableError:
 async def find_loss(connection: AsyncConnection[Any], known: Known = Known()) -> Loss:
     """Compare the ledger with what is known; raises NothingLostError or RewrittenError."""
     kept = known.file.read() if known.file else None
-    seen = known.file.facts.read().seen if known.file else None
+    mark = known.file.facts.read().seen if known.file else None
     state = await read_published(connection)
     missed = [
         signed.checkpoint
         for signed in (state.checkpoint, kept, known.since)
         if signed and not await _extends(connection, state, signed.checkpoint)
     ]
-    if seen and not await acknowledged_is_there(connection, seen):
-        missed.append(_as_checkpoint(seen, kept or state.checkpoint))
+    if mark and not await acknowledged_is_there(connection, mark):
+        missed.append(_as_checkpoint(mark, kept or state.checkpoint))
     if not missed:
         raise NothingLostError(
             f"the ledger has {state.size} events and extends every checkpoint that is known of "
@@ -131,10 +131,10 @@ async def find_loss(connection: AsyncConnection[Any], known: Known = Known()) ->
     return Loss(max(missed, key=lambda tree: tree.size), state.size)
 
 
-def _as_checkpoint(seen: Mark, named: SignedCheckpoint | None) -> Checkpoint:
+def _as_checkpoint(mark: Mark, named: SignedCheckpoint | None) -> Checkpoint:
     """A mark as a checkpoint; without an origin it takes that of the given checkpoint."""
-    origin = seen.origin or (named.checkpoint.origin if named else "")
-    return Checkpoint(origin, seen.size, seen.root)
+    origin = mark.origin or (named.checkpoint.origin if named else "")
+    return Checkpoint(origin, mark.size, mark.root)
 
 
 def _rewritten(size: int, wrong: int) -> RewrittenError:

@@ -167,7 +167,7 @@ class _Rotation:
         }
         activate = Statement("SELECT ledger.activate_kek($1)", (self._new.kek.id.encode(),))
         # Died before this commits: the old KEK is active still. Died after: the new one is, both
-        # are needed to serve, and the next run goes on with the chunks.
+        # are needed to serve, and the next run continues with the chunks.
         await self._record(KEY_ROTATION_STARTED, details, activate)
 
     async def _rewrap_event_keys(self) -> None:

@@ -187,25 +187,25 @@ async def last_loss(connection: AsyncConnection[Any]) -> Lost | None:
     return next((Lost(origin, first, size - 1) for origin, first, size in rows), None)
 
 
-async def acknowledged_is_there(connection: AsyncConnection[Any], seen: Mark) -> bool:
+async def acknowledged_is_there(connection: AsyncConnection[Any], mark: Mark) -> bool:
     """Whether the ledger has the last acknowledged event, or declares it lost."""
-    cursor = await connection.execute(_ACKNOWLEDGED, {"last": seen.size - 1, "origin": seen.origin})
+    cursor = await connection.execute(_ACKNOWLEDGED, {"last": mark.size - 1, "origin": mark.origin})
     ((leaf, lost),) = await cursor.fetchall()
-    return bool(leaf == seen.leaf or lost)
+    return bool(leaf == mark.leaf or lost)
 
 
 async def _check_acknowledged(
-    connection: AsyncConnection[Any], state: Published, seen: Mark
+    connection: AsyncConnection[Any], state: Published, mark: Mark
 ) -> None:
-    if await acknowledged_is_there(connection, seen):
+    if await acknowledged_is_there(connection, mark):
         return
-    if state.size < seen.size:
+    if state.size < mark.size:
         why = (
-            f"the ledger has {state.size} events, and {seen.size} were acknowledged: the newest "
+            f"the ledger has {state.size} events, and {mark.size} were acknowledged: the newest "
             "ones are gone"
         )
     else:
-        why = f"the event at position {seen.size - 1} is not the one that was acknowledged"
+        why = f"the event at position {mark.size - 1} is not the one that was acknowledged"
     raise LedgerMismatchError(f"{why}. {ADVICE}")
 
 

@@ -83,7 +83,7 @@ def _keep(file: CheckpointFile, why: LedgerMismatchError, stopped: Stop) -> None
         return facts if facts.stopped else facts.with_stop(stopped)
 
     try:
-        # Died before: this process is no more, and the next one compares anew. Died after: the
+        # Died before: this process has ended, and the next one compares again. Died after: the
         # next one stops, whatever it finds.
         file.facts.change(change)
         if why.evidence:
