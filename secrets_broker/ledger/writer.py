@@ -165,12 +165,12 @@ class Writer:
         waiting = _Waiting(requests, results)
         if own:
             self._queue.put_own(waiting, len(requests))
-        elif not self._queue.put(self._caller(requests), waiting, len(requests)):
+        elif not self._queue.put(self._share(requests), waiting, len(requests)):
             raise QueueFullError("too many requests wait for the ledger")
         self._wake.set()
         return results
 
-    def _caller(self, requests: Sequence[Request]) -> Share:
+    def _share(self, requests: Sequence[Request]) -> Share:
         return share_of(requests[0][1], self.grants)  # all requests of a part are from one caller
 
     async def _run(self) -> None:
