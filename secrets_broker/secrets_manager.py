@@ -1,8 +1,8 @@
-"""SecretsManager: the ledger for a Python program, without HTTP between.
+"""SecretsManager: the ledger for a Python program, without HTTP.
 
-Same rules, same write path, same guarantees as the HTTP API: a method returns a secret only
-once the record that it was given out is durable. A thread of its own runs the writer, so that
-any number of threads can call, and their commands are committed together.
+It has the rules, the write path and the guarantees of the HTTP API: a method returns a secret only
+once the record of its disclosure is durable. A separate thread runs the writer. Any number of
+threads can call, and their commands are committed together.
 """
 
 import asyncio
@@ -31,17 +31,17 @@ from secrets_broker.projections.host_credentials import HostCredentials
 
 T = TypeVar("T")
 
-_log = logging.getLogger(__name__)  # the standard library's: it is the caller's to configure
+_log = logging.getLogger(__name__)  # the standard library's, which the caller configures
 
 
 class SecretsManager:
     """Stores, discloses and deletes credentials; safe to share between threads.
 
-    Make it after a fork, not before. Raises LedgerUnavailableError where the database does not
-    answer, WrongKeyError where the key is not this ledger's, and UnfitKeyError, a ValueError, where
-    it is no key to go on with: too short, with white space around it, or not of printable ASCII.
-    While a rotation goes on it needs both keys: the other ones are `previous_kms_keys`, and may be
-    any text. Of a key that looks guessable it warns on the log.
+    Make it after a fork, not before. Raises LedgerUnavailableError if the database does not answer,
+    WrongKeyError if the key is not this ledger's, and UnfitKeyError, a ValueError, if the key is
+    too short, has white space around it, or is not printable ASCII. During a rotation it needs the
+    old keys too, in `previous_kms_keys`; these may be any text. It logs a warning about a key that
+    looks guessable.
     """
 
     def __init__(
@@ -88,10 +88,10 @@ class SecretsManager:
     ) -> dict[str, Any]:
         """Store a credential; returns success, credential_id, host, purpose and version.
 
-        expires_at is a datetime with a time zone, or RFC 3339 with an offset: from then on the
-        credential is not given out, so it has to be in the future. rotate_after is in whole days;
-        `secrets-broker due` reminds.
-        Raises InvalidCommandError where an argument breaks a rule.
+        expires_at is a datetime with a time zone, or RFC 3339 with an offset. It must be in the
+        future; from then on the credential is not disclosed. rotate_after is in whole days;
+        `secrets-broker due` reminds of it.
+        Raises InvalidCommandError if an argument breaks a rule.
         """
         fields = {
             "host": host,
@@ -121,9 +121,9 @@ class SecretsManager:
         *,
         reason: str | None = None,
     ) -> dict[str, Any] | None:
-        """Disclose a credential, as the HTTP API answers it; None where none is served.
+        """Disclose a credential, as the HTTP API answers it; None if it is not found or expired.
 
-        That is where there is none, and where it has expired; the record says which.
+        The record says which.
         """
         command = parse(Lookup, {"host": host, "purpose": purpose})
         outcome = self._record(command, accessed_by, reason)
@@ -140,12 +140,12 @@ class SecretsManager:
         *,
         reason: str | None = None,
     ) -> bool:
-        """Take a credential out of what is served; False where there is none."""
+        """Take a credential out of what is served; False if there is none."""
         command = parse(Delete, {"host": host, "purpose": purpose})
         return self._record(command, deleted_by, reason).error is None
 
     def close(self) -> None:
-        """Record what waits, and let go of the database."""
+        """Record what waits, then close the connections."""
         if self._loop.is_closed():
             return
         self._run(self._writer.close())

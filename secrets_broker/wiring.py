@@ -1,4 +1,4 @@
-"""From settings to keys: what the environment gives, and the KMS providers it names."""
+"""Makes keys, KMS providers and other parts of the ledger from the settings."""
 
 from collections.abc import Mapping, Sequence
 
@@ -23,10 +23,10 @@ from secrets_broker.settings import Settings, SettingsError
 
 
 def keyring(settings: Settings) -> Keyring:
-    """The KEKs that follow from the environment's keys; the current one first.
+    """The KEKs derived from the environment's keys, the current one first.
 
-    Raises MissingSettingError where there is neither SECRETS_KMS_KEY nor SECRETS_KMS, and
-    UnfitKeyError where SECRETS_KMS_KEY is no key to go on with.
+    Raises MissingSettingError if neither SECRETS_KMS_KEY nor SECRETS_KMS is set, and UnfitKeyError
+    if SECRETS_KMS_KEY is unfit.
     """
     wanted = settings.kms_url is None or settings.kms_key_is_set
     current = [settings.kms_key] if wanted else []
@@ -34,23 +34,23 @@ def keyring(settings: Settings) -> Keyring:
 
 
 def providers(settings: Settings) -> list[Provider]:
-    """The KMS providers, the current one first; none is asked yet.
+    """The KMS providers, the current one first; none is called yet.
 
-    Raises KmsUrlError, or KmsError where a library or a secret is missing.
+    Raises KmsUrlError, or KmsError if a library or a secret is missing.
     """
     current = [settings.kms_url] if settings.kms_url else []
     return [open_kms(settings, url) for url in (*current, *settings.previous_kms_urls)]
 
 
 def open_kms(settings: Settings, url: str) -> Provider:
-    """The provider of a URL, with the secrets that the settings have for it."""
+    """The provider of a URL, with its secrets from the settings."""
     return open_provider(url, pin=settings.kms_pin, token=settings.vault_token)
 
 
 async def loaded_keyring(settings: Settings, database_url: str) -> Keyring:
-    """Every KEK that data keys may be wrapped under, a KMS's too; for a tool.
+    """Every KEK in use, including those of a KMS; for a tool.
 
-    Raises LedgerUnavailableError, WrongKeyError and KmsError among them.
+    Raises LedgerUnavailableError, or its WrongKeyError or KmsError.
     """
     keys, asked = keyring(settings), providers(settings)
     connection = await connect(database_url)
@@ -63,10 +63,10 @@ async def loaded_keyring(settings: Settings, database_url: str) -> Keyring:
 
 
 async def login_to_append(settings: Settings, database_url: str) -> Login:
-    """As whom a tool records something.
+    """The login with which a tool records events.
 
-    Raises LedgerMismatchError where the ledger does not extend the checkpoint in
-    LEDGER_CHECKPOINT_FILE: a restored database does not know of that one by itself.
+    Raises LedgerMismatchError if the ledger does not extend the checkpoint in
+    LEDGER_CHECKPOINT_FILE, which a restored database does not know.
     """
     known = continuity(settings)
     keys = await loaded_keyring(settings, database_url)
@@ -76,15 +76,15 @@ async def login_to_append(settings: Settings, database_url: str) -> Login:
 
 
 def close(asked: Sequence[Provider]) -> None:
-    """Let go of what providers hold open."""
+    """Close the providers."""
     for provider in asked:
         provider.close()
 
 
 def signing_key(settings: Settings) -> SigningKey | None:
-    """What checkpoints are signed with, or None where there is no such key.
+    """The key that signs checkpoints, or None if it is not set.
 
-    Raises SettingsError where it cannot be read, is a witness's, or of another name than
+    Raises SettingsError if it is malformed, is a witness's key, or has another name than
     LEDGER_ORIGIN.
     """
     if settings.signing_key is None:
@@ -106,9 +106,9 @@ def signing_key(settings: Settings) -> SigningKey | None:
 
 
 def verifier_keys(settings: Settings) -> list[VerifierKey]:
-    """The keys that the log's checkpoints are verified with; raises SettingsError.
+    """The keys that verify the log's checkpoints; raises SettingsError.
 
-    Those of LEDGER_VERIFIER_KEY, and the signing key's own where that is set.
+    These are the keys of LEDGER_VERIFIER_KEY, and that of the signing key if it is set.
     """
     try:
         keys = [VerifierKey.parse(text) for text in settings.verifier_keys]
@@ -121,14 +121,14 @@ def verifier_keys(settings: Settings) -> list[VerifierKey]:
 
 
 def continuity(settings: Settings) -> Continuity:
-    """What the ledger has to go on from; raises SettingsError, or LedgerUnavailableError."""
+    """What the ledger must extend; raises SettingsError or LedgerUnavailableError."""
     path, key = settings.checkpoint_file, signing_key(settings)
     file = CheckpointFile.at(path) if path else None
     return Continuity(tuple(verifier_keys(settings)), file, key.name if key else settings.origin)
 
 
 def witnesses(settings: Settings) -> list[Witness]:
-    """Who cosigns the log's checkpoints; raises SettingsError."""
+    """The witnesses that cosign the log's checkpoints; raises SettingsError."""
     parts = settings.witnesses
     if len(parts) % 2:
         raise SettingsError("LEDGER_WITNESSES: each witness is a URL and a verifier key, in turn")
@@ -142,7 +142,7 @@ def witnesses(settings: Settings) -> list[Witness]:
 
 
 def witness_key(settings: Settings) -> SigningKey:
-    """What a witness of ours cosigns with; raises SettingsError."""
+    """The key that our own witness cosigns with; raises SettingsError."""
     path = settings.witness_key_file
     try:
         key = SigningKey.parse(path.read_text())
@@ -158,7 +158,7 @@ def witness_key(settings: Settings) -> SigningKey:
 
 
 def witness_logs(settings: Settings) -> Mapping[str, Sequence[VerifierKey]]:
-    """The logs that a witness of ours cosigns, by origin; raises SettingsError."""
+    """The keys of the logs that our own witness cosigns, by origin; raises SettingsError."""
     logs: dict[str, list[VerifierKey]] = {}
     try:
         for text in settings.witness_logs:

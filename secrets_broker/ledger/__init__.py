@@ -4,7 +4,7 @@ Read it in this order: `commands` (what a caller wants), `content` (a credential
 `events` and `event_types` (what is recorded), `credential` (decide and evolve), `fold` (commands
 to rows, pure), `append` (what one transaction writes), `store` (its SQL), `committer` (one batch,
 from the lock to the outcomes) and `writer` (many callers, one batch). `transactions` is the same
-way for an operation. The rooms inside hold what this path uses, a trade each.
+path for an operation. Each room inside holds one trade that this path uses.
 
 What only reads belongs in projections. Nothing here knows HTTP, settings, or the command line.
 """

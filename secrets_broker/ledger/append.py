@@ -21,7 +21,7 @@ class StoredBody:
 
 
 class Append:
-    """Collects what follows a tree that is committed."""
+    """Collects what one transaction adds to a committed tree."""
 
     def __init__(
         self, before: TreeState, event_key: EventKey | None = None, last_mac: bytes = NO_MAC
@@ -29,11 +29,11 @@ class Append:
         self.entries: list[bytes] = []
         self.leaves: list[bytes] = []
         self.macs: list[bytes | None] = []
-        """Of each entry; None in a ledger that is not authenticated."""
+        """One for each entry; None in a ledger that is not authenticated."""
         self.event_keys: list[WrappedEventKey] = []
         self.disownings: list[int] = []
         self.states: dict[Name, tuple[int, State]] = {}
-        """The last change of each name, and what it leaves."""
+        """The position of each name's last change, and the state after it."""
         self.bodies: list[StoredBody] = []
         self.data_keys: list[DataKey] = []
         self.changes: list[Change] = []
@@ -44,12 +44,12 @@ class Append:
 
     @property
     def first_position(self) -> int:
-        """Where the first entry stands."""
+        """The position of the first entry."""
         return self._before.size
 
     @property
     def position(self) -> int:
-        """Where the next entry will stand."""
+        """The position of the next entry."""
         return self._before.size + len(self.entries)
 
     def add_entry(self, entry: bytes) -> None:
@@ -62,12 +62,12 @@ class Append:
         self.macs.append(mac)
 
     def begin_event_key(self, key: EventKey, kek: Kek) -> None:
-        """Make MACs with this key from the next entry on, which has to name it."""
+        """Make MACs with this key from the next entry on; that entry must name the key."""
         self._event_key = key
         self.event_keys.append(key.wrap(kek, self.position))
 
     def add_body(self, body: StoredBody, new_key: DataKey | None) -> None:
-        """Add the body of the entry just appended, and its data key where it is new."""
+        """Add the body of the entry just appended, and its data key if that is new."""
         self.bodies.append(body)
         if new_key:
             self.data_keys.append(new_key)
@@ -76,6 +76,6 @@ class Append:
         """The nodes that these leaves complete."""
         return self._before.frontier.extend(self.leaves)[1]
 
-    def seen(self) -> TreeState:
-        """The tree once this is committed."""
+    def tree_state(self) -> TreeState:
+        """The tree state once this is committed."""
         return self._before.extend(self.leaves)

@@ -1,7 +1,7 @@
-"""Commands: what a caller wants, held to the rules before anything is done.
+"""Commands: what a caller wants, checked against the rules before anything is done.
 
-`parse` is the one place where a value from outside becomes a command. Its errors name a field
-and a rule, and never hold the value: it may be a password.
+`parse` is the one place where outside input becomes a command. Its errors name a field and a rule.
+They never hold the value: it may be a password.
 """
 
 from collections.abc import Sequence
@@ -26,21 +26,21 @@ Name = tuple[str, str]
 
 
 class _Given(Content, frozen=True, kw_only=True):
-    """A content as callers give it, who are held to more than what was imported."""
+    """A content as a caller gives it. Its rules are stricter than those for imported content."""
 
     password: str
     additional_data: JsonObject | None = None
 
 
-# The name is positional, so that it comes first: in errors too, which name what is missing.
+# The name is positional, so it comes first: in errors too, which name a missing field.
 class Upsert(_Given, frozen=True, forbid_unknown_fields=True):
-    """Store a credential: a new one, or the next version of the one of that name."""
+    """Store a credential: a new one, or the next version of an existing one."""
 
     host: Host
     purpose: Purpose
 
     def __post_init__(self) -> None:
-        """Hold what types cannot say; an absent additional_data is empty, times are in UTC."""
+        """Check what types cannot express; default additional_data; make times UTC."""
         check_texts(self, "host", "purpose")
         check(self)
         force_setattr(self, "additional_data", self.additional_data or {})
@@ -92,8 +92,8 @@ class Rekey(_Named, frozen=True, kw_only=True):
 class Erase(msgspec.Struct, frozen=True, kw_only=True):
     """Destroy data keys that a name ever had, and every body under them.
 
-    Which ones is read under the lock. `keeps_live` is for an erasure that leaves the live
-    credential, since that is under another key.
+    The ids were read under the lock. `keeps_live` marks an erasure that leaves the live
+    credential, because that one is under another key.
     """
 
     host: str
@@ -113,7 +113,7 @@ class Erase(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def details(self) -> JsonObject:
-        """What the event says of it."""
+        """The event's details."""
         return {
             "data_keys": list(self.data_keys),
             "credential_ids": list(self.credential_ids),
@@ -124,20 +124,20 @@ class Erase(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ImportCredential(_Named, frozen=True, kw_only=True):
-    """Take over a credential of an earlier installation, with its own times and names."""
+    """Import a credential of an earlier installation, with its own times and names."""
 
     content: Content
     occurred_at: datetime | None
     details: JsonObject
 
     def __post_init__(self) -> None:
-        """Hold the content to what an upsert's is held to."""
+        """Check the content by the rules of an upsert."""
         super().__post_init__()
         check(self.content)
 
 
 class ImportAccess(msgspec.Struct, frozen=True, kw_only=True):
-    """Take over a line of an earlier installation's access log."""
+    """Import a line of an earlier installation's access log."""
 
     host: str
     purpose: str
@@ -148,14 +148,14 @@ class ImportAccess(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def name(self) -> Name:
-        """The name that the line speaks of."""
+        """The credential's name in that line."""
         return self.host, self.purpose
 
 
 class Reveal(msgspec.Struct, frozen=True, kw_only=True):
-    """Disclose a version out of the history, as the credential was after the event at `at`.
+    """Disclose an old version: the credential as it was after the event at position `at`.
 
-    `opened` says whether its content opens; it was read under the lock.
+    `opened` says whether its content could be decrypted; it was read under the lock.
     """
 
     host: str
@@ -172,12 +172,12 @@ class Reveal(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def details(self) -> JsonObject:
-        """What tells the event from a lookup's."""
+        """The event's details, which distinguish it from a lookup."""
         return {"replay": {"at": self.at}}
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
-    """State what a tool did to the ledger as a whole: an event's type and its details."""
+    """Record what a tool did to the whole ledger: an event's type and its details."""
 
     type: str
     details: JsonObject
@@ -205,15 +205,15 @@ def parse(kind: type[C], fields: object) -> C:
     except msgspec.ValidationError as error:
         raise InvalidCommandError(_field_error(str(error), kind)) from None
     except UnicodeEncodeError:
-        # msgspec's own, for a text where an object belongs; it holds the text.
+        # msgspec raises this for a text where an object belongs; the error holds the text.
         raise InvalidCommandError(FieldError("", "must not contain a lone surrogate")) from None
 
 
 def parse_at(kind: type[C], fields: object, now: datetime) -> C:
-    """The same of a command that is given now; raises InvalidCommandError.
+    """As `parse`, for a command that arrives now; raises InvalidCommandError.
 
-    What is to be stored may not have expired already: it would never be given out. By which clock
-    that is judged matters for what expires within the moment alone, and that is told when it does.
+    An upsert must not have expired already: a lookup would never disclose it. `now` is this
+    machine's time. Each lookup decides again, by the ledger's time.
     """
     command = parse(kind, fields)
     if isinstance(command, Upsert) and command.expires_at and command.expires_at <= now:

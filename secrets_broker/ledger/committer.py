@@ -1,9 +1,9 @@
-"""One batch, from the lock to what its callers are told: the whole commit story.
+"""Records one batch, from the lock to the outcomes.
 
     connect ─► read under the lock ─► fold ─► append and COMMIT ─► outcomes
 
-Everything of a batch is recorded in one transaction, or all of it is refused: nothing is served
-that is not recorded. Store has the SQL of the two round trips, Fold the decisions between them.
+A batch is recorded in one transaction, or all of it is refused: nothing is served that is not
+recorded. Store has the SQL of the two round trips, Fold the decisions between them.
 """
 
 import asyncio
@@ -51,25 +51,25 @@ from secrets_broker.session import safe_message
 _log = structlog.get_logger(__name__)
 
 MAX_CLOCK_DIFFERENCE: Final = timedelta(minutes=5)
-# Longer than the server's own limits, so that it only ends what the server cannot: a machine
-# or a network that is gone.
+# Longer than the server's own limits. It ends only what the server cannot end: a batch whose
+# machine or network is gone.
 BATCH_SECONDS: Final = 10.0
 
 _OURSELVES: Final = Context(actor=None, authn="none")
 _REHEARSAL: Final = Record(type="ledger.rehearsed", details={})
-"""Of an event that is rolled back."""
+"""The command of an event that is rolled back."""
 
 Request = tuple[Command | Enter, Context]
 Batch = Sequence[Sequence[Request]]
-"""What several callers ask; a part without a request is a probe."""
+"""The requests of several callers, a part for each; an empty part is a probe."""
 Result = Outcome | InvalidCommandError | None
 Observer = Callable[[int, float], None]
-"""Is told of each batch of requests that is durable: its events, and the seconds from its first
-INSERT until the COMMIT was answered. It must not wait, nor raise."""
+"""Called for each durable batch of requests, with its number of events and the seconds from its
+first INSERT to the answer of COMMIT. It must neither wait nor raise."""
 
 
 class Committer:
-    """Records batches, one after the other, over a connection of its own."""
+    """Records batches one after another, over its own connection."""
 
     def __init__(
         self,
@@ -87,32 +87,32 @@ class Committer:
         self._projection = projection
         self._continuity = continuity
         self.halt = Halt(continuity.file)
-        self._authenticated = MacRequirement(continuity.file)
+        self._mac_requirement = MacRequirement(continuity.file)
         self._acknowledged = Acknowledged(continuity.file, continuity.origin)
         self.grants = Grants()
-        """As of the last batch that this process began."""
+        """The grants as of the last batch that this process began."""
         self.meters = Meters()
         self.unreachable: LedgerUnavailableError | None = None
-        """Why the last batch's attempt to begin failed: nothing of it was sent."""
+        """Why the last batch could not begin; None if it began. Nothing of it was sent."""
         self._store: Store | None = None
-        self._proven = False  # whether that connection has carried a batch
-        self._spacing = Backoff()
-        self._seen = TreeState()
-        self._rows_missing = False  # the last append was not stored whole
+        self._proven = False  # whether this connection has committed a batch
+        self._backoff = Backoff()
+        self._tree_state = TreeState()
+        self._rows_missing = False  # the last append was not stored completely
         self._alarm: str | None = None
 
     @property
     def pause(self) -> float:
-        """How many seconds the database is to be left alone before the next batch."""
-        return 0.0 if self._store else self._spacing.wait(time.monotonic())
+        """How many seconds to wait before the next batch, by the back-off."""
+        return 0.0 if self._store else self._backoff.wait(time.monotonic())
 
     async def record(self, batch: Batch) -> Sequence[Sequence[Result] | LedgerUnavailableError]:
-        """Record a batch; what came of each part. It raises nothing."""
+        """Record a batch and return the result of each part; raises nothing."""
         self.unreachable = None
         return await self._results(batch)
 
     async def close(self) -> None:
-        """Let go of the connection, and hand over what was acknowledged."""
+        """Close the connection, and store what was acknowledged as a fact."""
         await self._disconnect()
         self._acknowledged.close()
 
@@ -121,7 +121,7 @@ class Committer:
             async with asyncio.timeout(BATCH_SECONDS):
                 return await self._committed(batch)
         except (UnauthenticEventError, RowsMissingError) as error:
-            # Both end when somebody has acted: the ledger says so itself, at the next batch.
+            # Both end once an operator has acted. The next batch finds out by itself.
             self._raise_alarm(error)
             failure: LedgerUnavailableError = error
         except LedgerMismatchError as error:
@@ -132,14 +132,14 @@ class Committer:
         except psycopg.Error as error:
             if _is_refusal(error):
                 await self._disconnect()
-                return await self._alone(batch, error)
+                return await self._one_by_one(batch, error)
             failure = LedgerUnavailableError("the database refused to write")
             _log.error("ledger_write_failed", sqlstate=error.sqlstate, why=safe_message(error))
         except TimeoutError:
             failure = self._silence()
         except Exception as error:
-            # What nobody foresaw fails its batch, never the writer: those who come after would
-            # wait for ever. Its text may quote a value; its type does not.
+            # An unforeseen error fails its batch, never the writer: later callers would wait for
+            # ever. Its text may quote a value; its type does not.
             failure = self._unforeseen(error)
         attempted = not self._proven
         await self._disconnect()
@@ -149,7 +149,7 @@ class Committer:
         return [failure.again() for _ in batch]
 
     async def _committed(self, batch: Batch) -> Sequence[Sequence[Result]]:
-        """Record a batch; on another connection where the server ended this one meanwhile."""
+        """Record a batch; reconnect once if the server ended the connection meanwhile."""
         try:
             results = await self._commit(batch)
         except psycopg.Error:
@@ -158,17 +158,17 @@ class Committer:
             await self._disconnect()
             results = await self._commit(batch)
         self._proven = True
-        self._spacing.worked()
+        self._backoff.worked()
         return results
 
     def _was_cut_off(self) -> bool:
-        # It did its work before, so the server was restarted or ended an idle session; and no
-        # COMMIT was on its way, so nothing of the batch can have been written.
+        # The connection worked before, so the server was restarted or ended an idle session. No
+        # COMMIT was sent, so nothing of the batch can have been written.
         store = self._store
         return self._proven and store is not None and store.is_lost and not store.committing
 
     def _raise_alarm(self, error: LedgerUnavailableError) -> None:
-        """Say it once, and not at each batch that it fails."""
+        """Log it once, not at each batch that it fails."""
         self._rows_missing = isinstance(error, RowsMissingError)
         if self._alarm != str(error):
             self._alarm = str(error)
@@ -183,7 +183,7 @@ class Committer:
         return self._unknown_or_unavailable("the writer failed")
 
     def _unknown_or_unavailable(self, why: str) -> LedgerUnavailableError:
-        # Once a commit was on its way, nothing can be said about it.
+        # Once COMMIT was sent, the outcome is unknown.
         committing = self._store is not None and self._store.committing
         return OutcomeUnknownError(why) if committing else LedgerUnavailableError(why)
 
@@ -192,8 +192,8 @@ class Committer:
         store = await self._connected()
         snapshot = await self._read(store, batch)
         _check_clock(snapshot.clock)
-        if snapshot.seen.size:
-            self._authenticated.hold(snapshot.authenticity)
+        if snapshot.tree_state.size:
+            self._mac_requirement.hold(snapshot.authenticity)
         if self._loader:
             self._loader.see(snapshot.keks)
         fold = Fold(snapshot, self._keyring)
@@ -205,16 +205,16 @@ class Committer:
         else:
             await store.give_up()
         self._rows_missing, self._alarm = False, None
-        # Only here is it known that the events are on disk: now, not before, what follows
-        # them may be seen by anybody.
-        self._seen = fold.append.seen()
+        # Only now are the events known to be durable. Nothing that follows from them may be shown
+        # to anybody before.
+        self._tree_state = fold.append.tree_state()
         if fold.append.entries:
-            self.halt.durable = self._seen
-            self._acknowledged.keep(self._seen)
+            self.halt.durable = self._tree_state
+            self._acknowledged.keep(self._tree_state)
         return results
 
     async def _rehearse(self, store: Store, snapshot: Snapshot) -> None:
-        """See that rows are stored again, before anybody is told that the failure is over."""
+        """Check that rows are stored again, before the failure counts as over."""
         fold = Fold(snapshot, self._keyring)
         fold.take(_REHEARSAL, _OURSELVES)
         await store.rehearse(fold)
@@ -230,7 +230,7 @@ class Committer:
         names = [name for name in {command.name for command, _ in requests} if name]
         snapshot = await self._snapshot(store, names)
         while unmetered := self._unmetered(context for _, context in requests):
-            # The lock is given back, as above: what a grant was used for may be long.
+            # Give the lock back while the uses of these grants are read: they may be many.
             await store.give_up()
             for granted in unmetered:
                 self.meters.start(granted, *await load_uses(store.connection, granted))
@@ -238,15 +238,15 @@ class Committer:
         return snapshot
 
     async def _snapshot(self, store: Store, names: Sequence[Name]) -> Snapshot:
-        snapshot = await store.read(names, self._seen, self.meters)
-        self._seen, self.meters = snapshot.seen, snapshot.meters
+        snapshot = await store.read(names, self._tree_state, self.meters)
+        self._tree_state, self.meters = snapshot.tree_state, snapshot.meters
         if snapshot.grants is not self.grants:
             self.meters = self.meters.still_right(self.grants, snapshot.grants)
             self.grants = snapshot.grants
         return replace(snapshot, meters=self.meters)
 
     def _unmetered(self, contexts: Iterable[Context]) -> list[Granted]:
-        """The grants with limits whose use is not known, of those who ask."""
+        """The callers' grants that have limits, but no meter yet."""
         asking = (self.grants.of(context.subject) for context in contexts if context.subject)
         found = {granted.id: granted for granted in asking if granted}
         return [
@@ -255,20 +255,20 @@ class Committer:
             if is_limited(granted.rights) and granted.id not in self.meters.by_id
         ]
 
-    async def _alone(
+    async def _one_by_one(
         self, batch: Batch, error: psycopg.Error
     ) -> Sequence[Sequence[Result] | LedgerUnavailableError]:
-        """Record one command at a time, so that only the one that is refused fails."""
+        """Record one command at a time, so that only the refused one fails."""
         single = [[request] for requests in batch for request in requests]
         if len(single) == 1:
             _log.warning("command_refused", sqlstate=error.sqlstate)
             return [[InvalidCommandError(FieldError("", "holds a value that cannot be stored"))]]
-        alone = [(await self._results([requests]))[0] for requests in single]
-        return [_joined([alone.pop(0) for _ in requests]) for requests in batch]
+        results = [(await self._results([requests]))[0] for requests in single]
+        return [_joined([results.pop(0) for _ in requests]) for requests in batch]
 
     async def _connected(self) -> Store:
         if self._store is None:
-            self._spacing.attempt(time.monotonic())
+            self._backoff.attempt(time.monotonic())
             store = await Store.connect(
                 self._database_url,
                 self._projection,
@@ -277,13 +277,13 @@ class Committer:
             )
             self._store = store  # from here on a failure closes it
             await self._check_keys(store)
-            if not self._seen.size:
-                self._seen = await load_tree_state(store.connection)
+            if not self._tree_state.size:
+                self._tree_state = await load_tree_state(store.connection)
         return self._store
 
     async def _check_keys(self, store: Store) -> None:
         try:
-            await check_keys(store.connection, self._keyring)  # no provider is asked from here
+            await check_keys(store.connection, self._keyring)  # calls no KMS
         except WrongKeyError:
             if self._loader and self._loader.failure:
                 raise LedgerUnavailableError(self._loader.failure) from None
@@ -292,22 +292,22 @@ class Committer:
     async def _disconnect(self) -> None:
         store, self._store = self._store, None
         self._proven = False
-        self.meters = Meters()  # they may have counted what was not committed
-        # What was only seen here may have waited for a standby that never got it: it is gone after
-        # a failover, and nobody was told of it. What was committed after it is durable with it.
-        self._seen = self.halt.durable
+        self.meters = Meters()  # they may count uses that were not committed
+        # Events that were only read may still wait for a standby. A failover can lose them, and no
+        # caller was told of them. So go back to the newest tree state known to be durable.
+        self._tree_state = self.halt.durable
         if store:
             await store.close()
 
 
 async def _taken(fold: Fold, batch: Batch) -> list[list[Result]]:
-    """What becomes of each request; large ones take a while, and others have their turn."""
-    pace, results = TimeSlice(), []
+    """The result of each request; a time slice lets other tasks run in between."""
+    time_slice, results = TimeSlice(), []
     for requests in batch:
         taken: list[Result] = []
         for request in requests:
             taken.append(_take(fold, *request))
-            await pace.yield_if_over()
+            await time_slice.yield_if_over()
         results.append(taken)
     return results
 
@@ -341,5 +341,5 @@ def _check_clock(clock: datetime) -> None:
 
 
 def _is_refusal(error: psycopg.Error) -> bool:
-    # Class 22 is bad data, 23 a broken constraint: the command's own fault.
+    # Class 22 is bad data, class 23 a broken constraint: the command is at fault.
     return (error.sqlstate or "")[:2] in ("22", "23")

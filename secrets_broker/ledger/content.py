@@ -1,11 +1,10 @@
 """A credential's fields, each declared once: its type, its limits, and how it is kept.
 
-From `Content` follow what an upsert takes and is held to, the body under encryption and what its
-ciphertexts are bound to (body.py), the columns of secrets.host_credentials, and what a lookup is
-answered with.
+These follow from `Content`: what an upsert accepts, the encrypted body and its AAD (body.py), the
+columns of secrets.host_credentials, and the answer to a lookup.
 
-A new field is one more line at the end of `Content`. It is `later`: bodies and answers without it
-are then the bytes that they were before there was such a field.
+A new field is one more line at the end of `Content`, marked `later`. Bodies and answers that lack
+it then keep the bytes they had before the field existed.
 """
 
 from collections.abc import Mapping
@@ -33,21 +32,21 @@ SqlType = Literal["text", "jsonb", "timestamptz", "integer"]
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """How a field is kept."""
+    """How a field is stored."""
 
     type: SqlType
-    """Of its column, where it is readable. What is sealed is text in any column."""
+    """The column's type if the field is readable. A sealed field is always in a text column."""
     label: str | None = None
-    """What its ciphertext is called in the AAD; None where it is readable, and only bound."""
+    """The ciphertext's label in the AAD; None for a readable field, which is only bound."""
     later: bool = False
-    """Whether a body has it only where it is set."""
+    """Whether a body holds it only if it is set."""
 
 
 class Content(msgspec.Struct, frozen=True, kw_only=True):
     """What a credential holds, in clear. It is never printed.
 
-    Only what was imported can be without a password, or have an additional_data that is no
-    object: earlier installations had such rows.
+    Only imported content can lack a password or have an additional_data that is no object:
+    earlier installations had such rows.
     """
 
     password: Annotated[str | None, Field("text", PASSWORD)]
@@ -85,12 +84,12 @@ _TEXTS: Final = _of_type("text")
 _DATA: Final = _of_type("jsonb")
 
 FIRST: Final = ("username", "password", "domain", "additional_data")
-"""What every answer has, null or not, in its order; it has any other field only where it is set."""
+"""The fields of every answer, null or not, in this order. Other fields appear only if set."""
 _FURTHER: Final = tuple(name for name in FIELDS if name not in FIRST)
 
 
 def disclosed(host: str, purpose: str, content: Content, version: int | None) -> dict[str, Any]:
-    """What a lookup is answered with. It holds the secret."""
+    """The answer to a lookup. It holds the secret."""
     answer: dict[str, Any] = {"host": host, "purpose": purpose}
     for field in FIRST:
         answer[field] = getattr(content, field)
@@ -102,12 +101,12 @@ def disclosed(host: str, purpose: str, content: Content, version: int | None) ->
 
 
 def kept(value: Any) -> Any:
-    """A field's value as a body or an answer has it: times have one text."""
+    """A field's value as it stands in a body or an answer: a time becomes its one text form."""
     return rfc3339(value) if isinstance(value, datetime) else value
 
 
 def check(content: Content) -> None:
-    """Hold what types cannot say; raises ValueError, which names a field and holds no value."""
+    """Check what types cannot express; the ValueError names a field and holds no value."""
     check_texts(content, *_TEXTS)
     if content.password is not None and len(content.password.encode()) > MAX_PASSWORD_BYTES:
         raise ValueError("password: must be at most 8 KiB")
@@ -117,7 +116,7 @@ def check(content: Content) -> None:
 
 
 def check_texts(struct: msgspec.Struct, *names: str) -> None:
-    """Hold texts to what can be kept; raises ValueError as `check` does."""
+    """Check that texts can be stored; raises ValueError as `check` does."""
     for name in names:
         text = getattr(struct, name)
         problem = text_problem(text) if text is not None else None
@@ -130,7 +129,7 @@ def _check_data(content: Content) -> None:
     for name in _DATA:
         data = getattr(content, name)
         total += _size(data) if data else 0
-        if total > MAX_DATA_BYTES:  # first: what is small has few values to look at
+        if total > MAX_DATA_BYTES:  # checked first: small data has few values to inspect
             raise ValueError("additional_data: with secret_data must be at most 32 KiB")
         problem = json_problem(data)
         if problem:

@@ -1,7 +1,7 @@
-"""The life of one credential: its state, `decide` and `evolve`.
+"""One credential as a state machine: its state, `decide` and `evolve`.
 
-Both are pure. `decide` says which event a command becomes in a state; `evolve` says which
-state follows from an event. They know no clock, no key and no database.
+Both are pure. `decide` says which event a command becomes in a state. `evolve` says which state
+follows from an event. They know no clock, no key and no database.
 """
 
 from dataclasses import dataclass, field
@@ -44,13 +44,13 @@ class LiveCredential:
 
 
 State = LiveCredential | None
-"""None: there is no such credential, or not any more."""
+"""None if there is no such credential, or no longer."""
 
 INITIAL: State = None
 
 
 class Undisclosable:
-    """Stands for a content that must not be served: it does not follow from the ledger."""
+    """Stands for a content that must not be served, because it does not follow from the ledger."""
 
 
 UNDISCLOSABLE = Undisclosable()
@@ -59,7 +59,7 @@ Opened = Content | Undisclosable | None
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What a command becomes: the facts of its event, and the content to seal into its body."""
+    """What a command becomes: the facts of its event, and the content of its body."""
 
     type: str
     credential_id: int | None = None
@@ -81,11 +81,11 @@ def decide(
 ) -> Decision:
     """Say which event the command becomes at this position and time.
 
-    Raises InvalidCommandError for an upsert that makes a name which people could not tell from
-    another; then there is no event.
+    Raises InvalidCommandError, and makes no event, for an upsert of a new name that people could
+    confuse with another.
 
-    `opened` is what a lookup or a rekey found in the projection: a content, or None for nothing.
-    It is UNDISCLOSABLE where the credential's key or row is not what the ledger says.
+    `opened` is the content that a lookup or a rekey found in the projection, or None. It is
+    UNDISCLOSABLE if the credential's key or row is not what the ledger says.
     """
     match command:
         case Upsert():
@@ -114,7 +114,7 @@ def evolve(state: State, event: Event, position: int) -> State:
 
 
 def _recorded(command: Erase | ImportAccess | Reveal | Record) -> Decision:
-    """What was found out, or done, before it came to the command: the event only states it."""
+    """Record what was found or done before the command was made."""
     match command:
         case Erase():
             return Decision(
@@ -134,13 +134,13 @@ def _store(state: State, command: Upsert, position: int, opened: Opened) -> Deci
     if state is not None and isinstance(opened, Undisclosable):
         return Decision(event_types.UPDATED, state.id, state.version, error=DECRYPT_FAILED)
     if state is None:
-        # An id made from the position is never used twice; the database holds it to that.
+        # An id made from the position is never used twice; the database enforces that.
         return Decision(event_types.CREATED, position + 1, 1, content=command)
     return Decision(event_types.UPDATED, state.id, state.version + 1, content=command)
 
 
 def _check_new_name(command: Upsert) -> None:
-    # Only of a new one: what is there already has to be looked up, changed and taken away.
+    # Only for a new name: an old one must stay usable for lookup, change and deletion.
     for field_name, text in (("host", command.host), ("purpose", command.purpose)):
         if problem := name_problem(text):
             raise InvalidCommandError(FieldError(field_name, f"{problem}, where it is a new name"))
@@ -158,7 +158,7 @@ def _disclose(state: State, opened: Opened, at: datetime) -> Decision:
 
 
 def _reveal(command: Reveal) -> Decision:
-    # A version of before, so neither what is live now nor its expires_at has a say in it.
+    # An old version: neither the live credential nor its expires_at matters.
     return Decision(
         event_types.READ,
         command.credential_id,

@@ -21,7 +21,7 @@ MAX_DEPTH: Final = 64
 
 
 def canonical_json(value: Any) -> bytes:
-    """Encode a value without floats; keys are ASCII, for which every sort order is the same."""
+    """Encode a value without floats; its keys are ASCII, which sorts the same everywhere."""
     return _encoder.encode(value)
 
 
@@ -31,9 +31,9 @@ def full_canonical_json(value: Any) -> bytes:
 
 
 def from_base64(text: str) -> bytes:
-    """Decode base64 (RFC 4648, section 4) that has one form only; raises ValueError.
+    """Decode canonical base64 (RFC 4648, section 4); raises ValueError.
 
-    Padding is there, and its bits are zero (section 3.5): no other text has the same bytes.
+    Padding is required, and its bits are zero (section 3.5): no other text has the same bytes.
     """
     raw = b64decode(text, validate=True)
     if b64encode(raw).decode() != text:
@@ -42,12 +42,12 @@ def from_base64(text: str) -> bytes:
 
 
 def rfc3339(moment: datetime) -> str:
-    """UTC, always six decimals, ends in Z: a time has exactly one text."""
+    """UTC, always six decimals, ends in Z: each time has exactly one text."""
     return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
 
 
 def rfc3339_or_none(moment: datetime | None) -> str | None:
-    """The same of a time that may not be there."""
+    """As `rfc3339`; None for None."""
     return None if moment is None else rfc3339(moment)
 
 
@@ -57,15 +57,15 @@ def from_rfc3339(text: str) -> datetime:
 
 
 def cut(text: str) -> str:
-    """A time's text without what is finer than a microsecond, which is cut and never rounded.
+    """Cut a time's text to microseconds, without rounding.
 
-    Rounded up, a time could be past what it was meant to be before: another year, say.
+    Rounded up, a time could pass a bound that it was before: the end of a year, for example.
     """
     return _FINER.sub("", text)
 
 
 def text_problem(text: str) -> str | None:
-    """Say why PostgreSQL or a JSON reader could not keep this text, or None where it can."""
+    """Say why PostgreSQL or a JSON reader could not keep this text; None if it can."""
     if "\x00" in text:
         return "must not contain U+0000"
     try:
@@ -76,7 +76,7 @@ def text_problem(text: str) -> str | None:
 
 
 def label_problem(text: str, limit: int) -> str | None:
-    """Say why a caller's name or reason is not fit for the record, or None where it is."""
+    """Say why a caller's name or reason must not be recorded; None if it may."""
     if len(text) > limit:
         return f"must have at most {limit} characters"
     if text.isascii() and text.isprintable():
@@ -86,44 +86,45 @@ def label_problem(text: str, limit: int) -> str | None:
     return text_problem(text)
 
 
-# By code points, so that every version of Unicode, and the API's description, says the same: what
-# has no look of its own (categories Cc, Cf, Zl and Zp, and Default_Ignorable_Code_Point of
-# DerivedCoreProperties.txt, Unicode 16.0), and so makes two names look like one, or steers a line.
-UNSEEN: Final = (
+# By code points, so that every version of Unicode and the API's description agree. These
+# characters are invisible (categories Cc, Cf, Zl and Zp, and Default_Ignorable_Code_Point of
+# DerivedCoreProperties.txt, Unicode 16.0): they make two names look alike, or change
+# the direction of a line.
+INVISIBLE: Final = (
     "\x00-\x1f\x7f-\x9f\u00ad\u034f\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u115f\u1160"
     "\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0"
     "\ufff0-\ufffb\U000110bd\U000110cd\U00013430-\U0001343f\U0001bca0-\U0001bca3"
     "\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
 )
-"""The characters that no name may have, as the inside of a class of a regular expression."""
+"""The characters that no name may have, as the inside of a regular expression's class."""
 SPACE: Final = " \u00a0\u1680\u2000-\u200a\u202f\u205f\u3000"
-"""White space of the category Zs, likewise: a name may have it within, and not at an end."""
+"""White space of category Zs, likewise: a name may have it inside, but not at an end."""
 
 _FINER: Final = re.compile(r"(?<=\.[0-9]{6})[0-9]+")
 
 _CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f]")
-_UNSEEN: Final = re.compile(f"[{UNSEEN}]")
+_INVISIBLE: Final = re.compile(f"[{INVISIBLE}]")
 _AT_AN_END: Final = re.compile(f"\\A[{SPACE}]|[{SPACE}]\\Z")
 
 
 def name_problem(text: str) -> str | None:
-    """Say why a text is not fit for a new name that people are to tell from others; else None."""
+    """Say why a text is unfit for a new name: people could misread it; None if it is fit."""
     if text.isascii() and text.isprintable() and text == text.strip():
         return None
     if _CONTROL.search(text):
         return "must not contain control characters"
-    if _UNSEEN.search(text):
-        return "must not contain characters that are not seen, or turn the direction of a line"
+    if _INVISIBLE.search(text):
+        return "must not contain invisible characters, or ones that change the direction of a line"
     if _AT_AN_END.search(text):
         return "must not begin or end with white space"
     return None
 
 
 def json_problem(value: Any, depth: int = 0) -> str | None:
-    """Say why JSON readers could disagree about this value, or None where they cannot.
+    """Say why JSON readers could disagree about this value; None if they cannot.
 
-    Numbers keep to what a double holds exactly as it is printed (RFC 7493, section 2.2);
-    nesting keeps to 64 levels, less than any reader's stack.
+    Numbers must be what a double holds exactly (RFC 7493, section 2.2). Nesting has at most 64
+    levels, less than any reader's stack.
     """
     if depth > MAX_DEPTH:
         return f"must not be nested deeper than {MAX_DEPTH} levels"
@@ -148,7 +149,7 @@ def json_problem(value: Any, depth: int = 0) -> str | None:
 
 
 def number_problem(number: float) -> str | None:
-    """Say why readers could disagree about a number; ±(2^53-1), finite, no negative zero."""
+    """Say why readers could disagree: beyond ±(2^53-1), not finite, or negative zero; else None."""
     if not -MAX_SAFE_INTEGER <= number <= MAX_SAFE_INTEGER:  # NaN fails this too
         return "must not contain a number beyond ±(2^53-1)"
     if number == 0 and str(number).startswith("-"):

@@ -1,4 +1,4 @@
-"""What can go wrong in the ledger: one tree, so that one place can map it to answers."""
+"""The ledger's errors: one class tree, so that one place can map them to answers."""
 
 from dataclasses import dataclass
 from typing import Self
@@ -9,12 +9,12 @@ class LedgerError(Exception):
 
 
 class FoundError(LedgerError):
-    """What was found of the ledger, as opposed to what kept us from finding out."""
+    """A finding about the ledger, as opposed to a failure to find out."""
 
 
 @dataclass(frozen=True, slots=True)
 class FieldError:
-    """A field and what is wrong with it, in words that never hold the value."""
+    """A field and what is wrong with it; the text never holds the value."""
 
     field: str
     message: str
@@ -31,27 +31,27 @@ class InvalidCommandError(LedgerError):
 
 
 class UnfitKeyError(LedgerError, ValueError):
-    """A key that is too short, or would not come in the same whichever way; it is not repeated."""
+    """A key that is too short, or that not all ways deliver unchanged; the text omits it."""
 
 
 class DecryptionError(FoundError):
-    """A ciphertext that does not open: another key, another place, or it was changed."""
+    """A ciphertext that does not open: it was changed, or belongs to another key or place."""
 
 
 class CredentialUndisclosableError(FoundError):
-    """What is stored of a credential does not follow from the ledger; it is not given out."""
+    """The stored credential does not follow from the ledger; it is not disclosed."""
 
 
 class LedgerUnavailableError(LedgerError):
     """The ledger could not be written; nothing was recorded and nothing is served."""
 
     def again(self) -> Self:
-        """The same for another caller: one that is raised again and again grows its traceback."""
+        """A copy for another caller: raising one error repeatedly grows its traceback."""
         return type(self)(str(self))
 
 
 class NotGrantedError(LedgerUnavailableError):
-    """The login lacks the role that the ledger asks of it; the text is the line to run."""
+    """The login lacks a role that the ledger needs; the text is the line to run."""
 
 
 class WrongKeyError(LedgerUnavailableError):
@@ -63,15 +63,15 @@ class KmsError(LedgerUnavailableError):
 
 
 class KmsUrlError(LedgerError, ValueError):
-    """A SECRETS_KMS that cannot be read; the text never repeats it, since it may hold a secret."""
+    """A malformed SECRETS_KMS; the text never repeats it, since it may hold a secret."""
 
 
 class RotationRefusedError(LedgerError):
-    """A rotation that must not begin; nothing was touched."""
+    """A rotation that must not begin; nothing was changed."""
 
 
 class BusyError(LedgerError):
-    """Another run of the same tool is at work; the text says whose."""
+    """The same tool is already running; the text says whose run it is."""
 
 
 class OutcomeUnknownError(LedgerUnavailableError):
@@ -79,22 +79,22 @@ class OutcomeUnknownError(LedgerUnavailableError):
 
 
 class QueueFullError(LedgerUnavailableError):
-    """More commands wait than the writer accepts; nothing was recorded."""
+    """Too many commands wait for the writer; nothing was recorded."""
 
 
 class LedgerMismatchError(LedgerUnavailableError, FoundError):
-    """The ledger is shorter than, or differs from, what is known of it."""
+    """The ledger is shorter than what is known of it, or differs from it."""
 
     def __init__(self, why: str, evidence: str | None = None) -> None:
         super().__init__(why)
         self.evidence = evidence
-        """The checkpoint, a note, that the database has and should not have."""
+        """The signed note of the checkpoint that the database should not have."""
 
 
 class UnauthenticEventError(LedgerMismatchError):
     """The ledger holds an event that was not made with its keys; the text says where.
 
-    Nothing is recorded until somebody has looked at it and disowned it.
+    Nothing is recorded until an operator has looked at it and disowned it.
     """
 
     def __init__(self, first: int, last: int, what: str = "") -> None:
@@ -111,7 +111,7 @@ class UnauthenticEventError(LedgerMismatchError):
         self.last = last
 
     def again(self) -> Self:
-        """See the base."""
+        """As the base class."""
         return type(self)(self.first, self.last, str(self))
 
 
@@ -120,4 +120,4 @@ class RowsMissingError(LedgerUnavailableError):
 
 
 class LedgerAheadError(LedgerUnavailableError):
-    """The last event is of a time that the database's clock has not reached by far."""
+    """The last event's time is far ahead of the database's clock."""

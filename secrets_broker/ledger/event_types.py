@@ -1,8 +1,8 @@
-"""Every type of event, each declared once: what it is about, what it says, what follows from it.
+"""Every type of event, each declared once: its subject, its details, and its effect.
 
-Adding a type is adding a declaration to `TYPES`. Writing, verify, the export's access log and the
-lists in SQL follow. docs/format.md's table says the same; a test compares them. What only one
-module does with a type stands there, by the type's name: what a grant becomes, for example.
+To add a type, add a declaration to `TYPES`. Writing, verify, the export's access log and the lists
+in SQL follow from it. A test compares it with the table in docs/format.md. What only one module
+does with a type stays in that module: how a grant evolves, for example.
 """
 
 from collections.abc import Callable, Mapping
@@ -41,35 +41,35 @@ ACCESS_KEY_REVOKED: Final = "access_key.revoked"
 About = Literal["credential", "access", "grant", "KEK", "ledger", "projection"]
 
 Text = Callable[[str], str | None]
-"""Gives a detail's value as PostgreSQL's operator ->> does."""
+"""Returns a detail's value as PostgreSQL's operator ->> does."""
 Message = Callable[[str | None, Text], str | None]
-"""Makes a line's error_message of an event's error and its details."""
+"""Makes an access line's error_message from an event's error and its details."""
 
 
 @dataclass(frozen=True, slots=True)
 class Detail:
-    """A member of `details`; its kind is a type as msgspec takes it, with its limits."""
+    """A member of `details`; its kind is a msgspec type with its limits."""
 
     name: str
     kind: Any
     required: bool = True
     audited: bool = False
-    """Whether verify follows what it says, beyond who appended it."""
+    """Whether verify checks its content, and not only its MAC."""
 
 
 CLAIM: Final = "claim"
 _CLAIM: Final = Detail(CLAIM, str, required=False)
-"""What an event of any type may have: what a caller called himself, where that proved nothing."""
+"""A detail that any event may have: the name that the caller claimed without proof."""
 
 
 @dataclass(frozen=True, slots=True)
 class OnCredential:
-    """What an event that succeeded does to the credential it names, and where it may stand."""
+    """What a successful event does to its credential, and after what it may come."""
 
     stands_after: Literal["nothing", "live", "anything"]
-    """What there is of the name before it; a deleted or erased credential is nothing."""
+    """What the name has before the event; a deleted or erased credential counts as nothing."""
     content: Literal["set", "resealed", "kept", "ended"]
-    """Set anew; the same under a new data key; as it was; gone."""
+    """New content; the same under a new data key; unchanged; gone."""
 
     @property
     def has_body(self) -> bool:
@@ -78,19 +78,19 @@ class OnCredential:
 
     @property
     def changes(self) -> bool:
-        """Whether a lookup finds something else afterwards."""
+        """Whether it changes what a lookup finds."""
         return self.content != "kept"
 
     @property
     def version(self) -> Literal["first", "next", "last"]:
-        """Which version it names: a new credential's, the one it makes, or the one it found."""
+        """Which version it names: 1 of a new credential, the one it makes, or the one it found."""
         if self.content != "set":
             return "last"
         return "first" if self.stands_after == "nothing" else "next"
 
     @property
     def new_data_key(self) -> bool:
-        """Whether its body is under a fresh data key; else it is under the credential's."""
+        """Whether its body is under a fresh data key, or else under the credential's."""
         return self.has_body and self.version != "next"
 
 
@@ -100,42 +100,42 @@ def _error(error: str | None, _: Text) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class AccessLine:
-    """How the access log shows an event; the view secrets.credential_access_log says the same."""
+    """How the access log shows an event; the view secrets.credential_access_log does the same."""
 
     word: str | None = None
-    """Its access_type; where None, that is in the detail `word_detail`."""
+    """Its access_type; if None, the detail named by `word_detail` has it."""
     word_detail: str = ""
     success: bool = True
-    """False where the line is of a refusal although its event is ok."""
+    """False if the line shows a refusal although its event is ok."""
     message: Message = _error
 
 
 @dataclass(frozen=True, kw_only=True)
 class EventType:
-    """One type of event, and its rules."""
+    """A type of event, and its rules."""
 
     name: str
     about: About
     details: tuple[Detail, ...] = ()
     succeeds: bool = True
-    """False where an event of the type is a refusal, and never ok."""
+    """False if events of this type are refusals, which are never ok."""
     fails: bool = False
-    """Whether there may be one that is not ok."""
+    """Whether an event of this type may be not ok."""
     credential: OnCredential | None = None
     access: AccessLine | None = None
     right: Operation | None = None
-    """What a caller who is proven by a grant needed for it; the command line needs none."""
+    """The right that a caller with a grant needs; the command line needs none."""
     trust: bool = False
     """Whether it changes which events are believed."""
 
     @property
     def has_body(self) -> bool:
-        """Whether an event of the type, where ok, stores a content."""
+        """Whether a successful event of this type stores a content."""
         return self.credential is not None and self.credential.has_body
 
     @property
     def audited_details(self) -> bool:
-        """Whether verify follows anything in its details."""
+        """Whether verify checks any of its details."""
         return any(detail.audited for detail in self.details)
 
     @cached_property
@@ -151,13 +151,13 @@ class EventType:
         return msgspec.defstruct("Details", fields, forbid_unknown_fields=True, kw_only=True)
 
     def problem_of(self, details: Mapping[str, Any] | None, *, ok: bool) -> str | None:
-        """Say why an event with this outcome and these details is none of this type, or None.
+        """Say why this outcome or these details do not fit the type; None if they do.
 
         The text holds no value.
         """
         if not (self.succeeds if ok else self.fails):
             return f"are of an outcome that {self.name} cannot have"
-        # What failed says as much as was known; what is always a refusal says all of it.
+        # A failed event states what was known. A type that is always a refusal states all.
         required = self._required if ok or not self.succeeds else frozenset()
         if details is None:
             return f"lack what {self.name} says" if required else None
@@ -392,14 +392,14 @@ TYPES: Final = (
     ),
 )
 REHEARSAL: Final = EventType(name=LEDGER_REHEARSED, about="ledger")
-"""Is rolled back, always: it is on no record."""
+"""Always rolled back, never recorded."""
 
 BY_NAME: Final = {one.name: one for one in TYPES}
 _WRITTEN: Final = {**BY_NAME, REHEARSAL.name: REHEARSAL}
 
 
 def problem_of(kind: str, details: Mapping[str, Any] | None, *, ok: bool) -> str | None:
-    """Say why an event that is about to be written is none of its type, or None."""
+    """Say why an event that is about to be written does not fit its type; None if it does."""
     written = _WRITTEN.get(kind)
     return written.problem_of(details, ok=ok) if written else "are of a type that is not declared"
 
@@ -409,7 +409,7 @@ def _names(*chosen: EventType) -> tuple[str, ...]:
 
 
 def is_one_of(names: tuple[str, ...]) -> str:
-    """The condition of SQL that an event is of one of these types."""
+    """The SQL condition that an event is of one of these types."""
     return f"type IN ({', '.join(map(repr, names))})"
 
 
@@ -418,29 +418,29 @@ ON_CREDENTIAL: Final = {one.name: one.credential for one in TYPES if one.credent
 
 _CHANGES: Final = tuple(name for name, rule in ON_CREDENTIAL.items() if rule.changes)
 CHANGES: Final = frozenset(_CHANGES)
-"""The types that, where ok, change what a lookup finds."""
+"""The types whose successful events change what a lookup finds."""
 IS_CHANGE: Final = f"ok AND {is_one_of(_CHANGES)}"
-"""The same to PostgreSQL; an index, events_changes, is on just these."""
+"""The same in SQL; the index events_changes covers exactly these."""
 
 STORES: Final = _names(*(one for one in TYPES if one.has_body))
-"""The types whose events, where ok, have a body."""
+"""The types whose successful events have a body."""
 MAKES: Final = tuple(name for name, rule in ON_CREDENTIAL.items() if rule.content == "set")
-"""Those that make a version; a new data key does not."""
+"""The types that make a version; rekeying does not."""
 GONE: Final = tuple(name for name, rule in ON_CREDENTIAL.items() if rule.content == "ended")
-"""After these there is no credential of the name."""
+"""The types after which the name has no credential."""
 GRANTS: Final = _names(*(one for one in TYPES if one.about == "grant"))
 IS_ACCESS_KEY: Final = is_one_of(GRANTS)
-"""What changes who may do what; an index, events_access_keys, is on just these."""
+"""SQL: the events that change grants; the index events_access_keys covers exactly these."""
 
 TRUST: Final = _names(*(one for one in TYPES if one.trust))
-"""What changes which events are believed."""
+"""The types that change which events are believed."""
 IS_CONTROL: Final = is_one_of((*GRANTS, *TRUST))
-"""Both; the index is events_control."""
+"""SQL: both; the index events_control covers exactly these."""
 
 ROTATIONS: Final = _names(*(one for one in TYPES if one.about == "KEK"))
 COUNTS: Final = _names(*(one for one in TYPES if one.access and not one.access.success))
-"""Refusals that are only counted."""
+"""The types that count refusals instead of recording each."""
 
 WITH_DETAILS: Final = frozenset(_names(*(one for one in TYPES if one.audited_details)))
 FOLLOWED: Final = WITH_DETAILS | ON_CREDENTIAL.keys()
-"""What verify follows, beyond entries, leaves and MACs; and that of which it needs details."""
+"""The types that verify follows; WITH_DETAILS are those of which it needs the details."""

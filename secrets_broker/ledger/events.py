@@ -1,7 +1,7 @@
-"""Events, and the entry of an event: what a leaf of the tree is the hash of.
+"""Events, and the entry of an event: the bytes that a leaf of the tree hashes.
 
-An entry is the canonical JSON of all fields of `Event`, null ones included, and of nothing
-else. It can be made again from the columns of the event's row, which have the same names.
+An entry is the canonical JSON of all fields of `Event`, null ones included, and nothing else.
+It can be rebuilt from the columns of the event's row, which have the same names.
 docs/format.md has the table of the fields and test vectors; event_types has the types.
 """
 
@@ -15,14 +15,14 @@ from secrets_broker.ledger.encoding import canonical_json, json_problem
 from secrets_broker.ledger.errors import FieldError, InvalidCommandError
 
 FORMAT_VERSION = 1
-MAX_ENTRY_BYTES = 65_535  # an entry bundle gives a length two bytes: C2SP tlog-tiles
+MAX_ENTRY_BYTES = 65_535  # a length in an entry bundle has two bytes: C2SP tlog-tiles
 MAX_DETAILS_BYTES = 16_384
 MAX_NAME = 100
 MAX_REASON = 500
 
 IS_DISOWNED: Final = """EXISTS (
     SELECT FROM ledger.disowned AS d WHERE position BETWEEN d.first_position AND d.last_position)"""
-"""Whether an event is left out: it was not made with the ledger's keys, and a person said so."""
+"""SQL: an operator left the event out, because it was not made with the ledger's keys."""
 
 NO_KEY: Final = "no_key"
 TWO_KEYS: Final = "two_keys"
@@ -59,12 +59,12 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Subject(msgspec.Struct, frozen=True, kw_only=True):
-    """What a caller presents to prove who he is; what it is worth is judged under the lock."""
+    """What a caller presents to authenticate itself; it is judged under the lock."""
 
     sha256: str | None = None
-    """Of an access key."""
+    """The SHA-256 of an access key, in hex."""
     well_formed: bool = True
-    """Whether the key has the form of those made here; what has not is hardly a grant's."""
+    """Whether the key has the form of keys made here; any other hardly belongs to a grant."""
     certificate: str | None = None
     """The name in a client's certificate."""
     fingerprint: str | None = None
@@ -72,11 +72,11 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True):
     not_after: datetime | None = None
     """The last moment at which the certificate is valid."""
     problem: str | None = None
-    """Why there is nothing to judge: NO_KEY, TWO_KEYS, or CERTIFICATE, which names nobody."""
+    """Why there is nothing to judge: NO_KEY, TWO_KEYS, or CERTIFICATE (it names nobody)."""
 
 
 class Context(msgspec.Struct, frozen=True, kw_only=True):
-    """Who asks, how that is known, and why; the same for every command of one caller."""
+    """The caller, how it was authenticated, and its reason; one for all commands of a request."""
 
     actor: str | None
     authn: str
@@ -84,9 +84,9 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     request_id: str | None = None
     reason: str | None = None
     claim: str | None = None
-    """What a caller calls himself whose name is proven, or not known at all."""
+    """The name that the caller claims, where its actor is proven or unknown."""
     subject: Subject | None = None
-    """None for a caller who may do anything: his door has proven him."""
+    """None for a caller that may do anything: it was authenticated without a grant."""
 
 
 def encode_entry(event: Event) -> bytes:
@@ -98,7 +98,7 @@ def encode_entry(event: Event) -> bytes:
 
 
 def check_details(details: dict[str, Any]) -> dict[str, Any]:
-    """Hold details to the format; raises InvalidCommandError."""
+    """Check details against the format; raises InvalidCommandError."""
     problem = json_problem(details) or _details_problem(details)
     if problem is None and len(canonical_json(details)) > MAX_DETAILS_BYTES:
         problem = "must be at most 16 KiB"
@@ -108,7 +108,7 @@ def check_details(details: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_said(kind: str, details: dict[str, Any] | None, *, ok: bool) -> dict[str, Any] | None:
-    """Hold what an event says to the format and to its type; raises InvalidCommandError."""
+    """Check an event's details against the format and its type; raises InvalidCommandError."""
     if details is not None:
         check_details(details)
     if problem := event_types.problem_of(kind, details, ok=ok):

@@ -1,7 +1,7 @@
-"""From the commands that wait to what one transaction appends: decide, seal, encode, hash.
+"""Turns waiting commands into what one transaction appends: decide, seal, encode, hash.
 
-A fold does no I/O. It is given what was read under the lock and takes the commands in order,
-each seeing what those before it did. Keys and nonces are drawn here, never in `decide`.
+A fold does no I/O. It starts from what was read under the lock and takes the commands in order.
+Each command sees the effects of those before it. Keys and nonces are drawn here, never in `decide`.
 """
 
 from base64 import b64encode
@@ -68,8 +68,8 @@ from secrets_broker.ledger.tree_state import TreeState
 
 _log = structlog.get_logger(__name__)
 
-# As much as the database lets an event be ahead of its clock: a failover to a slower one must not
-# block, and a clock that was set wrong for a year must not go unseen.
+# The database has the same limit. A failover to a slower clock must not block appends, and a clock
+# that was a year ahead must be noticed.
 MAX_AHEAD: Final = timedelta(minutes=5)
 _OURSELVES: Final = Context(actor=None, authn="none")
 
@@ -80,7 +80,7 @@ class Snapshot:
 
     clock: datetime
     last_at: datetime | None
-    seen: TreeState
+    tree_state: TreeState
     keks: dict[str, str]
     """The state of every KEK that is not retired, by its id."""
     states: dict[Name, State] = field(default_factory=dict)
@@ -96,7 +96,7 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a command came to; to be released only once its event is committed."""
+    """The result of a command; released only once its event is committed."""
 
     position: int
     error: str | None = None
@@ -119,11 +119,11 @@ class _Sealed:
 
 
 class Fold:
-    """Takes commands one after another; `append` is what they write together."""
+    """Takes commands one after another; `append` collects what they write."""
 
     def __init__(self, snapshot: Snapshot, keyring: Keyring) -> None:
         _check_time(snapshot)
-        self.append = Append(snapshot.seen, snapshot.event_key, snapshot.last_mac)
+        self.append = Append(snapshot.tree_state, snapshot.event_key, snapshot.last_mac)
         self.authenticity = snapshot.authenticity
         self._keyring = keyring
         self._active = _active(snapshot, keyring)
@@ -135,8 +135,8 @@ class Fold:
         self._keys = dict(snapshot.data_keys)
         self._grants = snapshot.grants
         self._meters = snapshot.meters
-        if not snapshot.seen.size:
-            self.authenticate(_OURSELVES)  # a ledger's first event: MACs are demanded from it on
+        if not snapshot.tree_state.size:
+            self.authenticate(_OURSELVES)  # a new ledger demands MACs from its first event
 
     @property
     def at(self) -> datetime:
@@ -144,16 +144,16 @@ class Fold:
         return self._at
 
     def authenticate(self, context: Context, details: dict[str, Any] | None = None) -> Outcome:
-        """Demand MACs from here on, made with a fresh event key."""
+        """Demand MACs from here on, and draw a fresh event key for them."""
         ledger = self.authenticity.ledger or new_ledger_id()
         key = self._begin_event_key(ledger)
         named = {authenticity.LEDGER: ledger, authenticity.KEY: key, **(details or {})}
         return self.take(Record(type=LEDGER_AUTHENTICATED, details=named), context)
 
     def begin_event_key(self) -> dict[str, str]:
-        """Draw a fresh event key; the next event has to have what this returns in its details.
+        """Draw a fresh event key; the next event must have the returned members in its details.
 
-        Nothing, where the ledger is not authenticated.
+        Draws nothing, and returns {}, if the ledger is not authenticated.
         """
         ledger = self.authenticity.ledger
         return {authenticity.KEY: self._begin_event_key(ledger)} if ledger else {}
@@ -166,7 +166,7 @@ class Fold:
     def take(self, command: Command, context: Context) -> Outcome:
         """Append the command's event; raises InvalidCommandError, and then appends nothing.
 
-        Where the caller is not allowed what he asks for, the event is the refusal's.
+        If the caller is not allowed the command, append the event of the refusal.
         """
         refusal = judge(self._grants, self._meters, command, context, self._at)
         if refusal:
@@ -188,7 +188,7 @@ class Fold:
         return outcome
 
     def enter(self, command: Enter, context: Context) -> Outcome | None:
-        """Append an event where the caller is refused; None, and no event, where he is not."""
+        """Append an event if the caller is refused; else append none and return None."""
         refusal = judge(self._grants, self._meters, command, context, self._at)
         return self._refuse(command, context, refusal) if refusal else None
 
@@ -215,7 +215,7 @@ class Fold:
         return Outcome(position)
 
     def state(self, name: Name) -> State:
-        """What the commands so far make of a name that was read."""
+        """The state of a name that was read, after the commands so far."""
         return self._states.get(name, INITIAL)
 
     def _open(self, command: Command, state: State) -> Opened:
@@ -225,7 +225,7 @@ class Fold:
             if isinstance(command, Upsert) and state is not None:
                 self._cipher(state)  # without its key there can be no next version
         except DecryptionError as error:
-            # An alarm, not a request's line: something changed what is stored.
+            # Logged as an alarm: somebody changed what is stored.
             _log.error("credential_undisclosable", name=command.name, why=str(error))
             return UNDISCLOSABLE
         return None
@@ -299,7 +299,7 @@ class Fold:
             self.append.erasures.append(position)
         if name is not None and after != state:
             self.append.states[name] = (position, after)
-        # After an erasure no row of the name may stay, not even one that was put there by hand.
+        # After an erasure no row of the name may stay, not even one inserted by hand.
         if name is None or (after == state and not erased):
             return
         self._states[name] = after
@@ -327,7 +327,7 @@ def _active(snapshot: Snapshot, keyring: Keyring) -> Kek:
     for kek_id, state in snapshot.keks.items():
         if state == PREPARED:
             continue  # nothing is wrapped under it yet
-        # A retiring one too: failing what it still wraps would look like tampering.
+        # A retiring KEK is required too: failing what it still wraps would look like tampering.
         kek = keyring.require(kek_id, state)
         if state == ACTIVE:
             active = kek

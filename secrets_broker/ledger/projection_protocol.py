@@ -1,6 +1,6 @@
-"""What the ledger asks of a projection that is written in an event's own transaction.
+"""The interface of a projection that is written in an event's own transaction.
 
-The ledger does not know any projection; the one that serves lookups is handed to it.
+The ledger knows no projection. The one that serves lookups is passed to it.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from secrets_broker.ledger.encryption.body import Body
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A live credential as the projection has it, and the change that it says it comes from."""
+    """A live credential in the projection, with the change that the row claims to come from."""
 
     name: Name
     state: LiveCredential
@@ -24,7 +24,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A state-changing event's body; None where the credential is gone after it."""
+    """The body of a state-changing event; None if the event ends the credential."""
 
     name: Name
     position: int
@@ -36,10 +36,10 @@ class Projection(Protocol):
 
     @property
     def select(self) -> LiteralString:
-        """A subquery that gives the row of name.host and name.purpose."""
+        """A subquery that returns the row of name.host and name.purpose."""
 
     def row(self, name: Name, record: Sequence[Any]) -> Row | None:
-        """Make a row of what `select` gave for a name; None where all of it is null."""
+        """Make a row from the columns of `select`; None if all are null."""
 
     def apply(self, changes: Sequence[Change]) -> list[Statement]:
-        """Say what to execute for these changes, in order, in their events' transaction."""
+        """The statements for these changes, in order, to run in their events' transaction."""

@@ -1,9 +1,8 @@
 """A batch's SQL: one connection, and two round trips.
 
-`read` takes the lock and then reads, as separate statements: in one statement, or under
-REPEATABLE READ, what is read would come from before the lock was granted. `append` writes and
-commits. Rows travel as one JSON value, which PostgreSQL handles several times faster than long
-lists.
+`read` takes the lock and then reads, in separate statements. In one statement, or under REPEATABLE
+READ, it would read the state from before the lock was granted. `append` writes and commits. Rows
+travel as one JSON value, which PostgreSQL handles several times faster than long lists.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,7 +15,7 @@ from psycopg import AsyncConnection, errors
 
 from secrets_broker.ledger.access.grants import Grants
 from secrets_broker.ledger.access.quota import Meters
-from secrets_broker.ledger.access.usage import add_uses, unseen_uses
+from secrets_broker.ledger.access.usage import add_uses, new_uses
 from secrets_broker.ledger.append import Append
 from secrets_broker.ledger.commands import Name
 from secrets_broker.ledger.credential import LiveCredential
@@ -40,22 +39,22 @@ from secrets_broker.ledger.tree_state import TreeState
 from secrets_broker.session import Session, safe_message, with_grant
 
 # Further behind than this, a process catches up from the stored nodes, outside the lock.
-MAX_UNSEEN: Final = 2_048
+MAX_BEHIND: Final = 2_048
 
 _BEGIN: Final = Statement("BEGIN ISOLATION LEVEL READ COMMITTED")
 _COMMIT: Final = Statement("COMMIT")
 _ROLLBACK: Final = Statement("ROLLBACK")
-# With the session's marker: where a pooler put us into another session, this statement fails, and
-# with it all that follow, before any of them was looked at.
+# Reads the session's marker: if a pooler put us into another session, this statement fails. The
+# server then skips all that follow.
 _LOCK: Final = "SELECT __marker__ FROM ledger.lock FOR UPDATE"
-# The unseen leaf hashes and MACs come as one string of bytes: a row for each would cost more to
-# read. Where there is no MAC, zeros stand for it.
+# The new leaf hashes and MACs come as one byte string: a row for each would cost more to read.
+# Zeros stand for a missing MAC.
 _HEAD: Final = """
     SELECT clock_timestamp(), last.position, last.at, last.mac,
            (SELECT jsonb_object_agg(id, state) FROM ledger.keks WHERE state <> 'retired'),
            (SELECT string_agg(leaf_hash || coalesce(mac, $3), '' ORDER BY position) FROM (
                 SELECT position, leaf_hash, mac FROM ledger.events
-                WHERE position >= $1 ORDER BY position LIMIT $2) AS unseen),
+                WHERE position >= $1 ORDER BY position LIMIT $2) AS behind),
            (SELECT max(position) FROM ledger.events WHERE ok AND __is_control__)
     FROM (VALUES (1)) AS one
     LEFT JOIN LATERAL (
@@ -112,23 +111,23 @@ _INSERT_NODES: Final = """
 _BEGIN_EVENT_KEY: Final = "SELECT ledger.begin_event_key($1, $2, decode($3, 'hex'), $4)"
 _DISOWN: Final = "SELECT ledger.disown($1)"
 _DESTROY: Final = "SELECT ledger.destroy($1)"
-# What a deferred trigger would do at COMMIT it does before the rows are counted.
+# Runs deferred triggers now, before the rows are counted, instead of at COMMIT.
 _NOW: Final = Statement("SET CONSTRAINTS ALL IMMEDIATE")
 _REQUIRE_APPENDED: Final = "SELECT ledger.require_appended($1, $2, decode($3, 'hex'), $4, $5)"
 
 
 class _Head(NamedTuple):
-    """What `_HEAD` gives, in its order: the present end of the ledger."""
+    """The columns of `_HEAD`, in order: the present end of the ledger."""
 
     clock: datetime
     position: int | None
     last_at: datetime | None
     last_mac: bytes | None
     keks: dict[str, str] | None
-    unseen: bytes | None
-    """Leaf hashes and MACs, in turn, of the positions that this process has not seen."""
+    new: bytes | None
+    """Leaf hash and MAC of each position from the tree state's overlap on, alternating."""
     generation: int | None
-    """The last event that says who may what, or which events are believed."""
+    """The position of the last event that changes grants, or which events are believed."""
 
     @property
     def size(self) -> int:
@@ -156,7 +155,7 @@ class Store:
 
     @property
     def grants(self) -> Grants:
-        """As of the last batch that was read."""
+        """The grants as of the last batch that was read."""
         return self.authenticator.grants
 
     @classmethod
@@ -170,8 +169,8 @@ class Store:
     ) -> "Store":
         """Connect and check what the ledger relies on; raises LedgerUnavailableError.
 
-        LedgerMismatchError among them, where the ledger does not go on from a checkpoint that
-        was made of it; `continuity` None does not look.
+        Raises LedgerMismatchError if the ledger does not extend a checkpoint that was made of it.
+        `continuity` None skips that check.
         """
         connection = await connect(database_url, session)
         try:
@@ -191,7 +190,7 @@ class Store:
 
     @property
     def is_lost(self) -> bool:
-        """Whether the server, or the network, has ended the connection."""
+        """Whether the server or the network has ended the connection."""
         return self._connection.closed
 
     @property
@@ -200,54 +199,54 @@ class Store:
         return self._connection
 
     async def read(
-        self, names: Iterable[Name], seen: TreeState, meters: Meters | None = None
+        self, names: Iterable[Name], known: TreeState, meters: Meters | None = None
     ) -> Snapshot:
         """Begin, take the lock, and read all that the batch needs, in one round trip.
 
-        `meters` take in what was used meanwhile; where there are none, that costs nothing. Where
-        this process is far behind, it catches up outside the lock first, and they begin empty.
+        `meters` are updated with what was used meanwhile; without meters that costs nothing. A
+        process that is far behind catches up outside the lock first, and its meters begin empty.
 
         Raises LedgerMismatchError, LedgerUnavailableError or psycopg.Error; nothing is written.
         """
         wanted = msgspec.json.encode(
             [{"host": host, "purpose": purpose} for host, purpose in names]
         )
-        meters, most = meters or Meters(), MAX_UNSEEN
-        rows = await self._lock_and_read(wanted, seen, meters, most)
+        meters, most = meters or Meters(), MAX_BEHIND
+        rows = await self._lock_and_read(wanted, known, meters, most)
         head = _Head(*rows[2][0])
-        while head.size - seen.overlap > most:
-            # The lock is given back first: others need not wait for this process to catch up. What
-            # they append until the lock is its again grows, at worst, more slowly than the bound.
+        while head.size - known.overlap > most:
+            # Give the lock back first, so that others need not wait for this process. The bound
+            # doubles each time, so it outgrows what they append meanwhile.
             await self.give_up()
-            seen, meters, most = await self._caught_up(seen), Meters(), 2 * most
-            rows = await self._lock_and_read(wanted, seen, meters, most)
+            known, meters, most = await self._caught_up(known), Meters(), 2 * most
+            rows = await self._lock_and_read(wanted, known, meters, most)
             head = _Head(*rows[2][0])
-        return await self._snapshot(head, rows[3], rows[4:], seen, meters)
+        return await self._snapshot(head, rows[3], rows[4:], known, meters)
 
     async def _lock_and_read(
-        self, wanted: bytes, seen: TreeState, meters: Meters, most: int
+        self, wanted: bytes, known: TreeState, meters: Meters, most: int
     ) -> Sequence[Rows]:
         answer = await self._round_trips.send(
             _BEGIN,
             self._lock,
-            Statement(_HEAD, (b"%d" % seen.overlap, b"%d" % most, _NO_MAC)),
+            Statement(_HEAD, (b"%d" % known.overlap, b"%d" % most, _NO_MAC)),
             Statement(self._named, (wanted,)),
-            *self._unseen_uses(meters),
+            *self._new_uses(meters),
         )
         if len(answer.rows[1]) != 1:
             raise LedgerUnavailableError("ledger.lock has not its one row: nothing can be locked")
         return answer.rows
 
     async def _caught_up(self, known: TreeState) -> TreeState:
-        seen = await load_tree_state(self._connection)
+        state = await load_tree_state(self._connection)
         await check_contains(self._connection, known)
-        return seen
+        return state
 
     async def _snapshot(
-        self, head: "_Head", named: Rows, uses: Sequence[Rows], seen: TreeState, meters: Meters
+        self, head: "_Head", named: Rows, uses: Sequence[Rows], known: TreeState, meters: Meters
     ) -> Snapshot:
-        """Hold what was read to its MACs, and make a snapshot of it."""
-        caught_up = await self._authenticated(head, seen)
+        """Check the MACs of what was read, and make a snapshot of it."""
+        caught_up = await self._authenticated(head, known)
         snapshot = Snapshot(
             head.clock,
             await self._last_at(head.size - 1, head.last_at),
@@ -269,18 +268,18 @@ class Store:
             add_uses(snapshot.meters, self.grants, believed, head.size)
         return snapshot
 
-    async def _authenticated(self, head: "_Head", seen: TreeState) -> TreeState:
-        """Take in what was appended meanwhile, once its MACs are right."""
+    async def _authenticated(self, head: "_Head", known: TreeState) -> TreeState:
+        """Check the MACs of what was appended meanwhile, and extend the tree state by it."""
         await self.authenticator.follow(-1 if head.generation is None else head.generation)
-        leaves, macs = _leaves_and_macs(head.unseen)
-        caught_up = seen.catch_up(head.size, leaves)
-        self.authenticator.check_chain(seen.overlap, leaves, macs)
+        leaves, macs = _leaves_and_macs(head.new)
+        caught_up = known.catch_up(head.size, leaves)
+        self.authenticator.check_chain(known.overlap, leaves, macs)
         if head.position is not None and head.last_at is not None:
             await self.authenticator.check_head(head.position, head.last_mac, head.last_at)
         return caught_up
 
     async def _last_at(self, position: int, last_at: datetime | None) -> datetime | None:
-        """The time of the last event that is not left out: another's moves no time."""
+        """The time of the last event that is not left out: the others do not count."""
         if position < 0 or not self.authenticator.is_left_out(position):
             return last_at
         while self.authenticator.is_left_out(position):
@@ -289,7 +288,7 @@ class Store:
         return answer.rows[0][0][0] if answer.rows[0] else None
 
     async def _without_disowned(self, records: Rows) -> Rows:
-        """Read again, without disowned events, the names whose last change is one."""
+        """For names whose last change is disowned, read the last one that is not."""
         left_out = [
             record
             for record in records
@@ -302,14 +301,14 @@ class Store:
         answer = await self._round_trips.send(again)
         return [record for record in records if record not in left_out] + answer.rows[0]
 
-    def _unseen_uses(self, meters: Meters) -> Iterator[Statement]:
+    def _new_uses(self, meters: Meters) -> Iterator[Statement]:
         if meters.by_id:
             metered = [self.grants.by_id[id_] for id_ in meters.by_id]
-            yield unseen_uses(meters.size, 2 * MAX_UNSEEN, metered)  # they may lag by a batch
+            yield new_uses(meters.size, 2 * MAX_BEHIND, metered)  # meters may lag by a batch
 
     def _take(self, record: Sequence[Any], snapshot: Snapshot) -> None:
         host, purpose, credential_id, version, position, key, *rest = record
-        # A last change without a data key took the credential away.
+        # A last change without a data key ended the credential.
         live = LiveCredential(credential_id, version, position, key) if key else None
         snapshot.states[host, purpose] = live
         data_key, row = rest[:3], self._projection.row((host, purpose), rest[3:])
@@ -323,15 +322,15 @@ class Store:
         await self._round_trips.send(_ROLLBACK)
 
     async def append(self, fold: Fold, *also: Statement) -> None:
-        """Write and commit what the fold took, in one round trip; `also` runs between the two.
+        """Write and commit what the fold took, in one round trip; `also` runs before COMMIT.
 
-        Raises psycopg.Error where the server refused a statement, RowsMissingError where it did
-        not store exactly what it was given: nothing was committed. Raises OutcomeUnknownError
-        where it cannot be known.
+        Raises psycopg.Error if the server refused a statement, and RowsMissingError if it did not
+        store exactly what it was given: then nothing was committed. Raises OutcomeUnknownError
+        if the outcome cannot be known.
         """
         append = fold.append
         self._warnings.clear()
-        self.committing = True  # from here on, silence does not mean that nothing was written
+        self.committing = True  # from here on, no answer does not mean that nothing was written
         statements = [*_statements(append), *self._projection.apply(append.changes), *also]
         try:
             # Died before this line: the server rolls back, and no caller was answered.
@@ -349,7 +348,7 @@ class Store:
         self.authenticator.learn(append, fold.at)
 
     async def rehearse(self, fold: Fold) -> None:
-        """Write what the fold took as `append` does, and roll it back; raises the same."""
+        """Write what the fold took as `append` does, then roll back; raises the same errors."""
         statements = [*_statements(fold.append), *self._projection.apply(fold.append.changes)]
         try:
             await self._round_trips.send(*statements, _NOW, _counted(fold.append))
@@ -364,18 +363,18 @@ _NO_MAC: Final = b"\\x" + NO_MAC.hex().encode()
 _PAIR: Final = 32 + MAC_BYTES
 
 
-def _leaves_and_macs(unseen: bytes | None) -> tuple[list[bytes], list[bytes]]:
-    joined = unseen or b""
+def _leaves_and_macs(new: bytes | None) -> tuple[list[bytes], list[bytes]]:
+    joined = new or b""
     starts = range(0, len(joined), _PAIR)
     return [joined[at : at + 32] for at in starts], [joined[at + 32 : at + _PAIR] for at in starts]
 
 
 def _rows_problem(error: psycopg.Error) -> str | None:
-    """What a failure says of rows that are not ours; None where it says something else."""
+    """Say what is wrong with the stored rows; None if the error has another cause."""
     if isinstance(error, errors.DataCorrupted):
         return f"the database did not store what it was given: {safe_message(error)}"
     if isinstance(error, errors.UniqueViolation):
-        # Positions, keys and nodes are new by how they are made: somebody else put a row there.
+        # Positions, keys and nodes are always new: somebody else inserted this row.
         where = f"{error.diag.schema_name}.{error.diag.table_name}"
         return f"{where} holds a row that this ledger did not make; see docs/incidents.md"
     return None
@@ -409,7 +408,7 @@ def _statements(append: Append) -> list[Statement]:
     if completed := append.nodes():
         nodes = [{"level": n.level, "index": n.index, "hash": n.hash.hex()} for n in completed]
         statements.append(Statement(_INSERT_NODES, (msgspec.json.encode(nodes),)))
-    # After the events: what they do not name cannot be destroyed.
+    # After the events: only what they name can be destroyed.
     statements += [Statement(_DISOWN, (b"%d" % position,)) for position in append.disownings]
     statements += [Statement(_DESTROY, (b"%d" % position,)) for position in append.erasures]
     return statements
@@ -417,7 +416,7 @@ def _statements(append: Append) -> list[Statement]:
 
 def insert_events(append: Append) -> Statement:
     """The statement that stores the events."""
-    # A row's columns are the entry's own bytes: what is stored is what was hashed.
+    # The columns are made from the entry's own bytes: what is stored is what was hashed.
     rows = (
         b'%s,"position":%d}' % (entry[:-1], position)
         for position, entry in enumerate(append.entries, append.first_position)

@@ -1,7 +1,7 @@
 """An operation's own transactions: under the ledger's lock, one after another, on one connection.
 
-A service's writer takes what waits; an operation decides by what it reads under the lock. Both go
-the same way, Store.read, Fold, Store.append, so what holds of one holds of the other:
+A service's writer takes what waits; an operation decides by what it reads under the lock. Both use
+Store.read, Fold and Store.append, so both give the same guarantees:
 
     async with login.transactions() as work:
         fold = await work.begin(names)      # the lock is held from here on
@@ -31,40 +31,40 @@ from secrets_broker.ledger.transparency_log.frontier import load_tree_state
 from secrets_broker.ledger.tree_state import TreeState
 from secrets_broker.session import with_grant
 
-# As a writer's: a process that freezes with the lock is cut off, and every look-up is by an index.
-# But a name of a very long history has to be destroyed too, however long that takes.
+# As a writer's: the server cuts off a process that freezes with the lock, and every look-up uses an
+# index. Only the statement timeout is off: erasing a name with a very long history takes its time.
 _SESSION: Final = {**SESSION, "statement_timeout": "0"}
 
 
 class Transactions:
-    """Begins and commits; between the two the ledger's lock is held."""
+    """Begins and commits transactions; in between it holds the ledger's lock."""
 
     def __init__(self, store: Store, keyring: Keyring) -> None:
         self._store = store
         self._keyring = keyring
-        self._seen: TreeState | None = None
+        self._tree_state: TreeState | None = None
         self.rows: Mapping[Name, Row] = {}
 
     async def begin(
         self, names: Iterable[Name], set_aside: tuple[Span, ...] = (), *, begins: bool = False
     ) -> Fold:
-        """Take the lock and read these names; what is asked now stays so until the end.
+        """Take the lock and read these names; nothing changes until the transaction ends.
 
-        `set_aside` is what is about to be disowned, `begins` whether the ledger is about to be
-        authenticated. Raises LedgerUnavailableError.
+        `set_aside` are the positions about to be disowned. `begins` tells whether the ledger is
+        about to be authenticated. Raises LedgerUnavailableError.
         """
         self._store.authenticator.set_aside = set_aside
         self._store.authenticator.begins = begins
-        if self._seen is None:  # others need not wait while a long ledger is joined
-            self._seen = await load_tree_state(self._store.connection)
-        snapshot = await self._store.read(names, self._seen)
+        if self._tree_state is None:  # outside the lock, since a long ledger takes a while
+            self._tree_state = await load_tree_state(self._store.connection)
+        snapshot = await self._store.read(names, self._tree_state)
         self.rows = snapshot.rows
         return Fold(snapshot, self._keyring)
 
     async def commit(self, fold: Fold, *also: Statement) -> None:
-        """Write and commit what the fold took; `also` runs between the two."""
+        """Write and commit what the fold took; `also` runs before COMMIT."""
         await self._store.append(fold, *also)
-        self._seen = fold.append.seen()
+        self._tree_state = fold.append.tree_state()
 
     async def give_up(self) -> None:
         """End without writing anything."""
@@ -80,18 +80,18 @@ class Transactions:
 
     @property
     def connection(self) -> AsyncConnection[Any]:
-        """For readers that are given one."""
+        """For readers that need a connection."""
         return self._store.connection
 
     async def fetch(self, query: LiteralString, values: Mapping[str, Any]) -> list[Any]:
-        """Ask something, in the transaction where one is open."""
+        """Run a query, in the open transaction if there is one."""
         cursor = await self._store.connection.execute(query, values)
         return await cursor.fetchall()
 
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """As whom an operation writes: a database login, the keys, the projection that follows."""
+    """What an operation writes with: a database login, the keys, and the projection to update."""
 
     url: str = field(repr=False)  # it may hold a password
     keyring: Keyring
@@ -99,9 +99,9 @@ class Login:
 
     @asynccontextmanager
     async def transactions(self) -> AsyncIterator[Transactions]:
-        """Connect; raises LedgerUnavailableError, WrongKeyError among them.
+        """Connect; raises LedgerUnavailableError, or its WrongKeyError.
 
-        An error ends the connection, and with it what is not committed.
+        An error closes the connection, and rolls back what is not committed.
         """
         store = await Store.connect(self.url, self.projection, self.keyring, _SESSION)
         try:
@@ -114,5 +114,5 @@ class Login:
 
 
 def refused(error: psycopg.Error) -> LedgerUnavailableError:
-    """The same in the ledger's words."""
+    """The database's error as an error of the ledger."""
     return LedgerUnavailableError(f"the database refused or broke off: {with_grant(error)}")

@@ -1,8 +1,8 @@
 """The writer: many commands wait, one transaction records them all (group commit).
 
-One task of the event loop takes whatever waits and has it committed (committer.py); only then are
-the outcomes released. A caller that goes away does not disturb the batch. Where the ledger cannot
-be written, everything that waited is refused: nothing is served that is not recorded.
+One task of the event loop takes the waiting commands and has them committed (committer.py). Only
+then it releases the outcomes. A caller that disconnects does not disturb the batch. If the ledger
+cannot be written, all waiting commands are refused: nothing is served that is not recorded.
 """
 
 import asyncio
@@ -33,15 +33,15 @@ from secrets_broker.ledger.scheduling.background import BackgroundTask
 from secrets_broker.ledger.scheduling.fair_queue import FairQueue, Share
 from secrets_broker.ledger.scheduling.shares import share_of
 
-MAX_BATCH: Final = 512  # past this a batch takes longer but commits hardly more a second
-# Of which one caller alone may hold about a third, nine batches of 500: at some thousand a second,
-# what it has waiting is answered within a second or two.
+MAX_BATCH: Final = 512  # a larger batch takes longer and hardly commits more a second
+# One caller may hold about a third of it, nine batches of 500. At some thousands a second it is
+# answered within a second or two.
 MAX_WAITING: Final = 16_384
 
 
 @dataclass(slots=True)
 class _Waiting:
-    requests: Sequence[Request]  # none: a probe
+    requests: Sequence[Request]  # empty: a probe
     results: "asyncio.Future[Sequence[Result]]"
 
 
@@ -62,30 +62,30 @@ class Writer:
             database_url, keyring, projection, self._loader, continuity, observer
         )
         self._queue: FairQueue[_Waiting] = FairQueue(MAX_WAITING, MAX_BATCH)
-        self._probing: asyncio.Future[Sequence[Result]] | None = None  # one that still waits
+        self._probing: asyncio.Future[Sequence[Result]] | None = None  # the probe that still waits
         self._wake = asyncio.Event()
         self._task = BackgroundTask("ledger-writer", self._run)
 
     @property
     def halt(self) -> Halt:
-        """What stops this writer, and is to stop whatever works beside it."""
+        """What stops this writer, and everything that works beside it."""
         return self._committer.halt
 
     @property
     def grants(self) -> Grants:
-        """As of the last batch that was begun: what a request is judged by in advance."""
+        """The grants as of the last begun batch: admission judges requests by them."""
         return self._committer.grants
 
     @property
     def meters(self) -> Meters:
-        """What grants with limits were used for, as far as this process counts it."""
+        """The uses of grants with limits, as far as this process counts them."""
         return self._committer.meters
 
     async def start(self) -> None:
         """Begin to take commands, then connect.
 
-        Raises LedgerUnavailableError (WrongKeyError among them) where that fails now; the
-        writer runs all the same, and tries again with the next command.
+        Raises LedgerUnavailableError (or its WrongKeyError) if that fails now. The writer runs
+        all the same, and tries again with the next command.
         """
         self._task.start()
         if self._loader:
@@ -93,11 +93,11 @@ class Writer:
         await self.probe()
 
     async def probe(self) -> None:
-        """Go through the steps of a batch without recording anything.
+        """Do the steps of a batch without recording anything.
 
-        Raises LedgerUnavailableError where a command would get it too.
+        Raises LedgerUnavailableError if a command would get it too.
         """
-        # Whoever asks while one waits is answered by it: they may be many, and cost one.
+        # All callers that probe meanwhile share the one that waits.
         if self._probing is None or self._probing.done():
             self._probing = self._queued((), own=True)
         try:
@@ -119,16 +119,16 @@ class Writer:
         return self._queue.size
 
     async def submit(self, command: Command, context: Context) -> Outcome:
-        """Record a command; its outcome comes once its event is committed.
+        """Record a command, and return its outcome once its event is committed.
 
-        Raises InvalidCommandError, or LedgerUnavailableError where nothing may be served.
+        Raises InvalidCommandError, or LedgerUnavailableError if nothing may be served.
         """
         outcome = _only(await self._queued([(command, context)]))
         assert outcome is not None  # noqa: S101 - only one who enters has none
         return outcome
 
     async def note(self, command: Record, context: Context) -> Outcome:
-        """Record what the service itself has to tell; no caller is before it.
+        """Record an event of the service itself, before those of all callers.
 
         Raises LedgerUnavailableError.
         """
@@ -141,16 +141,17 @@ class Writer:
     ) -> Sequence[Outcome | InvalidCommandError]:
         """Record up to MAX_BATCH commands of one caller, in order and in one commit.
 
-        What breaks a rule is among the results; raises LedgerUnavailableError for all of them.
+        A command that breaks a rule has its error among the results. Raises LedgerUnavailableError
+        for all of them.
         """
         assert 0 < len(commands) <= MAX_BATCH  # noqa: S101 - the caller has checked
         results = await self._queued([(command, context) for command in commands])
         return [result for result in results if result is not None]
 
     async def enter(self, command: Enter, context: Context) -> Outcome | None:
-        """Judge a caller under the lock; None where it may enter.
+        """Judge a caller under the lock; None if it may enter.
 
-        A refusal comes once its event is committed. Raises LedgerUnavailableError.
+        A refusal is returned once its event is committed. Raises LedgerUnavailableError.
         """
         return _only(await self._queued([(command, context)]))
 
@@ -164,13 +165,13 @@ class Writer:
         waiting = _Waiting(requests, results)
         if own:
             self._queue.put_own(waiting, len(requests))
-        elif not self._queue.put(self._caller(requests), waiting, len(requests)):
+        elif not self._queue.put(self._share(requests), waiting, len(requests)):
             raise QueueFullError("too many requests wait for the ledger")
         self._wake.set()
         return results
 
-    def _caller(self, requests: Sequence[Request]) -> Share:
-        return share_of(requests[0][1], self.grants)  # what comes together is of one caller
+    def _share(self, requests: Sequence[Request]) -> Share:
+        return share_of(requests[0][1], self.grants)  # all requests of a part are from one caller
 
     async def _run(self) -> None:
         while not (self._task.is_closing and not self._queue):
@@ -178,23 +179,25 @@ class Writer:
             self._wake.clear()
             while self._queue:
                 if seconds := self._committer.pause:
-                    await self._task.pause(seconds)  # what comes meanwhile waits, too
+                    await self._task.pause(seconds)  # commands that arrive meanwhile wait too
                 await self._record(self._queue.take())
 
     async def _record(self, batch: list[_Waiting]) -> None:
-        self._probing = None  # it is in here, if there is one; who asks now gets a newer answer
+        self._probing = (
+            None  # it is in this batch, if there is one; a new probe gets a newer answer
+        )
         results = await self._committer.record([waiting.requests for waiting in batch])
         for waiting, result in zip(batch, results, strict=True):
             _release(waiting, result)
         if failure := self._committer.unreachable:
-            # Nothing of theirs was sent. What waited for this attempt need not have its own.
+            # Nothing of these was sent. They waited for this attempt, so they share its failure.
             for waiting in self._queue.take_all():
                 _release(waiting, failure.again())
 
 
 def _release(waiting: _Waiting, results: Sequence[Result] | LedgerUnavailableError) -> None:
     if waiting.results.done():
-        return  # the caller went away; what was recorded stays recorded
+        return  # the caller disconnected; what was recorded stays recorded
     if isinstance(results, LedgerError):
         waiting.results.set_exception(results)
     else:

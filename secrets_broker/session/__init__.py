@@ -1,9 +1,8 @@
-"""Every session with PostgreSQL begins here: the service's, the migrations', and every tool's.
+"""Opens every session with PostgreSQL: for the service, the migrations and every tool.
 
-Here live the URL of a database, the choice of a host, what a session is set to, and the proof that
-it is set so. No setting of the database, the role, the environment or the URL changes what is read
-or written. No statement about our own tables belongs here, and nowhere else is a connection
-opened.
+Here are the database URL, the choice of a host, a session's settings, and the check that they took.
+No setting of the database, the role, the environment or the URL changes what is read or written.
+Statements about our own tables do not belong here. No other room opens a connection.
 """
 
 from secrets_broker.session.errors import (

@@ -1,7 +1,7 @@
-"""Database URLs: read once, strictly, so that no message can repeat a piece of a password.
+"""Database URLs: read strictly, so that no message repeats a part of a password.
 
-libpq's own messages quote what it takes for a host or a port; where an "@" or a "/" of a
-password is not percent-encoded, that is a part of the password.
+libpq's messages quote what it takes for a host or a port. If an "@" or a "/" of a password is not
+percent-encoded, that is a part of the password.
 """
 
 import re
@@ -13,12 +13,12 @@ from psycopg.pq import Conninfo
 _AFTER_USER = re.compile(r"postgres(?:ql)?://(?:[^@/]*@)?([^?]*)")
 _PORTS = re.compile(r"[0-9,]*")
 _NAME = re.compile(r"[A-Za-z_]{1,40}")
-# What comes after one of these in a query may be the rest of a password with a bare "&" in it.
+# Text after one of these in a query may be the rest of a password that holds a bare "&".
 _SECRET = ("password", "sslpassword", "oauth_client_secret", "scram_client_key", "scram_server_key")
 
 
 class DatabaseUrlError(ValueError):
-    """The URL is not one, or does not mean what its writer meant; it is not repeated."""
+    """The URL is malformed, or hardly means what was meant; the text does not repeat it."""
 
 
 def parse(database_url: str) -> dict[str, str]:
@@ -36,7 +36,7 @@ def parse(database_url: str) -> dict[str, str]:
 
 
 def _unknown_parameter(database_url: str) -> DatabaseUrlError | None:
-    """Names the first parameter that libpq does not know, if it is no piece of a secret."""
+    """Name the first parameter that libpq does not know, unless it may be part of a secret."""
     before, _, query = database_url.partition("?")
     match = _AFTER_USER.match(before)
     if match is None or "@" in match[1] or "@" in query:

@@ -1,4 +1,4 @@
-"""Why a session could not begin, or is not ours any more. No text holds a password."""
+"""Why a session could not begin, or is no longer ours. No text holds a password."""
 
 from typing import Final
 
@@ -18,7 +18,7 @@ _QUOTES_NOTHING: Final = ("22001", "22012")  # a string that is too long, a divi
 
 
 class SessionError(Exception):
-    """No session that can be relied on."""
+    """There is no session that can be relied on."""
 
 
 class RoleMissingError(SessionError):
@@ -26,13 +26,13 @@ class RoleMissingError(SessionError):
 
 
 def grant_line(login: str, role: str = SERVICE_ROLE) -> str:
-    """What the owner of the schema runs for a login, to be pasted as it is."""
+    """The line that the owner of the schema runs for a login, ready to paste."""
     quoted = login.replace('"', '""')
     return f'GRANT {role} TO "{quoted}";'
 
 
 def not_granted(login: str, *, is_member: bool) -> RoleMissingError:
-    """The error for a login that may not use schema ledger."""
+    """The error for a login without the right to use schema ledger."""
     if is_member:  # PostgreSQL: a NOINHERIT member has a role's rights only after SET ROLE
         quoted = login.replace('"', '""')
         return RoleMissingError(
@@ -46,11 +46,11 @@ def not_granted(login: str, *, is_member: bool) -> RoleMissingError:
 
 
 def safe_message(error: BaseException) -> str:
-    """What may be told of an error, in a line: no value of a row, no password, no URL.
+    """An error in one line that holds no value of a row, no password and no URL.
 
-    The only place that puts an error of psycopg in words, and the one to ask about any error.
-    PostgreSQL quotes values in its detail, hint and context lines, and in the message itself where
-    data is at fault: none of these is told. What nobody foresaw is only named.
+    This is the only place that makes texts from errors of psycopg; use it for any error. PostgreSQL
+    quotes values in its detail, hint and context lines, and in the message itself if data is at
+    fault: all of these are left out. Of an unforeseen error only the type is told.
     """
     if isinstance(error, psycopg.Error):
         return _of_database(error)
@@ -60,7 +60,7 @@ def safe_message(error: BaseException) -> str:
 
 
 def with_grant(error: BaseException) -> str:
-    """The same and, where PostgreSQL says that the login lacks a right, the line that grants it."""
+    """As `safe_message`; if the login lacks a right, also the line that grants it."""
     why = safe_message(error)
     if not isinstance(error, psycopg.errors.InsufficientPrivilege):
         return why
@@ -73,7 +73,7 @@ def _of_database(error: psycopg.Error) -> str:
     state = error.sqlstate
     text = error.diag.message_primary or ""
     if state is None and isinstance(error, psycopg.OperationalError):
-        # libpq's own words of a connection name host, port, user and database, never the password.
+        # libpq's connection errors name host, port, user and database, never the password.
         text = str(error)
     elif (state or "").startswith(_DATA_EXCEPTION) and state not in _QUOTES_NOTHING:
         text = ""
@@ -82,5 +82,5 @@ def _of_database(error: psycopg.Error) -> str:
 
 
 def _is_ours(error: BaseException) -> bool:
-    """Whether its text is written here, by the rule that it never holds a value."""
+    """Whether the error is this package's own, whose texts never hold a value."""
     return type(error).__module__.partition(".")[0] == __name__.partition(".")[0]

@@ -1,4 +1,4 @@
-"""Where to connect: a URL's hosts, one by one, and nothing of a session's settings."""
+"""Where to connect: the hosts of a URL, one by one."""
 
 import random
 from collections.abc import Iterable
@@ -17,7 +17,7 @@ _TCP: Final = {
 
 
 def attempts(given: Given) -> list[Given]:
-    """One for each host, in the order in which libpq tries them (its 34.1.1.3)."""
+    """One attempt for each host, in the order in which libpq tries them (its 34.1.1.3)."""
     single = _split(given)
     if given.get("load_balance_hosts") == "random":
         random.shuffle(single)  # not for secrecy
@@ -27,15 +27,16 @@ def attempts(given: Given) -> list[Given]:
     return single
 
 
-# What can only be set as a session begins, and has each statement warn: no COMMIT would be certain.
+# These can only be set when a session begins. They make statements warn, and a COMMIT with a
+# warning is not believed.
 _BEHIND: Final = " -c ignore_system_indexes=off"
 
 
 def conninfo(attempt: Given, seconds: float) -> str:
-    """libpq's string for one attempt of so many seconds.
+    """libpq's connection string for one attempt of so many seconds.
 
-    What is empty keeps libpq from looking into the environment (PGOPTIONS, PGHOSTADDR). Settings
-    of the session are none of a startup packet's, since poolers drop those.
+    Empty values keep libpq from reading the environment (PGOPTIONS, PGHOSTADDR). The session's
+    settings are not in the startup packet, since poolers drop them.
     """
     ours = {
         "application_name": "secrets-broker",
@@ -46,12 +47,12 @@ def conninfo(attempt: Given, seconds: float) -> str:
     fixed = {"client_encoding": "UTF8", "connect_timeout": str(int(seconds) + 1)}
     kept = {name: value for name, value in attempt.items() if name != "replication"}
     if kept.get("options"):
-        kept["options"] += _BEHIND  # the last one counts
+        kept["options"] += _BEHIND  # the last option counts
     return make_conninfo("", **{**ours, **kept, **fixed})
 
 
 def limit(given: Given, seconds: float) -> float:
-    """The URL's own connect_timeout for each host, where that is less."""
+    """The seconds for each host: the URL's connect_timeout, if that is less."""
     try:
         asked = float(given.get("connect_timeout", "0"))
     except ValueError:
@@ -66,7 +67,7 @@ def name(attempt: Given) -> str:
 
 
 def together(failures: Iterable[tuple[str, str]]) -> str:
-    """Why each host failed, by its name; libpq's own words have it already."""
+    """Why each host failed, with its name; libpq's texts hold the name already."""
     told = [*failures]
     if len(told) == 1 and told[0][1].startswith("connection failed"):
         return told[0][1]
@@ -81,7 +82,7 @@ def _split(given: Given) -> list[Given]:
         one = dict(given)
         for key, values in lists.items():
             if len(values) not in (1, count) or (len(values) == 1 < count and key != "port"):
-                return [given]  # as many as each other, or libpq says what is wrong
+                return [given]  # the lists must have equal lengths; libpq reports what is wrong
             one[key] = values[index if len(values) == count else 0]
         single.append(one)
     return single

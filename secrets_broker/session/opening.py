@@ -1,4 +1,4 @@
-"""Opens sessions: finds a host that answers, sets all that matters, and reads it back."""
+"""Opens sessions: finds a host that answers, applies the settings, and reads them back."""
 
 import asyncio
 import socket
@@ -20,21 +20,21 @@ _log = structlog.get_logger(__name__)
 
 CONNECT_SECONDS: Final = 4.0
 """For all hosts of a URL together: less than a question's 5 s and a batch's 10 s."""
-_OPENING_SECONDS: Final = 4.0  # a pooler that has no session left lets us wait without a word
+_OPENING_SECONDS: Final = 4.0  # a pooler without a free session lets a client wait silently
 _PROBE_SECONDS: Final = 1.0
 _TOOL_SECONDS: Final = 10.0
 _RESOLVING_PART: Final = 0.25
 _SILENT: Final = (
     "the database took the connection, but does not answer (a pooler may have no session left)"
 )
-# undefined_object and invalid_name: the marker is not, or no longer, in this session.
+# undefined_object, invalid_name: this session lacks the marker.
 _NOT_OURS: Final = ("42704", "42602")
-# invalid_sql_statement_name, duplicate_prepared_statement: what was prepared is another session's.
+# invalid_sql_statement_name, duplicate_prepared_statement: another session prepared it.
 _MIXED: Final = (*_NOT_OURS, "26000", "42P05")
 
 
 class Session(AsyncConnection[Any]):
-    """A connection whose settings are ours, and that can tell whether it still is the same."""
+    """A connection with our settings, which can check that it still is the same session."""
 
     marker: session_settings.Marker
 
@@ -43,7 +43,7 @@ class Session(AsyncConnection[Any]):
         self._prepared = NamedStatements()
 
     async def check_ours(self) -> None:
-        """Raise SessionError where a pooler gave us another session; else psycopg.Error."""
+        """Raise SessionError if a pooler gave us another session; other failures: psycopg.Error."""
         try:
             await self.execute(f"SELECT {self.marker.expression}".encode())
         except psycopg.Error as error:
@@ -53,7 +53,7 @@ class Session(AsyncConnection[Any]):
 
 
 def is_mixed(error: psycopg.Error) -> bool:
-    """Whether a statement that reads the marker was refused because the session is another."""
+    """Whether a statement that reads the marker failed because this is another session."""
     return error.sqlstate in _MIXED
 
 
@@ -65,8 +65,8 @@ async def connect(
     try:
         return await _opened(given, wanted, seconds)
     except _LostError:
-        # Nothing was written yet: a server that was just started again, or a pooler that had an
-        # old connection, gets a second chance.
+        # Retry once, since nothing was written yet: the server may have restarted, or a pooler
+        # may have used an old connection.
         try:
             return await _opened(given, wanted, seconds)
         except _LostError as lost:
@@ -98,7 +98,7 @@ async def _opened(given: hosts.Given, wanted: Mapping[str, str], seconds: float)
 def connect_sync(
     database_url: str, wanted: Mapping[str, str], *, of_ledger: bool = True
 ) -> psycopg.Connection[TupleRow]:
-    """The same for the tools that wait; `of_ledger` False is for any database of a cluster."""
+    """As `connect`, synchronously; `of_ledger` False is for any database of a cluster."""
     connection, conninfo = _connected_sync(_parse(database_url))
     try:
         _begin_sync(connection, conninfo, wanted, of_ledger=of_ledger)
@@ -129,7 +129,7 @@ def _begin_sync(
     facts = session_settings.facts(cursor.fetchall()[0])
     session_settings.check(facts, wanted, durable, of_ledger=of_ledger)
     if facts.backend_pid != connection.pgconn.backend_pid:
-        with ThreadPoolExecutor(1) as beside:  # this thread may have an event loop already
+        with ThreadPoolExecutor(1) as beside:  # this thread may already run an event loop
             beside.submit(lambda: asyncio.run(_check_pooler(conninfo, marker))).result()
         connection.execute(f"SELECT {marker.expression}".encode())
 
@@ -160,10 +160,10 @@ async def _begin(session: Session, conninfo: str, wanted: Mapping[str, str]) -> 
 
 
 async def _check_pooler(conninfo: str, marker: session_settings.Marker) -> None:
-    """Raise SessionError where our session, idle as it is, is given to the next client.
+    """Raise SessionError if a pooler gives our idle session to the next client.
 
-    The process id in PostgreSQL's greeting is not the server's, so there is a pooler. One that has
-    no other session free keeps the second client waiting: then ours was not given away.
+    The process id in the greeting is not the server process's, so there is a pooler. If the pooler
+    has no free session, a second client waits: then it did not give ours away.
     """
     try:
         async with asyncio.timeout(_PROBE_SECONDS):
@@ -217,7 +217,7 @@ def _connected_sync(given: hosts.Given) -> tuple[psycopg.Connection[TupleRow], s
 
 
 class _Skipped:
-    """What was last said of hosts that were passed over: once, not at every connection."""
+    """Logs skipped hosts once, not at every connection."""
 
     def __init__(self) -> None:
         self._said: tuple[str, ...] = ()
@@ -246,7 +246,7 @@ def _refused(error: psycopg.Error) -> SessionError:
 async def _resolved(
     tries: Sequence[hosts.Given], seconds: float
 ) -> tuple[list[hosts.Given], list[tuple[str, str]]]:
-    """An attempt for each address of each host; whose name nobody knows is a failure already."""
+    """An attempt for each address of each host, and the hosts whose names do not resolve."""
     found = await asyncio.gather(*(_addresses(attempt, seconds) for attempt in tries))
     known: list[hosts.Given] = []
     failures = []

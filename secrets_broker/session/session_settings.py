@@ -1,11 +1,11 @@
-"""What a session is set to, in SQL, and that it is: pure text, the same for both drivers.
+"""The settings of a session, and the SQL that applies and checks them: pure text.
 
 Every setting that a session may change is set: to our value, or else to PostgreSQL's own default
-(`boot_val`). Left as the server has them are only the ones in FREE, which cost time or memory and
-change no answer. So a setting that a later PostgreSQL adds is set too, without being known here.
+(`boot_val`). Only those in FREE are left as they are: they affect time or memory, but no answer. So
+a setting that a later PostgreSQL adds is set too, without being known here.
 
-The statements use simple queries, several in one: the first pins search_path, before which no name
-and no operator is looked up that somebody could have put into another schema.
+The statements are simple queries, several in one. The first pins search_path. Before that, no name
+or operator is looked up that somebody could have put into another schema.
 """
 
 import json
@@ -28,7 +28,7 @@ OURS: Final[Mapping[str, str]] = {
     "TimeZone": "UTC",
     "timezone_abbreviations": "Default",
     "client_min_messages": "warning",
-    # Off is strict: where a policy would hide rows or refuse some, the statement is an error.
+    # Off is strict: a statement fails if a policy would hide or refuse rows.
     "row_security": "off",
     # Not in pg_settings before PL/pgSQL is loaded. A warning of its own would make a commit
     # doubtful, an error more would refuse our triggers.
@@ -36,7 +36,7 @@ OURS: Final[Mapping[str, str]] = {
     "plpgsql.extra_errors": "none",
     "plpgsql.check_asserts": "on",
     "plpgsql.print_strict_params": "off",
-    # For whoever may set them. Our triggers are ENABLE ALWAYS, and fire in any case.
+    # For logins that may set them. Our triggers are ENABLE ALWAYS, and fire in any case.
     "session_replication_role": "origin",
     "zero_damaged_pages": "off",
     "ignore_checksum_failure": "off",
@@ -105,8 +105,8 @@ FREE: Final = frozenset(
     ]  # the last three are of a transaction, and follow from default_transaction_*
 )
 
-# remote_write is taken as on, which waits for the standby's flush too: what is answered outlives
-# both machines. remote_apply is more than on.
+# remote_write becomes on, which also waits for the standby's flush: then answered events survive
+# both machines. remote_apply is stronger than on.
 _SET: Final = """
     SELECT wanted.name, set_config(wanted.name, wanted.value, false)
     FROM (
@@ -143,7 +143,7 @@ _READ_BACK: Final = """
 
 @dataclass(frozen=True, slots=True)
 class SessionFacts:
-    """What the server says of a session that began."""
+    """What the server says about a new session."""
 
     lost: str | None
     encoding: str
@@ -155,7 +155,7 @@ class SessionFacts:
 
 
 class Marker:
-    """A setting whose very name is one session's own: whoever reads it in another gets an error."""
+    """A setting with a name unique to one session: reading it in another one is an error."""
 
     def __init__(self) -> None:
         self.name = f"secrets_broker.session_{token_hex(8)}"
@@ -166,7 +166,7 @@ class Marker:
 
 
 def set_all(marker: Marker, settings: Mapping[str, str]) -> str:
-    """Statements of two results: synchronous_commit as it was; each setting, and what it took."""
+    """Statements with two results: the old synchronous_commit; each setting with its new value."""
     ours = json.dumps({**_by_small_letters(OURS, settings), marker.name: "0"})
     free = ", ".join(f"'{name}'" for name in sorted(FREE))
     first = _FIRST.format(path=SEARCH_PATH)
@@ -174,7 +174,7 @@ def set_all(marker: Marker, settings: Mapping[str, str]) -> str:
 
 
 def read_back(marker: Marker, took: Sequence[tuple[str, str]]) -> str:
-    """Statements of two results, of which the last is Facts; an error in another session."""
+    """Statements with two results, the last for `facts`; an error in another session."""
     return f"SELECT {marker.expression}; {_READ_BACK.format(took=_literal(json.dumps(dict(took))))}"
 
 
@@ -187,7 +187,7 @@ def check_version(version: int) -> None:
 def check(
     facts: SessionFacts, settings: Mapping[str, str], durable: str, *, of_ledger: bool
 ) -> None:
-    """Raise SessionError where the session is not as it has to be."""
+    """Raise SessionError unless the session is as required."""
     if facts.lost:
         raise SessionError(f"settings did not take ({facts.lost}): {POOLER}")
     if not of_ledger:
@@ -204,7 +204,7 @@ def check(
 
 
 def is_writing(settings: Mapping[str, str]) -> bool:
-    """Whether a session of these settings is for writing too."""
+    """Whether a session with these settings may write."""
     return settings.get("default_transaction_read_only") != "on"
 
 

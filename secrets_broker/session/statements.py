@@ -1,7 +1,7 @@
-"""Names of prepared statements, each of which follows from its SQL.
+"""Names of prepared statements, which follow from the SQL.
 
-Where a pooler mixes sessions up, a name of ours is then the same statement there, or none: never
-another one. A name that counts, as psycopg's own do, is another statement in each process.
+If a pooler mixes sessions up, our name is the same statement there or none, never another one. A
+numbered name, as psycopg's own, would be a different statement in each process.
 """
 
 from hashlib import sha256
@@ -11,16 +11,16 @@ from psycopg._queries import PostgresQuery
 
 
 def name_of(sql: str | bytes) -> bytes:
-    """The same SQL has the same name everywhere, and no other has it."""
+    """The name of a statement: the same for the same SQL everywhere, and for no other."""
     text = sql.encode() if isinstance(sql, str) else sql
     return b"sb_" + sha256(text).hexdigest()[:32].encode()
 
 
 class NamedStatements(PrepareManager):
-    """psycopg's choice of what to prepare, under our names."""
+    """Prepares what psycopg would, under our names."""
 
     def get(self, query: PostgresQuery, prepare: bool | None = None) -> tuple[Prepare, bytes]:
-        """As psycopg's; a number tells apart what is prepared again, with other types, say."""
+        """As psycopg's; a number distinguishes preparations with other types, for example."""
         choice, name = super().get(query, prepare)
         if choice is Prepare.SHOULD:
             name = b"%s_%d" % (name_of(query.query), self._prepared_idx)

@@ -1,7 +1,7 @@
-"""Settings: what may be set, each declared once, and the one room that reads the environment.
+"""Settings: each declared once, and the one room that reads the environment.
 
-`declaration` has every setting. What they are read from, `reading` says; what several of them come
-to together, `settings`. Nothing of what they are used for lives here.
+`declaration` has every setting, `reading` their sources, and `settings` what several of them mean
+together. What uses a setting is elsewhere.
 """
 
 from secrets_broker.settings.declaration import ATTRIBUTES, DATA_DIR, DECLARED, SECRETS, SHARED_KEYS

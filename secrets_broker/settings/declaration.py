@@ -1,8 +1,8 @@
 """Every setting, declared once, in the order of the page of settings and of `keygen`'s lines.
 
-From it follow the attributes of Settings, what NAME_FILE may stand for, the lines that `keygen` and
-`dev` write, what logs mask, and the table in docs/operations.md: after a change, run
-`python -m secrets_broker.settings.page`.
+These follow from it: the attributes of Settings, the secrets that NAME_FILE may name, the lines
+that `keygen` and `dev` write, what logs mask, and the table in docs/operations.md. After a change,
+run `python -m secrets_broker.settings.page`.
 """
 
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ def _not_the_internal_key(values: Mapping[str, str]) -> None:
 
 
 class Declared:
-    """The settings; an attribute is what each of them comes to."""
+    """The settings; each is an attribute with its parsed value."""
 
     __slots__ = ()
 
@@ -264,15 +264,15 @@ ATTRIBUTES: Final[Mapping[str, Setting[Any]]] = {
     for attribute, setting in vars(Declared).items()
     if isinstance(setting, Setting)
 }
-"""By the attribute of Settings that each one is."""
+"""The settings by their attribute of Settings."""
 
 DECLARED: Final = tuple(ATTRIBUTES.values())
 DATA_DIR: Final = Declared.named_data_dir.name
 SECRETS: Final = frozenset(setting.name for setting in DECLARED if setting.secret)
-"""What a file may hold. Not every name: LEDGER_CHECKPOINT_FILE, say, is a setting itself."""
+"""The settings that NAME_FILE may name a file for; LEDGER_CHECKPOINT_FILE is no such file."""
 SHARED_KEYS: Final = tuple(
     setting.name
     for setting in DECLARED
     if setting.kind in (kinds.shared_key, kinds.optional_shared_key)
 )
-"""What ledger/access/shared_key.py has rules for."""
+"""The keys that ledger/access/shared_key.py has rules for."""

@@ -1,12 +1,12 @@
-"""What is wrong with the settings, in words that hold no secret."""
+"""What is wrong with the settings; no text holds a secret."""
 
 
 class SettingsError(Exception):
-    """The settings are not such that the command can work; says what to do."""
+    """The command cannot work with these settings; the text says what to do."""
 
 
 class UnreadableSettingsError(SettingsError):
-    """A file of settings is there, and cannot be read."""
+    """A file of settings exists, but cannot be read."""
 
     def __init__(self, what: object, error: OSError | UnicodeDecodeError) -> None:
         why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
@@ -14,7 +14,7 @@ class UnreadableSettingsError(SettingsError):
 
 
 class MissingSettingError(SettingsError):
-    """A setting that this command needs is not there."""
+    """A setting that this command needs is missing."""
 
     def __init__(self, name: str) -> None:
         super().__init__(

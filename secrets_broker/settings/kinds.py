@@ -1,6 +1,6 @@
-"""What a setting may be: a function a kind, from its name and text to its value.
+"""The kinds of settings: each is a function from a setting's name and text to its value.
 
-Each raises SettingsError where the text is none of its kind, in words that do not repeat it.
+Each raises SettingsError if the text is not of its kind; the error does not repeat the text.
 """
 
 import re
@@ -26,7 +26,7 @@ def text(_name: str, given: str | None) -> str | None:
 
 
 def required(name: str, given: str | None) -> str:
-    """Any text; raises MissingSettingError where there is none."""
+    """Any text; raises MissingSettingError if there is none."""
     if given is None:
         raise MissingSettingError(name)
     return given
@@ -38,15 +38,14 @@ def shared_key(name: str, given: str | None) -> str:
 
 
 def optional_shared_key(name: str, given: str | None) -> str | None:
-    """The same, or None; raises UnfitKeyError."""
+    """As `shared_key`, or None; raises UnfitKeyError."""
     return None if given is None else require_fit(name, given)
 
 
 def previous_keys(_name: str, given: str | None) -> tuple[str, ...]:
     """Any text as one key, byte for byte, or several between commas or on lines.
 
-    Which of these is meant no text can tell from the other: so each reading is a key, and one that
-    is nobody's opens nothing.
+    The text does not tell which is meant. So each reading is a key, and a wrong one opens nothing.
     """
     whole = given or ""
     lines = whole.split("\n")
@@ -56,12 +55,12 @@ def previous_keys(_name: str, given: str | None) -> tuple[str, ...]:
 
 
 def kms_url(_name: str, given: str | None) -> str | None:
-    """A URL; None where it is unset or means the key in the environment."""
+    """A URL; None if it is unset or means the key in the environment."""
     return None if given == ENVIRONMENT_KMS else given
 
 
 def kms_urls(name: str, given: str | None) -> tuple[str, ...]:
-    """The same between white space; not between commas, as keys are: a URL may hold one."""
+    """URLs between white space; not commas, since a URL may hold one."""
     return tuple(url for url in words(name, given) if url != ENVIRONMENT_KMS)
 
 
@@ -100,7 +99,7 @@ def whole_number(name: str, given: str | None) -> int:
 
 
 def switch(name: str, given: str | None) -> bool:
-    """Whether something is so."""
+    """True or false."""
     word = (given or "").lower()
     if word not in _SWITCHES:
         raise SettingsError(f"{name} must be true or false")
@@ -116,7 +115,7 @@ def certificate_required(name: str, given: str | None) -> bool:
 
 
 def readable(_name: str, given: str | None) -> bool:
-    """Whether something is for people."""
+    """Whether log lines are readable for people, instead of JSON."""
     return given == "readable"
 
 
@@ -136,6 +135,6 @@ def _network(where: str, entry: str) -> IPv4Network | IPv6Network:
             f"{where} is no address, and no CIDR without bits behind its prefix"
         ) from None
     if network.prefixlen == 0:
-        # Then every address would be a proxy's, and anybody could write his own.
+        # Else every address would be a proxy's, and any client could forge its own address.
         raise SettingsError(f"{where} is everybody: name the proxies")
     return network

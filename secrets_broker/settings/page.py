@@ -1,6 +1,6 @@
-"""The table of settings in docs/operations.md, as it follows from the declaration.
+"""The table of settings in docs/operations.md, made from the declaration.
 
-After a change to a setting, write it anew:
+After a change to a setting, write it again:
 
     python -m secrets_broker.settings.page
 """
@@ -21,12 +21,12 @@ _TABLE: Final = re.compile(re.escape(_HEAD) + r"(?:\|[^\n]*\n)*")
 
 
 def table() -> str:
-    """A row a setting."""
+    """The table, one row for each setting."""
     return _HEAD + "".join(map(_row, DECLARED))
 
 
 def with_table(page: str) -> str:
-    """The page's text, with the table as it is now."""
+    """The page's text with the current table."""
     return _TABLE.sub(lambda _: table(), page)
 
 

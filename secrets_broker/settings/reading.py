@@ -7,12 +7,12 @@ A value is looked for in this order, and the first that is not empty wins:
 2. the process's environment,
 3. ``.env`` in the working folder.
 
-In each of them NAME_FILE may stand for NAME, where that is a secret (SECRETS): the value is then
-what the file holds, less one line's end. That is how containers and service managers hand over
-secrets, and keeps them out of the environment.
+In each of them NAME_FILE may stand for a NAME that is a secret (SECRETS): the value is then the
+file's content without one line end at its end. Containers and service managers pass secrets this
+way, which keeps them out of the environment.
 
-A key is the same whichever of these ways it comes: what one of them would cut off and another one
-keep (ledger/access/shared_key.py) is refused where the key is asked for, in each of them.
+A key is the same from each source. If one source would cut off what another keeps, the key is
+refused for all of them when it is used (ledger/access/shared_key.py).
 """
 
 import os
@@ -28,7 +28,7 @@ from secrets_broker.settings.declaration import DATA_DIR, SECRETS, SHARED_KEYS, 
 from secrets_broker.settings.errors import SettingsError, UnreadableSettingsError
 
 _FILE: Final = "_FILE"
-# As python-dotenv takes a comment away from a value without quotes.
+# How python-dotenv strips a comment from an unquoted value.
 _COMMENT: Final = re.compile(r"\s+#.*")
 
 
@@ -38,16 +38,16 @@ def colours_are_welcome() -> bool:
 
 
 def named_data_dir() -> Path | None:
-    """The folder that the environment names, where no option does."""
+    """The data folder that the environment names, for use without the option."""
     name = os.environ.get(DATA_DIR)
     return Path(name) if name else None
 
 
 def read(data_dir: Path | None) -> Mapping[str, str]:
-    """What the sources of this module's docstring say; nothing in it is empty.
+    """The values from all sources (see the module's docstring); none is empty.
 
-    Raises SettingsError where one of them says NAME and NAME_FILE both, and
-    UnreadableSettingsError where a file cannot be read.
+    Raises SettingsError if a source has both NAME and NAME_FILE, and UnreadableSettingsError if a
+    file cannot be read.
     """
     merged: dict[str, _Stated] = {}
     for source in _weakest_first(data_dir):
@@ -58,7 +58,7 @@ def read(data_dir: Path | None) -> Mapping[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class _Stated:
-    """What a source says of a name: its value, or the file that holds it."""
+    """What a source has for a name: its value, or the file that holds it."""
 
     text: str = field(repr=False)
     in_file: bool
@@ -70,16 +70,16 @@ class _Stated:
             content = Path(self.text).read_bytes()
             if (
                 name == Declared.previous_kms_keys.name
-            ):  # readings without a carriage return are among its own
+            ):  # of these, all readings without a carriage return are tried
                 return content.decode("utf-8").removesuffix("\n")
             return text_of_file(content)
         except (OSError, UnicodeDecodeError) as error:
-            # Without the path: somebody may have put the secret itself there.
+            # Without the path: it may be the secret itself, put there by mistake.
             raise UnreadableSettingsError(f"the file of {name}{_FILE}", error) from None
 
 
 def text_of_file(content: bytes) -> str:
-    """What a file says, less one line's end, which editors and `echo` add; all else may be meant.
+    """A file's text without one line end, which editors and `echo` add; all else may be meant.
 
     Raises UnicodeDecodeError.
     """
@@ -111,7 +111,7 @@ def _env_file(path: Path) -> Mapping[str, str | None]:
         if not path.is_file():
             return {}
         with path.open(encoding="utf-8") as lines:
-            # No interpolation: a key may hold a "$", and means it.
+            # No interpolation: a key may hold a "$".
             return {
                 b.key: _value(b.key, b.value, b.original.string)
                 for b in parse_stream(lines)
@@ -122,9 +122,9 @@ def _env_file(path: Path) -> Mapping[str, str | None]:
 
 
 def _value(name: str, value: str | None, line: str) -> str | None:
-    """A value of a .env: white space around a key is kept, for the rule of keys to see it.
+    """A value of a .env, with the white space around a key, so that its rule refuses it.
 
-    Without quotes python-dotenv takes it away, and `docker --env-file` does not.
+    python-dotenv strips white space around an unquoted value; `docker --env-file` does not.
     """
     written = line.strip("\r\n").partition("=")[2]
     if name not in SHARED_KEYS or value is None or written.strip()[:1] in ("'", '"'):

@@ -1,6 +1,6 @@
-"""One setting, as it is declared; as an attribute of Settings it is its value, parsed.
+"""The declaration of one setting, a descriptor: as an attribute of Settings it is the parsed value.
 
-Nothing is parsed or required until it is asked for, so that a command only needs what it uses.
+A setting is parsed, and required, only when it is read. So a command only needs what it uses.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,10 +12,10 @@ T_co = TypeVar("T_co", covariant=True)
 
 
 class Fresh(Enum):
-    """What `keygen` prints a setting with, and `dev` puts into a .env that lacks it."""
+    """The value that `keygen` prints for a setting, and `dev` adds to a .env that lacks it."""
 
     EMPTY = auto()
-    """Nothing: the line shows that there is such a setting."""
+    """No value: the line only shows that the setting exists."""
     KEY = auto()
     WEBHOOK_KEY = auto()
     LOG_NAME = auto()
@@ -24,45 +24,45 @@ class Fresh(Enum):
 
 
 OF_THE_LOG: Final = frozenset({Fresh.LOG_NAME, Fresh.LOG_SIGNING_KEY, Fresh.LOG_VERIFIER_KEY})
-"""What is of one key, and only made together."""
+"""The values that belong to one key, and are only made together."""
 
 
 class Values(Protocol):
-    """What the sources said, by name; nothing in it is empty."""
+    """The sources' values by name; none is empty."""
 
     @property
     def values(self) -> Mapping[str, str]:
-        """Every name that a source said something of."""
+        """All values, by the settings' names."""
 
 
 @dataclass(frozen=True, slots=True)
 class Setting(Generic[T_co]):
-    """A setting: all that is known of it. An empty value of it counts as unset."""
+    """A setting and all its properties. An empty value counts as unset."""
 
     name: str
     kind: Callable[[str, str | None], T_co]
-    """Name and text (None where it is unset) to the value; raises SettingsError."""
+    """From name and text (None if unset) to the value; raises SettingsError."""
     what: str
     """A sentence, for the page of settings."""
     see: str = ""
     """The part of the documentation that says more."""
     needed_by: str = ""
-    """The commands that cannot do without."""
+    """The commands that need it."""
     default: str | None = None
     unset: str = ""
-    """What holds where it is not set and has no default, in words."""
+    """What happens if it is unset and has no default, as a text."""
     secret: bool = False
     """Whether NAME_FILE may name a file that holds it, and logs mask what is called so."""
     fresh: Fresh | None = None
     beside: Callable[[Mapping[str, str]], None] | None = None
-    """Raises SettingsError where it cannot stand beside the other values."""
+    """Raises SettingsError if it conflicts with the other values."""
 
     @overload
     def __get__(self, settings: None, owner: type) -> "Setting[T_co]": ...
     @overload
     def __get__(self, settings: Values, owner: type) -> T_co: ...
     def __get__(self, settings: Values | None, owner: type) -> "Setting[T_co] | T_co":
-        """The declaration, of a class; the value, of its instance."""
+        """The declaration on the class; the value on an instance."""
         if settings is None:
             return self
         if self.beside is not None:

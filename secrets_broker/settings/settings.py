@@ -1,4 +1,4 @@
-"""The settings of a process: each that is declared, and what several of them come to together."""
+"""The settings of a process: the declared ones, and what several of them mean together."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from secrets_broker.settings.declaration import SHARED_KEYS, Declared
 from secrets_broker.settings.errors import SettingsError
 from secrets_broker.settings.reading import named_data_dir, read
 
-# Whoever asks for one of these may not be served in the clear, or without the others.
+# If one of these is set, the service must not run without TLS, or without the others.
 _TLS_NEEDS: Final = (
     (Declared.tls_cert_file.name, Declared.tls_key_file.name),
     (Declared.tls_key_file.name, Declared.tls_cert_file.name),
@@ -21,32 +21,32 @@ _TLS_NEEDS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """What the service is served with over TLS: PEM files, and whom it asks for a certificate."""
+    """What TLS is served with: PEM files, and whether clients need a certificate."""
 
     cert_file: Path
-    """The server's certificate, and those between it and its authority behind it."""
+    """The server's certificate, followed by the intermediate ones."""
     key_file: Path
     client_ca_file: Path | None = None
-    """Who issues the certificates of clients; None where clients are not asked for one."""
+    """The issuer of clients' certificates; None if clients are not asked for one."""
     client_required: bool = True
     """Whether a client without a certificate is refused in the handshake."""
 
 
 @dataclass(frozen=True, slots=True)
 class Settings(Declared):
-    """What the environment says; secrets in it never show in a repr."""
+    """The settings from the environment; a repr never shows secrets."""
 
     values: Mapping[str, str] = field(repr=False)
     data_dir: Path | None = None
 
     @classmethod
     def load(cls, data_dir: Path | None = None) -> "Settings":
-        """Read every source; raises SettingsError, UnreadableSettingsError among them."""
+        """Read every source; raises SettingsError, or its UnreadableSettingsError."""
         data_dir = data_dir or named_data_dir()
         return cls(read(data_dir), data_dir)
 
     def get(self, name: str) -> str | None:
-        """The value as it was given, or None where it is unset or empty."""
+        """The value as given, or None if it is unset or empty."""
         return self.values.get(name)
 
     @property
@@ -56,12 +56,12 @@ class Settings(Declared):
 
     @property
     def internal_key_if_on(self) -> str | None:
-        """INTERNAL_KEY; None where it is switched off (INTERNAL_KEY_OFF), and only grants count."""
+        """INTERNAL_KEY; None if INTERNAL_KEY_OFF switches it off, so that only grants count."""
         return None if self.internal_key_is_off else self.internal_key
 
     @property
     def key_warnings(self) -> tuple[str, ...]:
-        """What speaks against keys that are fit, a sentence each, in which no key is."""
+        """Warnings about fit keys, a sentence each; none holds a key."""
         off = {Declared.internal_key.name} if self.internal_key_is_off else set()
         given = ((name, self.get(name)) for name in SHARED_KEYS if name not in off)
         found = ((name, key_warning(key)) for name, key in given if key is not None)
@@ -73,17 +73,17 @@ class Settings(Declared):
 
     @property
     def migration_database_url(self) -> str:
-        """The owner of the schemas; where there is no such login, the service's."""
+        """The URL of the schemas' owner; if unset, that of the service's login."""
         return self.owner_database_url or self.database_url
 
     @property
     def witness_key_file(self) -> Path:
-        """What a witness signs with; where unset, a file of its state."""
+        """The file of a witness's key; if unset, a file in its state folder."""
         return self.own_witness_key_file or self.witness_state / "witness.key"
 
     @property
     def tls(self) -> Tls | None:
-        """What to serve TLS with; None where it is plain HTTP. Raises SettingsError."""
+        """What to serve TLS with; None for plain HTTP. Raises SettingsError."""
         for name, needed in _TLS_NEEDS:
             if self.get(name) and not self.get(needed):
                 raise SettingsError(f"{name} is set, and {needed} is not: set both, or neither")

@@ -11,7 +11,12 @@ from secrets_broker import logging_setup
 from secrets_broker.ledger.encoding import label_problem
 from secrets_broker.ledger.errors import LedgerUnavailableError
 from secrets_broker.ledger.events import MAX_REASON
-from secrets_broker.ledger.operations.recovery import Known, Loss, NothingLostError, go_on
+from secrets_broker.ledger.operations.recovery import (
+    Known,
+    Loss,
+    NothingLostError,
+    continue_after_loss,
+)
 from secrets_broker.ledger.rollback_detection.checkpoint_file import CheckpointFile
 from secrets_broker.ledger.transactions import Login
 from secrets_broker.ledger.transparency_log.checkpoint import SignedCheckpoint
@@ -83,7 +88,7 @@ async def _run(
     kept = kept_elsewhere(since, verifier_keys(settings)) if since else None
     known = Known(continuity(settings).file, kept)
     try:
-        return await go_on(login, key, operator(reason), known)
+        return await continue_after_loss(login, key, operator(reason), known)
     except NothingLostError as nothing:
         if known.lift(None):
             return f"{nothing}. The stop beside LEDGER_CHECKPOINT_FILE is ended."

@@ -22,7 +22,7 @@ from secrets_broker.ledger.errors import (
     WrongKeyError,
 )
 from secrets_broker.ledger.rollback_detection.continuity import Continuity
-from secrets_broker.ledger.rollback_detection.halt import told
+from secrets_broker.ledger.rollback_detection.halt import stop_message
 from secrets_broker.migrations.errors import CannotConnectError
 from secrets_broker.session import with_grant
 from secrets_broker.settings import DATA_DIR, Settings, Tls
@@ -137,7 +137,7 @@ def check_checkpoint_file(known: Continuity) -> None:
         raise NotAsked(f"LEDGER_CHECKPOINT_FILE: {error}") from None
     if stopped:
         # Not fatal: /health/ready says so, until a person has acted.
-        say(f"warning: {told(stopped)}")
+        say(f"warning: {stop_message(stopped)}")
 
 
 async def _check_keys(database_url: str, keys: Keyring, asked: Sequence[Provider]) -> None:

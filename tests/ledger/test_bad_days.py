@@ -734,7 +734,7 @@ def test_a_commit_that_rolls_back_is_not_taken_for_one(
             assert answer.tag == "ROLLBACK"
             with pytest.raises(OutcomeUnknownError):
                 check_commit(answer.tag, [])
-            assert snapshot.seen.size == 0
+            assert snapshot.tree_state.size == 0
         finally:
             await store.close()
 

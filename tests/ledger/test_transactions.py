@@ -14,7 +14,7 @@ from secrets_broker.ledger.operations.disowning import disown
 from secrets_broker.ledger.operations.erasure import erase
 from secrets_broker.ledger.operations.rekey import rekey
 from secrets_broker.ledger.operations.require_macs import authenticate
-from secrets_broker.ledger.store import MAX_UNSEEN, Store
+from secrets_broker.ledger.store import MAX_BEHIND, Store
 from secrets_broker.ledger.transparency_log.frontier import load_tree_state
 from secrets_broker.projections.host_credentials import HostCredentials
 from secrets_broker.projections.queries.replay import Scope
@@ -52,7 +52,7 @@ OPERATIONS: dict[str, Operation] = {
     "erase": _erased,
     "replay --reveal": _revealed,
     "authenticate": lambda database, keyring: authenticate(
-        login_of(database.owner_url, keyring), MAX_UNSEEN * 4, OPERATOR
+        login_of(database.owner_url, keyring), MAX_BEHIND * 4, OPERATOR
     ),
 }
 
@@ -72,7 +72,7 @@ async def _while_others_record(
         running = asyncio.ensure_future(operation())
         while not (await asyncio.to_thread(_somebody_waits, database) or running.done()):
             pass
-        for _ in range(MAX_UNSEEN + 1):
+        for _ in range(MAX_BEHIND + 1):
             fold.take(Lookup(host="nobody", purpose="ssh"), CONTEXT)
         await store.append(fold)
         return await running
@@ -90,7 +90,7 @@ def test_an_operation_that_falls_far_behind_catches_up(
     run(_while_others_record(database, keyring, lambda: OPERATIONS[name](database, keyring)))
 
     ((events,),) = database.fetch("SELECT count(*) FROM ledger.events")
-    assert events > MAX_UNSEEN + 2
+    assert events > MAX_BEHIND + 2
     held = Keyring([*keyring, NEW])
     assert all(outcome.position for outcome in record(database, held, lookup("b")))
 
@@ -99,7 +99,7 @@ def test_disowning_far_behind_catches_up(database: Database, keyring: Keyring) -
     """A forged event stops all others: nobody records while it is there, but it may be far off."""
     record(database, keyring, upsert("a"))
     position = 0
-    for _ in range(MAX_UNSEEN + 1):
+    for _ in range(MAX_BEHIND + 1):
         position = forge(database.service_url, "credential.read", host="x", purpose="y")
     ranges = [(2, position)]
 

@@ -1,5 +1,5 @@
 """Who may do what: access keys, grants, rights, quotas, refusals. Pure, but for `usage`.
 
-Here is the judgement; the key of a request is read from its headers in http/auth. The keys that
-encrypt live in encryption.
+Here is the judgement; http/auth reads a request's key from its headers. Keys that encrypt are in
+encryption.
 """

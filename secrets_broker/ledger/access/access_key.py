@@ -1,9 +1,9 @@
-"""Access keys: what a caller proves itself with, and what the ledger keeps of it.
+"""Access keys: what a caller authenticates itself with, and what the ledger keeps of it.
 
-`sbk_`, 43 base62 characters, and six more that are the CRC-32 of what stands before them. The
-prefix and the checksum are for secret scanners, which then find a leaked key and hardly anything
-else; no key is admitted or refused by them: they say only for which one the grants are read anew.
-The ledger keeps the SHA-256 of the text.
+A key is `sbk_`, 43 base62 characters, and six more with the CRC-32 of all before them. Prefix and
+checksum let secret scanners find leaked keys with few false alarms. They admit or refuse nobody;
+they only decide for which unknown key the grants are read again. The ledger keeps the SHA-256 of
+the text.
 """
 
 import secrets
@@ -26,15 +26,15 @@ def new_access_key() -> str:
 
 
 def new_grant_id() -> str:
-    """64 random bits in lower-case hex, which name a grant for ever."""
+    """64 random bits in lower-case hex: a grant's id for ever."""
     return secrets.token_hex(8)
 
 
 def digest(key: str) -> str:
     """What the ledger keeps of a key, in lower-case hex.
 
-    Plain SHA-256, without salt or stretching: those are for what can be guessed, and 256 random
-    bits cannot (NIST SP 800-63B, section 5.1.2.2: look-up secrets of 112 bits and more).
+    Plain SHA-256, without salt or stretching: those protect what can be guessed, and 256 random
+    bits cannot be guessed (NIST SP 800-63B, section 5.1.2.2: look-up secrets of 112 bits and more).
     """
     return sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
 

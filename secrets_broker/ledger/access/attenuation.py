@@ -1,8 +1,8 @@
-"""Whether rights are within others: nothing that they allow is refused to the others. Pure.
+"""Tells whether rights are within others, so that they allow nothing more. Pure.
 
-The answer is for who grants, so it errs on one side: what is not surely within is wider. A rule is
-compared as a whole with one rule of the granter's at a time, except that each operation and each
-host may be covered by another one; who has more to give splits the rule.
+A grantor may only give rights within its own. The answer errs on the safe side: what is not surely
+within counts as wider. A rule is compared as a whole with one of the grantor's rules at a time;
+only each operation and each host may be covered by a different rule. A grantor can split a rule.
 """
 
 from collections.abc import Iterable, Iterator
@@ -22,7 +22,7 @@ from secrets_broker.ledger.access.rights import (
 )
 
 MOST_COMPARISONS: Final = 10_000
-"""Of a pattern or network with another: some 20 ms. What takes more is not surely within."""
+"""Comparisons of patterns or networks: some 20 ms. Rights that need more count as wider."""
 
 _ON_NO_CREDENTIAL: Final = frozenset({ADMIN, AUDIT})
 # No pattern holds it (encoding.text_problem).
@@ -30,7 +30,7 @@ _ANY_RUN: Final = "\0"
 
 
 def is_within(rights: Rights, own: Rights) -> bool:
-    """Tell whether all that `rights` allow, until when and how often, `own` allow as well."""
+    """Tell whether `own` allow all that `rights` allow, as long and as often."""
     return (
         _ends_no_later(rights.expires_at, own.expires_at)
         and _is_no_more(rights.requests, own.requests)
@@ -41,16 +41,16 @@ def is_within(rights: Rights, own: Rights) -> bool:
 
 
 def covers(pattern: str, narrower: str) -> bool:
-    """Tell whether a pattern fits every text that a narrower one fits.
+    """Tell whether a pattern fits every text that the narrower one fits.
 
-    A character that no pattern holds stands for the narrower one's stars: only a star of the other
-    one can take it in, and what takes in that character there takes in any text in its place.
+    The narrower one's stars are replaced by a character that no pattern holds. Only a star can
+    match it, and that star matches any other text in its place too.
     """
     return matches(pattern, narrower.replace(ANY, _ANY_RUN))
 
 
 def may_meet(pattern: str, other: str) -> bool:
-    """Tell whether a text may fit both; never no where one does."""
+    """Tell whether some text may fit both; False only if surely none does."""
     if ANY not in other:
         return matches(pattern, other)
     if ANY not in pattern:
@@ -65,10 +65,10 @@ def _ends_no_later(expires_at: datetime | None, own: datetime | None) -> bool:
 
 
 def _is_no_more(limit: Limit | None, own: Limit | None) -> bool:
-    """Whether who keeps to one limit keeps to the other."""
+    """Whether keeping to one limit means keeping to the grantor's own."""
     if own is None or limit is None:
         return own is None
-    # The own window is within so many of the other's, however they slide.
+    # So many of the other's windows always cover the own window.
     windows = -(-own.seconds // limit.seconds)
     return limit.most * windows <= own.most
 
@@ -80,12 +80,12 @@ def _is_allowed(rule: Rule, own: tuple[Rule, ...]) -> bool:
 
 
 def _able(operation: str, rule: Rule, own: tuple[Rule, ...]) -> Iterator[Rule]:
-    """Rules that fit all that the rule allows, but for the host, and want no more of a reason."""
+    """The own rules that cover the rule, apart from hosts, and demand no reason beyond it."""
     for one in own:
         if operation not in one.allow:
             continue
         if one.reason and not rule.reason and _may_decide(operation, rule, one):
-            return  # it, or one behind it: the first that fits decides
+            return  # the first fitting rule decides, so a later one does not help
         near = _all_contained(rule.networks, one.networks)
         if near and _all_covered(rule.purposes, one.purposes):
             yield one
@@ -96,7 +96,7 @@ def _covers_hosts(rule: Rule, able: list[Rule]) -> bool:
 
 
 def _may_decide(operation: str, rule: Rule, one: Rule) -> bool:
-    """Whether a request that the rule allows may fit one of the granter's."""
+    """Whether a request that the rule allows may fit one of the grantor's rules."""
     names = operation in _ON_NO_CREDENTIAL or _may_both_fit(rule, one)
     return names and _networks_may_meet(rule.networks, one.networks)
 
@@ -138,7 +138,7 @@ def _networks_may_meet(networks: tuple[str, ...], others: tuple[str, ...]) -> bo
 
 
 def _comparisons(rights: Rights, own: Rights) -> int:
-    """At most so many, reasons included."""
+    """The number of comparisons at most, those for reasons included."""
 
     def size(given: Rights, what: str) -> int:
         return sum(len(set(rule.allow)) * len(getattr(rule, what)) for rule in given.rules)

@@ -1,10 +1,9 @@
-"""How hard a text is to guess: an estimate, from below, of what its pieces leave to chance. Pure.
+"""Estimates how hard a text is to guess: a lower bound of its random bits. Pure.
 
-As zxcvbn has it (Wheeler, USENIX Security 2016), a text is taken apart into what people choose:
-repeats, runs along an alphabet or a keyboard, years, words; the rest counts by the character. It
-only has to tell a text that somebody thought of from one that a machine drew, so words are known
-by how their letters follow one another in English and not from a dictionary, which would be larger
-than all else that this package installs.
+As in zxcvbn (Wheeler, USENIX Security 2016), a text is split into what people choose: repeats, runs
+along an alphabet or a keyboard, years and words. The rest counts by the character. The estimate
+only has to tell chosen texts from random ones. So words are recognised by English letter pairs, not
+by a dictionary, which would be larger than the rest of this package.
 """
 
 import re
@@ -18,22 +17,22 @@ _ROWS: Final = (
     *("1qaz2wsx3edc4rfv5tgb6yhn7ujm8ik9ol0p", "!@#$%^&*()", "147258369", "789456123"),
 )
 _RUNS: Final = (*_ROWS, *(row[::-1] for row in _ROWS))
-_RUN_BITS: Final = 6.0  # where it begins, in which row, which way; its length counts besides
+_RUN_BITS: Final = 6.0  # its start, row and direction; its length counts besides
 _SAME_BITS: Final = 4.0
 _YEAR_BITS: Final = 7.0
 _LETTER_BITS: Final = 1.75
-"""Of a letter within a word: a word of seven letters out of some 7,000, as diceware's are."""
+"""Per letter of a word: seven letters choose one of some 7,000 words, as in diceware."""
 _AGAIN_BITS: Final = 1.0
-"""Of a sign that stood before, as what is between words does."""
+"""For a sign that occurred before, as separators of words do."""
 _LEAST: Final = 3
 
 _YEAR: Final = re.compile("(?:19|20)[0-9]{2}(?![0-9])")
-# As people write words: of one case, or with a capital at the beginning.
+# Words as people write them: in one case, or with an initial capital.
 _TOKEN: Final = re.compile("[A-Z]?[a-z]+|[A-Z]+")
 # Letters as people write them with digits and signs.
 _LEET: Final = str.maketrans("013457@$!", "oieastasi")
 
-# Pairs that English has more often than chance: some 200 of 676, nine in ten of a text's.
+# Pairs that English has more often than chance: some 200 of 676, nine tenths of a text.
 _ENGLISH: Final = (
     "th he in er an re nd at on nt ha es st en ed to it ou ea hi is or ti as te et ng of al de "
     "se le sa si ar ve ra ld ur ro me co ri ne li la el ll ma ic io ch om be ce ec ho tr ta ct "
@@ -48,7 +47,7 @@ _PAIRS: Final = frozenset(_ENGLISH.split())
 
 
 def bits(text: str) -> float:
-    """About how many bits a text leaves to chance; never many where it is of known pieces."""
+    """About how many random bits a text has; few if it consists of known pieces."""
     pool, lower = _pool(text), text.lower()
     words = dict(_words(text))
     total, start = 0.0, 0
@@ -59,7 +58,7 @@ def bits(text: str) -> float:
 
 
 def _piece(text: str, start: int, word: int, pool: float) -> tuple[int, float]:
-    """The piece that begins there, as long as any can be: its length, and its bits."""
+    """The longest known piece that begins there: its length and its bits."""
     same, run, again = _same(text, start), _run(text, start), _repeat(text, start)
     year = 4 if _YEAR.match(text, start) else 0
     length, cost = max(
@@ -76,7 +75,7 @@ def _piece(text: str, start: int, word: int, pool: float) -> tuple[int, float]:
 
 
 def _pool(text: str) -> float:
-    """Bits of a character that stands for itself: of its alphabet, and of what it is used of."""
+    """Bits of a single character: by its alphabet, and by the distinct characters used."""
     classes = (
         (26, str.islower),
         (26, str.isupper),
@@ -93,7 +92,7 @@ def _same(text: str, start: int) -> int:
 
 
 def _run(text: str, start: int) -> int:
-    """How many characters from there stand side by side in an alphabet or on a keyboard."""
+    """How many characters from there are neighbours in an alphabet or on a keyboard."""
     rows = [row[row.index(text[start]) :] for row in _RUNS if text[start] in row]
     return max((_common(row, text[start:]) for row in rows), default=1)
 
@@ -106,7 +105,7 @@ def _common(first: str, second: str) -> int:
 
 
 def _repeat(text: str, start: int) -> int:
-    """How many characters from there stood before in the same order, side by side or apart."""
+    """How many characters from there repeat an earlier part of the text."""
     found = text.find(text[start : start + _LEAST], 0, start + _LEAST - 1)
     best = 0
     while 0 <= found < start:
@@ -116,7 +115,7 @@ def _repeat(text: str, start: int) -> int:
 
 
 def _words(text: str) -> Iterator[tuple[int, int]]:
-    """Where letters stand as in an English word, and how many."""
+    """Start and length of each run of letters that looks like an English word."""
     for token in _TOKEN.finditer(text.translate(_LEET)):
         start, letters = token.start(), token[0].lower()
         while len(letters) >= _LEAST:
@@ -127,7 +126,7 @@ def _words(text: str) -> Iterator[tuple[int, int]]:
 
 
 def _word(letters: str) -> int:
-    """How many of them, from the first, as far as eight pairs in nine are known."""
+    """The length of the longest prefix in which eight of nine pairs are known."""
     best = missed = 0
     for number in range(1, len(letters)):
         known = letters[number - 1 : number + 1] in _PAIRS

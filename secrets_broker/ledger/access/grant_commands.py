@@ -1,4 +1,4 @@
-"""Commands about who may do what: they change grants, or ask to be let in at all."""
+"""Commands about access: they change grants, or ask whether the caller may enter."""
 
 from datetime import datetime
 from typing import Annotated, Final
@@ -21,7 +21,7 @@ class _AboutGrant(msgspec.Struct, frozen=True, kw_only=True):
     grantee: GranteeName
 
     def __post_init__(self) -> None:
-        """Hold what types cannot say; the name becomes the actor of events."""
+        """Check what types cannot express; the name becomes the actor of events."""
         if problem := grantee_problem(self.grantee):
             raise ValueError(f"name: {problem}")
 
@@ -32,14 +32,14 @@ class _AboutGrant(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Grant(_AboutGrant, frozen=True, kw_only=True):
-    """Give a name rights, and a key; or, without one, to who proves it with a certificate."""
+    """Give a name rights, and a key; without a key, a certificate proves the name."""
 
     id: Annotated[str, Meta(pattern=_GRANT_ID)]
     sha256: Sha256 | None
     rights: Rights
 
     def __post_init__(self) -> None:
-        """Hold a new name to more than one that is there already, which has to be revoked."""
+        """Check a new name by more rules than an old one, which must stay revocable."""
         super().__post_init__()
         if problem := name_problem(self.grantee):
             raise ValueError(f"name: {problem}")
@@ -52,7 +52,7 @@ class ChangeGrant(_AboutGrant, frozen=True, kw_only=True):
 
 
 class RotateKey(_AboutGrant, frozen=True, kw_only=True):
-    """Give a grant another key; those before it are valid until a time and no longer."""
+    """Give a grant a new key; its earlier keys end at `previous_until`."""
 
     sha256: Sha256
     previous_until: datetime
@@ -70,8 +70,8 @@ class Enter(msgspec.Struct, frozen=True, kw_only=True):
 
     operation: str
     names: bool = False
-    """Whether he is going to name credentials, and to be judged with each: which rule decides, and
-    so whether he has to give a reason, is not known before."""
+    """Whether the caller names credentials later, and is judged for each. Only then is it known
+    which rule decides, and whether that needs a reason."""
 
     @property
     def name(self) -> None:
@@ -80,7 +80,7 @@ class Enter(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def grantee_problem(name: str) -> str | None:
-    """What is wrong with the name of a grant, or None."""
+    """Say what is wrong with the name of a grant, or None."""
     if not name.isprintable():  # nor what changes how a line looks, as U+202E does
         return "must not contain control or format characters"
     if name != name.strip():

@@ -1,8 +1,8 @@
-"""Grants: who may do what, as the events of the access keys leave it. Pure.
+"""Grants: who may do what, as follows from the events of access keys. Pure.
 
-`evolve` says which grants follow from an event, `decide` which event a command becomes, and
-`judge` whether a request is allowed. A grant keeps its id and its name for ever; a name that was
-revoked can be granted again, and then is another grant.
+`evolve` says which grants follow from an event, `decide` which event a command becomes, and `judge`
+whether a request is allowed. A grant keeps its id and its name for ever. A revoked name can be
+granted again; that makes another grant.
 """
 
 from collections.abc import Mapping
@@ -43,39 +43,39 @@ UNKNOWN_KEY: Final = "unknown_key"
 
 @dataclass(frozen=True, slots=True)
 class Granted:
-    """One grant as its events leave it."""
+    """One grant, as its events left it."""
 
     id: str
     name: str
     rights: Rights | None
-    """None where an event of it could not be read: then it allows nothing."""
+    """None if an event of the grant could not be read: then it allows nothing."""
     certificate: bool
     position: int
-    """Of the event that granted it."""
+    """The position of the event that granted it."""
     keys: Mapping[str, datetime | None]
-    """The SHA-256 of each key, and until when it is valid if a rotation has set an end."""
+    """The SHA-256 of each key, and its end if a rotation has set one."""
     revoked_at: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Grants:
-    """All grants that there ever were; `generation` is the position of the last change."""
+    """All grants that ever were; `generation` is the position of the last change."""
 
     generation: int = -1
     by_id: Mapping[str, Granted] = field(default_factory=dict)
     by_key: Mapping[str, str] = field(default_factory=dict)
     """A grant's id by the SHA-256 of a key."""
     live: Mapping[str, str] = field(default_factory=dict)
-    """A grant's id by its name, for those that are not revoked."""
+    """A grant's id by its name, for grants that are not revoked."""
 
     def named(self, name: str) -> Granted | None:
-        """The grant of this name that is not revoked."""
+        """The unrevoked grant of this name."""
         return self.by_id.get(self.live.get(name, ""))
 
     def of(self, subject: Subject) -> Granted | None:
-        """The grant that what was presented belongs to, valid or not."""
+        """The grant of the presented key or certificate, valid or not."""
         if subject.sha256 is not None:
-            # A look-up by the hash of 256 random bits: where it differs tells nothing of the key.
+            # A look-up by the hash of 256 random bits: its timing tells nothing about the key.
             return self.by_id.get(self.by_key.get(subject.sha256, ""))
         found = self.named(subject.certificate) if subject.certificate is not None else None
         return found if found and found.certificate else None
@@ -115,23 +115,23 @@ def _problem(granted: Granted, subject: Subject, at: datetime) -> str | None:
     expires_at = granted.rights.expires_at if granted.rights else None
     over = any(end is not None and at >= end for end in (ends, expires_at))
     # A certificate is valid through its last moment (RFC 5280, section 4.1.2.5). The handshake
-    # has looked at that once; a connection may live on for long.
+    # checked that once; a connection may stay open longer.
     over = over or (subject.not_after is not None and at > subject.not_after)
     return EXPIRED if over else None
 
 
 def too_wide(grants: Grants, command: GrantCommand, subject: Subject | None) -> Refusal | None:
-    """Say why a caller who may change grants may not give that; None where he may.
+    """Say why a caller that may change grants may not give these rights; None if it may.
 
-    Nothing wider than what he has himself: of a grant, of other rights, and of a key to rights that
-    are there. Taking something away gives nothing. Who is proven by no grant (the command line) is
-    not bounded.
+    A caller gives nothing wider than its own rights: in a new grant, in changed rights, or by a new
+    key to a grant. Revoking gives nothing. A caller without a grant (the command line) is not
+    bounded.
     """
     own = grants.of(subject) if subject is not None else None
     if own is None or subject is None or isinstance(command, Revoke):
         return None
     given = grants.named(command.grantee) if isinstance(command, RotateKey) else command
-    if given is None:  # there is nothing that another key would open
+    if given is None:  # a revoked or unknown grant: another key would open nothing
         return None
     if given.rights and own.rights and is_within(given.rights, own.rights):
         return None
@@ -139,7 +139,7 @@ def too_wide(grants: Grants, command: GrantCommand, subject: Subject | None) -> 
 
 
 def decide(grants: Grants, command: GrantCommand, at: datetime) -> Decision:
-    """Say which event the command becomes; raises InvalidCommandError, and then none."""
+    """Say which event the command becomes; raises InvalidCommandError."""
     found = grants.named(command.grantee)
     match command:
         case Grant():
@@ -187,10 +187,10 @@ def _refused(field_name: str, message: str) -> InvalidCommandError:
 
 
 def evolve(grants: Grants, kind: str, details: Mapping[str, Any], position: int, at: str) -> Grants:
-    """Say which grants follow when this event, which was ok, stands at this position.
+    """Say which grants follow from this successful event at this position.
 
-    From before MACs were demanded anybody's may be among them, so whatever it says has a meaning:
-    what is not understood allows nothing.
+    Before MACs were demanded, anybody could append such an event. So any details are accepted:
+    what cannot be read allows nothing.
     """
     following = replace(grants, generation=position)
     if kind == event_types.ACCESS_KEY_GRANTED:
@@ -244,7 +244,7 @@ def _read_rights(details: Mapping[str, Any]) -> Rights | None:
     try:
         return msgspec.convert(fields, Rights)
     except msgspec.ValidationError:
-        return None  # written by a later version: what is not understood allows nothing
+        return None  # a later version wrote it: what cannot be read allows nothing
 
 
 def _with(grants: Grants, granted: Granted) -> Grants:

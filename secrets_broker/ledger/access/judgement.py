@@ -1,8 +1,8 @@
-"""Whether a caller is allowed what it asks for, and what a refusal is recorded as. Pure.
+"""Decides whether a caller is allowed what it asks for, and makes a refusal's event. Pure.
 
-`judge` is the one judgement. A request is held to it for admission (http/auth/admission.py), by the
-grants as this process last read them, and once more under the ledger's lock (fold.py), by those of
-that moment. The second one counts.
+`judge` is the one judgement. Admission (http/auth/admission.py) calls it with the grants as this
+process last read them. The fold (fold.py) calls it again under the ledger's lock, with the grants
+of that moment. The second answer is the one that counts.
 """
 
 from dataclasses import replace
@@ -41,10 +41,10 @@ from secrets_broker.ledger.events import CERTIFICATE, NO_KEY, TWO_KEYS, Context,
 _OPERATIONS: Final[dict[type[Any], str]] = {Lookup: READ, Upsert: WRITE, Delete: DELETE}
 
 UNKNOWN: Final = "none"
-"""The authn of a caller whom nothing proves."""
+"""The authn of a caller that is not authenticated."""
 
 NO_VALID_KEY: Final = (NO_KEY, TWO_KEYS, CERTIFICATE, UNKNOWN_KEY, REVOKED, EXPIRED)
-"""The rules of a refusal of one who proves nothing."""
+"""The rules that refuse a caller without a valid key."""
 RULES: Final = (*NO_VALID_KEY, *TESTS, REASON, REQUESTS, HOSTS, WIDER)
 """Every rule that a refusal may name."""
 
@@ -54,7 +54,7 @@ def judge(
 ) -> Refusal | None:
     """Say why the caller is refused, by its rights, its limits, or for giving more than it has.
 
-    None where it is allowed what it asks for, or where nothing of it is to be judged.
+    None if it is allowed, or if the caller needs no grant.
     """
     subject = context.subject
     if subject is None:
@@ -76,21 +76,21 @@ def _over(grants: Grants, meters: Meters, subject: Subject, request: Request) ->
 
 
 def asked(command: Command | Enter, context: Context, at: datetime) -> Request:
-    """What a command wants to do, with what, from where."""
+    """What a command asks for: the operation, the credential, and where from."""
     host, purpose = command.name or (None, None)
     later = isinstance(command, Enter) and command.names
     return Request(operation(command), at, host, purpose, context.ip, context.reason, later)
 
 
 def operation(command: Command | Enter) -> str:
-    """The right that a command needs; one that has none of its own needs the highest."""
+    """The right that a command needs; by default admin."""
     if isinstance(command, Enter):
         return command.operation
     return _OPERATIONS.get(type(command), ADMIN)
 
 
 def proven(grants: Grants, context: Context) -> Context:
-    """Who an allowed caller is, whatever he calls himself."""
+    """The context with the actor and authn of the caller's grant."""
     granted = grants.of(context.subject) if context.subject else None
     if granted is None or context.subject is None:
         return context
@@ -101,7 +101,7 @@ def proven(grants: Grants, context: Context) -> Context:
 def denied(
     command: Command | Enter, context: Context, refusal: Refusal
 ) -> tuple[Decision, Context]:
-    """The refusal as an event, and who it is said of: nobody, where no valid key proves him."""
+    """The refusal as an event, and its context; without a valid key it has no actor."""
     known = {"key": refusal.key, "name": refusal.name}
     details = {
         "operation": operation(command),
@@ -112,7 +112,7 @@ def denied(
         context,
         actor=refusal.name if refusal.authn else None,
         authn=refusal.authn or context.authn,
-        # Of who was never granted anything, no more is kept than what tells one from another.
+        # A caller without any grant must not fill the ledger with texts of its choice.
         reason=context.reason if refusal.key else None,
     )
     return Decision(ACCESS_DENIED, error=refusal.error, details=details), who

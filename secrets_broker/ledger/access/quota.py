@@ -1,9 +1,9 @@
 """Limits: how often a grant is used, and how many hosts it reads, within a time. Pure.
 
-What counts are the events of the grant, by their own times: whatever was permitted, also where it
-found nothing. What was refused does not count. A window slides: it ends now, and began so many
-seconds ago. So the same events give the same judgement in every process. What was malformed is no
-event; it counts in the process that it came to, for as long as that keeps its meters.
+A limit counts the grant's permitted events by their own times, including those that found nothing.
+Refusals do not count. The window slides: it ends now and began so many seconds ago. So the same
+events give the same judgement in every process. A malformed request makes no event; it counts in
+the process that received it, as long as that keeps its meters.
 """
 
 import math
@@ -23,26 +23,26 @@ HOSTS: Final = "hosts"
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """What a limit counts."""
+    """One use of a grant, which limits count."""
 
     position: int
     at: datetime
     host: str | None
-    """Of a read; None for everything else."""
+    """The host of a read; None for every other operation."""
 
 
 class Meter:
-    """How much of its limits one grant has used; as large as its limits at most."""
+    """How much of its limits one grant has used; bounded in size by these limits."""
 
     def __init__(self, rights: Rights) -> None:
         self.size = 0
-        """How many events of the ledger it has seen."""
+        """How many events of the ledger it covers."""
         self._requests, self._hosts = rights.requests, rights.hosts
         self._times: deque[datetime] = deque(maxlen=rights.requests.most if rights.requests else 0)
         self._read: OrderedDict[str, datetime] = OrderedDict()
 
     def add(self, use: Use) -> None:
-        """Count one, unless it was counted before; uses come in the order of their positions."""
+        """Count a use once; uses come in the order of their positions."""
         if use.position < self.size:
             return
         self.size = use.position + 1
@@ -54,11 +54,11 @@ class Meter:
             _forget(self._read, use.at - _span(self._hosts))
 
     def note(self, at: datetime, times: int) -> None:
-        """Count requests that are no event."""
+        """Count requests that made no event."""
         self._times.extend(repeat(at, min(times, self._times.maxlen or 0)))
 
     def judge(self, request: Request) -> Refusal | None:
-        """Say which limit refuses the request; None where it is within all of them."""
+        """Say which limit refuses the request; None if none does."""
         if self._requests and len(self._times) == self._requests.most:
             free_at = self._times[0] + _span(self._requests)
             if request.at < free_at:
@@ -72,7 +72,7 @@ class Meter:
         last_read = self._read.get(host)
         if last_read is not None and last_read > within:
             return None
-        # They are in the order of their times, so those that are out of the window come first.
+        # Ordered by time, so those before the window come first.
         over = sum(1 for _ in takewhile(lambda read_at: read_at <= within, self._read.values()))
         if len(self._read) - over < limit.most:
             return None
@@ -82,24 +82,24 @@ class Meter:
 
 @dataclass(slots=True)
 class Meters:
-    """A meter for each grant that has limits and was used, by its id."""
+    """A meter for each used grant with limits, by the grant's id."""
 
     by_id: dict[str, Meter] = field(default_factory=dict)
 
     def add(self, grant_id: str, use: Use) -> None:
-        """Count what a grant was used for; grants without a meter have no limits."""
+        """Count a use of a grant; a grant without a meter is not counted."""
         meter = self.by_id.get(grant_id)
         if meter is not None:
             meter.add(use)
 
     def note(self, grant_id: str, at: datetime, times: int) -> None:
-        """Count requests that came to nothing, so that no other process knows of them."""
+        """Count requests that made no event; no other process knows of them."""
         meter = self.by_id.get(grant_id)
         if meter is not None:
             meter.note(at, times)
 
     def start(self, granted: Granted, size: int, uses: Iterable[Use]) -> None:
-        """Begin a meter with what was used of late, of a ledger of that size."""
+        """Start a meter with the grant's recent uses, as of a ledger of that size."""
         if granted.rights is None:
             return
         meter = Meter(granted.rights)
@@ -109,7 +109,7 @@ class Meters:
         self.by_id[granted.id] = meter
 
     def still_right(self, before: Grants, after: Grants) -> "Meters":
-        """Those of grants whose rights are what they were; a changed one begins anew."""
+        """The meters of grants whose rights did not change; changed grants need a new one."""
         kept = {
             grant_id: meter
             for grant_id, meter in self.by_id.items()
@@ -118,18 +118,18 @@ class Meters:
         return Meters(kept)
 
     def judge(self, granted: Granted, request: Request) -> Refusal | None:
-        """Say which limit refuses the request; None where there is none, or it is within."""
+        """Say which limit refuses the request; None if none does, or there is no meter."""
         meter = self.by_id.get(granted.id)
         return meter.judge(request) if meter and request.host is not None else None
 
     def see(self, size: int) -> None:
-        """Note that nothing below that size is missing."""
+        """Note that all events below that size are counted."""
         for meter in self.by_id.values():
             meter.size = max(meter.size, size)
 
     @property
     def size(self) -> int:
-        """How many events all of them have seen."""
+        """How many events all meters cover."""
         return min(meter.size for meter in self.by_id.values())
 
 

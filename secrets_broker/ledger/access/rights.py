@@ -1,9 +1,8 @@
 """Rights: what a grant allows, and whether one request is allowed by it. Pure.
 
-A grant has rules, in order. The first whose operation, host, purpose and network fit the request
-decides; where it wants a reason, the request has to give one, whatever it is for. Where none fits,
-the request is refused, and the refusal names what was in the way: the test that the nearest rule
-failed.
+A grant has rules, in order. The first rule whose operation, host, purpose and network fit the
+request decides. If that rule needs a reason, the request must give one. If no rule fits, the
+request is refused, and the refusal names the test that the nearest rule failed.
 """
 
 import ipaddress
@@ -37,10 +36,10 @@ MAX_RULES: Final = 64
 
 _ON_CREDENTIALS: Final = frozenset({READ, WRITE, DELETE})
 TESTS: Final = ("operation", "host", "purpose", "network")
-"""What a rule tests, in this order: the rule of a refusal where no rule of the grant fits."""
+"""What a rule tests, in this order; a refusal names the failed one if no rule fits."""
 REASON: Final = "reason"
 WIDER: Final = "wider_than_own"
-"""The rule of a refusal of who would give more than he has."""
+"""The rule that refuses a caller that would give more than it has."""
 
 Pattern = Annotated[str, Meta(min_length=1, max_length=MAX_PATTERN)]
 
@@ -59,13 +58,13 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     hosts: tuple[Pattern, ...] = ()
     purposes: tuple[Pattern, ...] = ()
     networks: tuple[str, ...] = ()
-    """CIDRs; none at all means from anywhere."""
+    """CIDRs; empty means from anywhere."""
     reason: bool = False
 
     def __post_init__(self) -> None:
-        """Hold what types cannot say."""
+        """Check what types cannot express."""
         if _ON_CREDENTIALS.intersection(self.allow) and not (self.hosts and self.purposes):
-            # Never by leaving something out: who means all of them says `*`.
+            # All names are never the default: a grantor who means all writes `*`.
             raise ValueError("hosts: with read, write or delete, hosts and purposes are required")
         for field, patterns in (("hosts", self.hosts), ("purposes", self.purposes)):
             for pattern in patterns:
@@ -86,14 +85,14 @@ class Rights(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     @property
     def details(self) -> dict[str, Any]:
-        """As an event keeps them."""
+        """As an event's details hold them."""
         fields: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(self))
         fields["expires_at"] = rfc3339(self.expires_at) if self.expires_at else None
         return fields
 
 
 class Request(msgspec.Struct, frozen=True):
-    """What is judged; a host of None stands for no credential in particular."""
+    """What is judged; a host of None means no particular credential."""
 
     operation: str
     at: datetime
@@ -102,7 +101,7 @@ class Request(msgspec.Struct, frozen=True):
     ip: str | None = None
     reason: str | None = None
     names_later: bool = False
-    """Whether this only asks to be let in, and credentials are named, and judged, later."""
+    """Whether credentials are named, and judged, later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,16 +111,16 @@ class Refusal:
     rule: str
     error: str = FORBIDDEN
     retry_after: int | None = None
-    """Whole seconds, for what will be allowed again."""
+    """Whole seconds until it is allowed again; None if it never is."""
     key: str | None = None
     """The id of the grant whose key was presented, where there is one."""
     name: str | None = None
     authn: str | None = None
-    """How the caller is known; None where what he presented is no good, or not any more."""
+    """How the caller was authenticated; None if its key or certificate is not valid."""
 
 
 class Fit(msgspec.Struct, frozen=True):
-    """The rule that decides, counted from 1; or the test that the nearest one failed."""
+    """The deciding rule, counted from 1; or the test that the nearest rule failed."""
 
     rule: int | None
     failed: str | None = None
@@ -131,8 +130,8 @@ class Fit(msgspec.Struct, frozen=True):
 def fit(rules: tuple[Rule, ...], request: Request) -> Fit:
     """Say which rule decides.
 
-    A request for no credential in particular (a list) is not refused for its reason as long as one
-    of the rules that fit wants none: what the others allow is left out of its answer.
+    A request for no particular credential (a list) needs no reason if any fitting rule needs none.
+    Its answer then leaves out what the other rules allow.
     """
     furthest, wanting = 0, None
     for number, rule in enumerate(rules, 1):
@@ -148,7 +147,7 @@ def fit(rules: tuple[Rule, ...], request: Request) -> Fit:
 
 
 def _passed(rule: Rule, request: Request) -> int:
-    """How many of the tests the rule passes, in their order, before the first that it fails."""
+    """How many tests the rule passes, in order, before the first failed one."""
     if request.operation not in rule.allow:
         return 0
     if not _fits(request.host, rule.hosts):
@@ -167,8 +166,7 @@ def _fits(text: str | None, patterns: tuple[str, ...]) -> bool:
 def matches(pattern: str, text: str) -> bool:
     """Tell whether a pattern fits; `*` stands for any run of characters, all else for itself.
 
-    Each piece between two stars is looked for once, from the left, and never again: no pattern
-    makes it slow.
+    Each piece between two stars is searched once, from the left, so no pattern is slow.
     """
     if ANY not in pattern:
         return pattern == text

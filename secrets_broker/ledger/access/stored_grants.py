@@ -1,4 +1,4 @@
-"""Grants as their events leave them, by SQL: for who needs all of them at once."""
+"""Reads all grants at once from their events, by SQL."""
 
 from typing import Any, Final
 
@@ -15,7 +15,7 @@ _GRANTS: Final = f"""
 
 
 async def read_grants(connection: "AsyncConnection[Any]") -> Grants:
-    """All grants, as their events leave them."""
+    """All grants, as their events left them."""
     grants = Grants()
     cursor = await connection.execute(_GRANTS)
     for position, kind, details, at in await cursor.fetchall():

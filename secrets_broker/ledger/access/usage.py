@@ -1,4 +1,4 @@
-"""What grants were used for, by SQL: for the meters of those that have limits."""
+"""Reads the uses of grants with limits, by SQL, for their meters."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -27,8 +27,8 @@ _HOSTS: Final = """
 _BEGIN: Final = """
     SELECT now() - %(span)s, (SELECT coalesce(max(position) + 1, 0) FROM ledger.events)
 """
-# Bounded: who is further behind than this reads from the history instead.
-_UNSEEN: Final = """
+# Bounded: a process that is further behind reads from the history instead.
+_NEW_USES: Final = """
     SELECT position, at, host, type, authn, actor FROM ledger.events
     WHERE position >= $1 AND position < $1::bigint + $2 AND type LIKE 'credential.%'
       AND (authn IN (SELECT jsonb_array_elements_text($3::jsonb))
@@ -40,13 +40,13 @@ _UNSEEN: Final = """
 async def load_uses(
     connection: "AsyncConnection[Any]", granted: Granted
 ) -> tuple[int, Sequence[Use]]:
-    """What a grant was used for within its limits' times; and the size of the ledger then."""
+    """The size of the ledger, and the grant's uses within its limits' windows."""
     rights = granted.rights
     limits = [limit for limit in (rights and rights.requests, rights and rights.hosts) if limit]
     span = timedelta(seconds=max(limit.seconds for limit in limits))
     fetch = asking(connection)
     ((begin, size),) = await fetch(_BEGIN, {"span": span})
-    # Where an event is missing, the meters sort out what was before.
+    # If an event is missing, start at 0: the meters drop uses before the window.
     since = await first_at(fetch, begin, size) or 0
     values = {
         "authn": f"access_key:{granted.id}",
@@ -63,16 +63,16 @@ async def load_uses(
     return size, [found[position] for position in sorted(found)]
 
 
-def unseen_uses(size: int, most: int, grants: Sequence[Granted]) -> Statement:
-    """The statement for what these grants were used for behind that many events."""
+def new_uses(size: int, most: int, grants: Sequence[Granted]) -> Statement:
+    """The statement that reads these grants' uses from position `size` on."""
     keys = [f"access_key:{granted.id}" for granted in grants if not granted.certificate]
     names = [granted.name for granted in grants if granted.certificate]
     encode = msgspec.json.encode
-    return Statement(_UNSEEN, (b"%d" % size, b"%d" % most, encode(keys), encode(names)))
+    return Statement(_NEW_USES, (b"%d" % size, b"%d" % most, encode(keys), encode(names)))
 
 
 def add_uses(meters: Meters, grants: Grants, rows: Sequence[Sequence[Any]], size: int) -> None:
-    """Count the rows of `unseen_uses`, which are all there were below that size."""
+    """Count the rows of `new_uses`, which are complete below that size."""
     for position, at, host, kind, authn, actor in rows:
         granted = _granted(grants, authn, actor)
         if granted is not None:

@@ -1,9 +1,8 @@
-"""When a commit is believed: the server says COMMIT, to the letter, and no warning came with it.
+"""When a commit is believed: the server answers exactly COMMIT, without a warning.
 
-After a failed statement the tag is ROLLBACK with no error, and where the wait for a standby was
-cancelled, by an operator or by a connection that broke, it is COMMIT with a warning. What is
-visible proves less: a server that was killed while its commits waited shows them all once it is
-started.
+After a failed statement the tag is ROLLBACK without an error. If the wait for a standby was
+cancelled, by an operator or a broken connection, it is COMMIT with a warning. Visibility proves
+less: a server that is killed while commits wait for a standby shows them all after its restart.
 """
 
 from collections.abc import AsyncIterator
@@ -22,7 +21,7 @@ _BEGIN: Final = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
 
 
 def check_commit(tag: str | None, warnings: list[str]) -> None:
-    """Raise OutcomeUnknownError where a commit cannot be believed."""
+    """Raise OutcomeUnknownError if the commit cannot be believed."""
     if tag != "COMMIT" or warnings:
         _log.error("commit_not_certain", tag=tag, warnings=warnings)
         raise OutcomeUnknownError("the database did not confirm the commit as durable")
@@ -30,10 +29,10 @@ def check_commit(tag: str | None, warnings: list[str]) -> None:
 
 @asynccontextmanager
 async def believed(connection: AsyncConnection[Any]) -> AsyncIterator[None]:
-    """A transaction that has to write something. At its end, all that it saw is durable.
+    """A transaction that must write something. At its end, all that it read is durable.
 
-    Whatever it saw was committed before, so it comes before this commit in the server's log, and
-    whoever has this commit has that too. Raises OutcomeUnknownError.
+    What it read was committed earlier, so it precedes this commit in the server's log. A standby
+    that has this commit has that too. Raises OutcomeUnknownError.
     """
     warnings: list[str] = []
 

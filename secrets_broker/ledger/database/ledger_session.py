@@ -1,4 +1,4 @@
-"""What the ledger asks of a session, beside what every session of ours has."""
+"""The ledger's session settings, in addition to those of every session."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -14,14 +14,14 @@ SESSION: Final = {
     "idle_in_transaction_session_timeout": "3s",
     "statement_timeout": "7s",
     # The plans are index look-ups by key whatever the statistics say, and stay so while an
-    # empty table grows; a plan made anew or compiled each time would cost more than it gains.
+    # empty table grows; replanning or compiling each time would cost more than it gains.
     "plan_cache_mode": "force_generic_plan",
     "enable_seqscan": "off",
     "enable_hashjoin": "off",
     "enable_mergejoin": "off",
     "jit": "off",
 }
-# A tool reads whole tables, once; what makes a batch quick would make it slow.
+# A tool reads whole tables once: the settings that make a batch fast would slow it down.
 TOOL_SESSION: Final = {
     **SESSION,
     "statement_timeout": "0",
@@ -45,7 +45,7 @@ async def connect(database_url: str, session: Mapping[str, str] = SESSION) -> Se
 
 
 async def check_ours(connection: Session) -> None:
-    """Raise LedgerUnavailableError where a pooler gave us another session meanwhile."""
+    """Raise LedgerUnavailableError if a pooler gave us another session meanwhile."""
     try:
         await connection.check_ours()
     except sessions.SessionError as error:

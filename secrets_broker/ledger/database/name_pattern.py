@@ -8,7 +8,7 @@ from secrets_broker.ledger.errors import FieldError, InvalidCommandError
 ANY: Final = "*"
 MAX_CHARACTERS: Final = 255  # as long as the longest name
 
-# In this order: what is put in by a later line is not touched by an earlier one.
+# In this order, so that no escape is escaped again.
 _ESCAPES: Final = (("\\", "\\\\"), ("%", "\\%"), ("_", "\\_"), ("*", "%"))
 
 

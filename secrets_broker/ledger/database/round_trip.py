@@ -1,11 +1,10 @@
-"""One round trip: statements that go out together and are answered together.
+"""One round trip: statements that are sent together and answered together.
 
-The server parses and plans a statement the first time that a connection sends it; from then on
-only its name and its values travel, and no value ever stands in a query's text. A name follows from
-its SQL, so that wherever one is taken for another's it stands for the same statement. They
-go through libpq's pipeline mode, and after the last comes a Sync and nothing else: psycopg's own
-pipelines add a Flush, at which the server forgets to time an idle transaction, and a writer that
-froze would hold the ledger's lock for ever.
+The server parses and plans a statement when a connection first sends it. Afterwards only its name
+and values travel; no value ever stands in a query's text. The name follows from the SQL, so a name
+never stands for another statement, even if a pooler mixes sessions up. Statements use libpq's
+pipeline mode, with only a Sync after the last. psycopg's own pipelines add a Flush, after which the
+server no longer times an idle transaction: a frozen writer would hold the ledger's lock for ever.
 
 A failed statement ends its round trip: the server skips those after it.
 """
@@ -44,7 +43,7 @@ class Statement:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a round trip brought: the rows of each statement, and the tag of the last."""
+    """The answer to a round trip: the rows of each statement, and the tag of the last."""
 
     rows: list[Rows]
     tag: str
@@ -67,8 +66,8 @@ class RoundTrips:
     async def send(self, *statements: Statement) -> Answer:
         """Execute statements in one round trip.
 
-        Raises psycopg.Error, and LedgerUnavailableError where this is not our session any more.
-        Who is cancelled in here has to close the connection.
+        Raises psycopg.Error, and LedgerUnavailableError if this is no longer our session. If a
+        caller is cancelled here, it must close the connection.
         """
         self._pgconn.enter_pipeline_mode()
         sent = [one for statement in statements for one in self._queue(statement)]
@@ -85,7 +84,7 @@ class RoundTrips:
         return Answer([self._rows(result) for result in executed], tag)
 
     def _queue(self, statement: Statement) -> list["_Sent"]:
-        """Send one statement; what of it will have a result each."""
+        """Queue one statement; return its parts, each of which gets a result."""
         sent = [_Sent(statement.sql, is_execution=True)]
         name = self._prepared.get(statement.sql)
         if name is None:
@@ -96,7 +95,7 @@ class RoundTrips:
         return sent
 
     def _forget(self, sent: Sequence["_Sent"], results: Sequence[PGresult]) -> None:
-        """What failed or was skipped is not prepared; what was prepared stays so."""
+        """Forget the statements that failed or were skipped: they are not prepared."""
         for one, result in zip(sent, results, strict=True):
             if not one.is_execution and result.status != _DONE:
                 self._prepared.pop(one.sql, None)
@@ -106,7 +105,7 @@ class RoundTrips:
         while True:
             await self._until_answered()
             result = self._pgconn.get_result()
-            if result is None:  # stands between the results of two statements
+            if result is None:  # separates the results of two statements
                 continue
             if self._pgconn.status == pq.ConnStatus.BAD:
                 raise psycopg.OperationalError("the connection to the database is lost")

@@ -1,8 +1,7 @@
-"""Where in the ledger a time is: the one search by time, for all who ask.
+"""Finds the position of a time in the ledger: the one search by time.
 
-Times follow positions and have no index of their own: they never run backwards, so a binary search
-by position finds an event by its time, in as many look-ups by the primary key as there are binary
-digits in the ledger's size.
+Times never run backwards, so they need no index of their own. A binary search by position finds a
+time, with one look-up by the primary key for each binary digit of the ledger's size.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
@@ -12,7 +11,7 @@ from typing import Any, Final, LiteralString
 from psycopg import AsyncConnection
 
 Fetch = Callable[[LiteralString, Mapping[str, Any]], Awaitable[list[Any]]]
-"""Asks a query with named values, and gives its rows."""
+"""Runs a query with named values, and returns its rows."""
 
 _FIRST_AT: Final = """
     WITH RECURSIVE search (low, high) AS (
@@ -28,7 +27,7 @@ _FIRST_AT: Final = """
 
 
 def asking(connection: "AsyncConnection[Any]") -> Fetch:
-    """What asks over this connection."""
+    """A `Fetch` over this connection."""
 
     async def fetch(query: LiteralString, values: Mapping[str, Any]) -> list[Any]:
         cursor = await connection.execute(query, values)
@@ -38,9 +37,9 @@ def asking(connection: "AsyncConnection[Any]") -> Fetch:
 
 
 async def first_at(fetch: Fetch, moment: datetime, size: int) -> int | None:
-    """The first position of `size` events that was recorded then or later; `size` where none was.
+    """The first position below `size` that was recorded then or later; else `size`.
 
-    None where an event is missing, since somebody took it away: then no search can tell.
+    None if the search hits a missing event, which somebody has removed.
     """
     found = await fetch(_FIRST_AT, {"moment": moment, "size": size})
     return int(found[0][0]) if found else None

@@ -1,6 +1,6 @@
 """Encryption: the KEK wraps data keys, a data key encrypts what belongs to one credential.
 
-Here live the envelope, bodies, the keyring, event keys, the table of KEKs, and, in kms, the
-providers that keep a KEK's key outside of this service. The keys that callers show live in access.
-The change from one KEK to another is in operations.
+Here are the envelope, bodies, the keyring, event keys, the table of KEKs, and, in kms, the
+providers that keep a KEK's key outside of this service. Callers' access keys are in access.
+Rotation from one KEK to another is in operations.
 """

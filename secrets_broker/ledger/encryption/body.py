@@ -1,10 +1,10 @@
-"""Bodies: what a credential's event holds under encryption, and how it is bound to its place.
+"""Bodies: the encrypted part of a credential's event, and how it is bound to its place.
 
-A content is sealed in two steps. Password and secret_data are sealed as they go into the
-projection, each bound to the credential's name, id and version and to a hash of every other
-field that a lookup serves; so no field of a row can be edited, and no ciphertext moved, unseen.
-The whole is then sealed once more as the event's body, so that a projection rebuilt from bodies
-equals the live one byte for byte.
+A content is sealed in two steps. First password and secret_data are sealed, as they stand in the
+projection. Each is bound to the credential's name, id and version, and to a hash of every other
+field that a lookup serves. So nobody can edit a field of a row or move a ciphertext unnoticed. Then
+the whole is sealed again as the event's body, so a projection rebuilt from bodies equals the live
+one byte for byte.
 """
 
 from base64 import b64decode, b64encode
@@ -49,7 +49,7 @@ class CiphertextPlace:
     version: int
 
     def bind(self, label: str, *more: str) -> bytes:
-        """The AAD of a ciphertext of this place."""
+        """The AAD of a ciphertext that belongs here."""
         return bind(label, *more, self.host, self.purpose, self.credential_id, self.version)
 
 
@@ -58,8 +58,7 @@ def _column(name: str) -> str:
 
 
 LATER: Final = tuple(_column(name) for name, field in FIELDS.items() if field.later)
-"""Left out of a body where they are not set: those that are older than such a field stay the same
-bytes, and so do those without it."""
+"""Fields that a body leaves out if unset, so that bodies without them keep their bytes."""
 
 
 def _parts() -> dict[str, SqlType]:
@@ -69,7 +68,7 @@ def _parts() -> dict[str, SqlType]:
 
 
 PARTS: Final = _parts()
-"""The fields of a body in the order of its JSON, each with the type of its column."""
+"""The fields of a body in the order of its JSON, with the types of their columns."""
 
 _PYTHON: Final[Mapping[SqlType, Any]] = {
     "text": str | None,
@@ -81,7 +80,7 @@ _PYTHON: Final[Mapping[SqlType, Any]] = {
 if TYPE_CHECKING:
 
     class Body(msgspec.Struct, frozen=True):
-        """Its fields are PARTS, which a type checker cannot know."""
+        """Its fields are PARTS; a type checker cannot know them."""
 
         def __init__(self, *parts: Any, **named: Any) -> None: ...
         def __getattr__(self, name: str) -> Any: ...
@@ -106,14 +105,14 @@ _decoder = msgspec.json.Decoder(Body)
 _unset: Final = {name: None for name in PARTS if name not in LATER}
 _always: Final = tuple(name for name in READABLE if name not in LATER)
 _later: Final = tuple(name for name in READABLE if name in LATER)
-# The password is sealed last, and bound to these too.
+# The password is sealed last, and is bound to these too.
 _others: Final = tuple(
     (name, _column(name), FIELDS[name].label or "") for name in SEALED if name != "password"
 )
 
 
 def seal_content(cipher: AESGCM, place: CiphertextPlace, content: Content) -> Body:
-    """Seal what is secret in a content."""
+    """Seal the secret fields of a content."""
     plain = {name: kept(value) for name, value in _served(content).items()}
     sealed: dict[str, str] = {}
     for name, column, label in _others:
@@ -125,7 +124,7 @@ def seal_content(cipher: AESGCM, place: CiphertextPlace, content: Content) -> Bo
 
 
 def open_content(cipher: AESGCM, place: CiphertextPlace, body: Body) -> Content:
-    """Open a content; raises DecryptionError where any field is not what was sealed."""
+    """Open a content; raises DecryptionError if any field is not what was sealed."""
     plain, sealed = _served(body), {}
     for _, column, _ in _others:
         if (text := getattr(body, column)) is not None:
@@ -139,15 +138,15 @@ def open_content(cipher: AESGCM, place: CiphertextPlace, body: Body) -> Content:
             opened[name] = msgspec.json.decode(secret)
     for name in TIMES:
         if name in plain:
-            # Opened, so it is the text that was sealed, and that was made of a time.
+            # The row is authentic, so this text was made from a time.
             opened[name] = from_rfc3339(plain[name])
     return Content(password=password, **(plain | opened if opened else plain))
 
 
 def _served(of: Content | Body) -> dict[str, Any]:
-    """What is readable of it, and what every ciphertext is bound to.
+    """The readable fields, to which every ciphertext is bound.
 
-    A later field is there only where it is set, so that the hashes of older rows stay as they are.
+    A later field is included only if it is set, so that the hashes of older rows stay the same.
     """
     served = {}
     for name in _always:
@@ -171,8 +170,8 @@ def open_body(cipher: AESGCM, event_type: str, place: CiphertextPlace, ciphertex
 def _seal_password(
     cipher: AESGCM, password: str | None, place: CiphertextPlace, served: dict[str, Any]
 ) -> str:
-    # Where there is none, nothing is sealed, under a label of its own: no ciphertext at all would
-    # leave the other fields unbound, and what is empty is another thing than what is not there.
+    # Without a password, an empty text is sealed under a label of its own. Without a ciphertext
+    # the other fields would be unbound, and an empty password differs from none.
     label = NO_PASSWORD if password is None else PASSWORD
     return _to_text(seal(cipher, (password or "").encode("utf-8"), _aad(label, place, served)))
 
@@ -191,8 +190,8 @@ def _open_password(
 
 
 def _aad(label: str, place: CiphertextPlace, served: dict[str, Any]) -> bytes:
-    # Without additional_data there is no float and no key of its own, and both canonical
-    # forms are the same bytes; the plain one takes a tenth of the time.
+    # Without additional_data there is no float and no key of a caller, and both canonical forms are
+    # the same bytes. The plain one takes a tenth of the time.
     encode = full_canonical_json if served["additional_data"] else canonical_json
     try:
         digest = sha256(encode(served)).hexdigest()

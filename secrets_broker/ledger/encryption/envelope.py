@@ -1,7 +1,7 @@
-"""Authenticated encryption, and what each ciphertext is bound to.
+"""Authenticated encryption, and the AAD that binds each ciphertext to its place.
 
-AES-256-GCM (NIST SP 800-38D). Every ciphertext is nonce[12] || ciphertext || tag[16]; in a
-text column it is the base64 of that. The additional authenticated data (AAD) is a canonical
+AES-256-GCM (NIST SP 800-38D). Every ciphertext is nonce[12] || ciphertext || tag[16]. A text
+column holds the base64 of that. The additional authenticated data (AAD) is a canonical
 JSON array that begins with a label, so that no ciphertext opens in another's place.
 """
 
@@ -31,7 +31,7 @@ EVENT_KEY: Final = "secrets-broker/v1/event-key"
 
 
 def bind(label: str, *place: str | int) -> bytes:
-    """The AAD of a ciphertext: what it is, and where it belongs."""
+    """The AAD of a ciphertext: its label and its place."""
     return canonical_json([label, *place])
 
 
@@ -48,5 +48,5 @@ def unseal(cipher: AESGCM, sealed: bytes, aad: bytes | None) -> bytes:
     try:
         return cipher.decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], aad)
     except InvalidTag:
-        # Not chained: the cause says nothing more, and a traceback should hold no bytes.
+        # Not chained: the cause adds nothing, and a traceback should hold no bytes.
         raise DecryptionError("the ciphertext does not belong here, or was changed") from None

@@ -1,8 +1,8 @@
-"""Event keys: what the MAC of an event is made with, and how they are wrapped.
+"""Event keys: they make the MACs of events, and are stored wrapped under a KEK.
 
-The tree proves that nothing was changed since it was signed; it does not say who appended. A MAC
-under a key that only a holder of the KEK can open does. The MAC stands beside the entry and is no
-part of it, so leaves and checkpoints are the same with it and without.
+The tree proves that nothing was changed since it was signed, but not who appended. A MAC proves
+that, since only a holder of the KEK can open its key. The MAC stands beside the entry and is not
+part of it, so leaves and checkpoints are the same with and without it.
 """
 
 import hmac
@@ -18,19 +18,19 @@ _HASH: Final = "sha256"
 MAC_BYTES: Final = 32
 LEDGER_ID_BYTES: Final = 16
 NO_MAC: Final = bytes(MAC_BYTES)
-"""What stands for the MAC of the event before where that has none."""
+"""Stands for the previous event's MAC if that event has none."""
 _LABEL: Final = b"secrets-broker/v1/event-mac"
 
 
 @dataclass(frozen=True, slots=True)
 class WrappedEventKey:
-    """An event key as it is stored: wrapped under the KEK that it names."""
+    """An event key as stored: wrapped under the KEK that it names."""
 
     id: str
     kek: str
     wrapped: bytes = field(repr=False)
     from_position: int
-    """Of the event that names it, which is the first whose MAC is made with it."""
+    """The position of the event that names the key, whose MAC is the first made with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +38,11 @@ class EventKey:
     """An event key of one ledger, ready to use."""
 
     ledger: str
-    """The ledger's id, 128 random bits in hex: another ledger's events do not pass here."""
+    """The ledger's id, 128 random bits in hex: events of another ledger do not fit."""
     id: str
     key: bytes = field(repr=False)
     _begun: hmac.HMAC = field(init=False, repr=False, compare=False)
-    """What all of its MACs begin with, so that the key is not set up for each (RFC 2104, 4)."""
+    """The common beginning of all MACs, so that the key is set up once (RFC 2104, 4)."""
 
     def __post_init__(self) -> None:
         begun = hmac.new(self.key, _LABEL + bytes.fromhex(self.ledger), _HASH)
@@ -54,27 +54,27 @@ class EventKey:
         return cls(ledger, os.urandom(16).hex(), os.urandom(KEY_BYTES))
 
     def mac(self, position: int, leaf: bytes, before: bytes) -> bytes:
-        """The MAC of an event: it covers its place, its leaf, and the MAC of the one before.
+        """The MAC of an event: over its position, its leaf, and the MAC of the event before.
 
-        The chain keeps events of a lost timeline out after a restore. Every part has a fixed
-        length, so no two inputs are the same bytes.
+        The chain keeps out events of a timeline that a restore lost. Every part has a fixed
+        length, so different inputs are different bytes.
         """
         mac = self._begun.copy()
         mac.update(position.to_bytes(8, "big") + leaf + before)
         return mac.digest()
 
     def fits(self, mac: bytes | None, position: int, leaf: bytes, before: bytes) -> bool:
-        """Whether the MAC is this event's; compared in constant time."""
+        """Whether the MAC is this event's; compares in constant time."""
         return mac is not None and hmac.compare_digest(mac, self.mac(position, leaf, before))
 
     def wrap(self, kek: Kek, from_position: int) -> WrappedEventKey:
-        """Wrap it, bound to its ledger, its id and where it begins."""
+        """Wrap it, bound to its ledger, its id and its first position."""
         wrapped = seal(kek.cipher, self.key, _place(self.ledger, self.id, from_position))
         return WrappedEventKey(self.id, kek.id, wrapped, from_position)
 
 
 def unwrap(kek: Kek, ledger: str, stored: WrappedEventKey) -> EventKey:
-    """Open one that is wrapped under this KEK; raises DecryptionError."""
+    """Open a key that is wrapped under this KEK; raises DecryptionError."""
     place = _place(ledger, stored.id, stored.from_position)
     return EventKey(ledger, stored.id, unseal(kek.cipher, stored.wrapped, place))
 

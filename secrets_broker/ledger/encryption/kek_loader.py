@@ -1,4 +1,4 @@
-"""Fetches KEKs from a KMS beside the writer, so that no lookup ever waits for one."""
+"""Fetches KEKs from a KMS beside the writer, so that no lookup waits for a KMS."""
 
 import asyncio
 from collections.abc import Iterable, Sequence
@@ -16,13 +16,13 @@ from secrets_broker.session import with_grant
 _log = structlog.get_logger(__name__)
 
 RETRY_SECONDS: Final = 2.0
-# A start waits that long for its KMS, then goes on unready: gunicorn ends a worker that has not
-# answered for 30 s.
+# A start waits that long for its KMS, then continues unready: gunicorn kills a worker that does
+# not answer for 30 s.
 START_SECONDS: Final = 20.0
 
 
 class KekLoader:
-    """Adds to a keyring what a rotation made known; one task of the event loop."""
+    """Adds new KEKs of a rotation to a keyring; one task of the event loop."""
 
     def __init__(self, database_url: str, keyring: Keyring, providers: Sequence[Provider]) -> None:
         self._database_url = database_url
@@ -32,7 +32,7 @@ class KekLoader:
         self._tried = asyncio.Event()
         self._task = BackgroundTask("kek-loader", self._run)
         self.failure: str | None = None
-        """Why the last attempt failed; None where it did not."""
+        """Why the last attempt failed; None if it did not."""
 
     async def start(self) -> None:
         """Begin, and wait for the first attempt."""
@@ -48,7 +48,7 @@ class KekLoader:
         await self._task.close()
 
     def see(self, kek_ids: Iterable[str]) -> None:
-        """Fetch in the background where the ledger has a KEK that is not at hand."""
+        """Fetch in the background if the keyring lacks one of these KEKs."""
         if any(self._keyring.get(kek_id) is None for kek_id in kek_ids):
             self._wanted.set()
 
@@ -70,6 +70,6 @@ class KekLoader:
                 await check_keys(connection, self._keyring, self._providers)
             finally:
                 await connection.close()
-        except Exception as error:  # what nobody foresaw must not end the attempts either
+        except Exception as error:  # an unforeseen error must not end the attempts
             return with_grant(error)
         return None

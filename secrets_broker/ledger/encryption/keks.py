@@ -1,7 +1,8 @@
-"""ledger.keks: which KEKs there are, and how this process comes by those it was not given.
+"""ledger.keks: which KEKs there are, and how a process gets those of a KMS.
 
-A KEK of the environment is derived from its key and stored nowhere. One of a KMS is random, and
-stored as its provider wrapped it; a process asks the provider for it once and keeps it in memory.
+A KEK of the environment is derived from its key and stored nowhere. A KEK of a KMS is random, and
+stored as its provider wrapped it. A process has the provider unwrap it once, and keeps it in
+memory.
 """
 
 import asyncio
@@ -51,13 +52,13 @@ class KekUse:
 
     @property
     def is_needed(self) -> bool:
-        """Whether anything is wrapped under it."""
+        """Whether any key is wrapped under it."""
         return bool(self.data_keys or self.event_keys)
 
 
 @dataclass(frozen=True, slots=True)
 class NewKek:
-    """A KEK, and how it is to be stored: as its provider wrapped it, or not at all."""
+    """A KEK, and how to store it: as its provider wrapped it, or not at all."""
 
     kek: Kek
     wrapped: bytes | None = field(default=None, repr=False)
@@ -69,7 +70,7 @@ class NewKek:
 
     @classmethod
     def wrapped_by(cls, provider: Provider) -> "NewKek":
-        """Make a random KEK that this provider wraps; raises KmsError."""
+        """Make a random KEK, wrapped by this provider; raises KmsError."""
         kek, key = Kek.random(provider.id)
         return cls(kek, provider.wrap(key, kek.id))
 
@@ -91,15 +92,15 @@ async def check_keys(
 ) -> None:
     """Check the canary of each KEK that data keys may be wrapped under.
 
-    An empty ledger begins with a KEK of the first provider, or with the keyring's first. KEKs
-    that a provider wrapped are added to the keyring.
+    An empty ledger gets a KEK of the first provider, or else the keyring's first. KEKs that a
+    provider unwraps are added to the keyring.
 
-    Raises WrongKeyError where one is not at hand, KmsError where a provider does not give it.
+    Raises WrongKeyError if a KEK is missing, KmsError if a provider does not unwrap it.
     """
     stored = await stored_keks(connection)
     if not stored and (first := await _first(keyring, providers)):
         await connection.execute(_REGISTER_FIRST, first.row)
-        stored = await stored_keks(connection)  # another process may have been there before
+        stored = await stored_keks(connection)  # another process may have registered its KEK first
     await fetch(stored, keyring, providers)
     if not any(kek.state == ACTIVE for kek in stored):
         raise WrongKeyError("ledger.keks has no active KEK")
@@ -107,7 +108,7 @@ async def check_keys(
 
 
 def check_canaries(stored: Iterable[StoredKek], keyring: Keyring) -> None:
-    """Raise WrongKeyError where a KEK that wraps data keys is not at hand, or is another."""
+    """Raise WrongKeyError if a KEK that wraps data keys is missing, or differs."""
     for kek in stored:
         if kek.state != PREPARED:
             keyring.require(kek.id, kek.state).check_canary(kek.canary)
@@ -116,7 +117,7 @@ def check_canaries(stored: Iterable[StoredKek], keyring: Keyring) -> None:
 async def next_kek(
     connection: AsyncConnection[Any], keyring: Keyring, provider: Provider
 ) -> NewKek:
-    """The KEK to rotate to: the one that an unfinished rotation made, or a new one.
+    """The KEK to rotate to: that of an unfinished rotation, or a new one.
 
     Raises KmsError or DecryptionError.
     """

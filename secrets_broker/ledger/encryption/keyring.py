@@ -1,8 +1,8 @@
 """Keys: a KEK wraps data keys (DEKs), a DEK encrypts what belongs to one credential.
 
-The terms are NIST SP 800-57's. The database says which KEK is active; a keyring only holds
-those that this process was given. A wrapped DEK is bound to its own id and its credential's,
-never to the KEK's id: a rotation wraps it anew and touches no event.
+The terms are those of NIST SP 800-57. The database says which KEK is active; a keyring only holds
+those that this process was given. A wrapped DEK is bound to its own id and its credential's, never
+to the KEK's id: a rotation wraps it again and changes no event.
 """
 
 import os
@@ -27,7 +27,7 @@ from secrets_broker.ledger.errors import DecryptionError, WrongKeyError
 
 ENVIRONMENT: Final = "environment"
 
-# ledger.keks.state, in the order of a KEK's life.
+# The values of ledger.keks.state, in order.
 PREPARED: Final = "prepared"
 ACTIVE: Final = "active"
 RETIRING: Final = "retiring"
@@ -38,7 +38,7 @@ RETIRED: Final = "retired"
 _SALT: Final = b"opsconductor-secrets-v1"
 _ITERATIONS: Final = 100_000
 
-# RFC 5869, section 2.3, with an info of its own: the id tells nothing about the KEK.
+# RFC 5869, section 2.3, with its own info: the id says nothing about the KEK.
 _ID_INFO: Final = b"secrets-broker/v1/kek-id"
 _ID_BYTES: Final = 16
 
@@ -47,7 +47,7 @@ _CANARY_TEXT: Final = b"secrets-broker canary"
 
 @dataclass(frozen=True, slots=True)
 class DataKey:
-    """A DEK as it is stored: wrapped under the KEK that it names."""
+    """A DEK as stored: wrapped under the KEK that it names."""
 
     id: str
     credential_id: int
@@ -71,16 +71,16 @@ class Kek:
 
     @classmethod
     def random(cls, provider: str) -> tuple["Kek", bytes]:
-        """Make a KEK of 32 random bytes, and give them too, for the provider to wrap."""
+        """Make a KEK of 32 random bytes; return both, since the provider wraps the bytes."""
         key = os.urandom(KEY_BYTES)
         return cls.from_bytes(key, provider), key
 
     def canary(self) -> bytes:
-        """Seal a known text, by which a key can be told to be the right one."""
+        """Seal a known text, which shows later whether a key is the right one."""
         return seal(self.cipher, _CANARY_TEXT, bind(CANARY, self.id))
 
     def check_canary(self, canary: bytes) -> None:
-        """Raise WrongKeyError where the canary is not this KEK's."""
+        """Raise WrongKeyError if the canary is not this KEK's."""
         try:
             unseal(self.cipher, canary, bind(CANARY, self.id))
         except DecryptionError:
@@ -104,7 +104,7 @@ class Kek:
 def derive_key(kms_key: str) -> bytes:
     """PBKDF2-HMAC-SHA256 of SECRETS_KMS_KEY: 32 bytes, about 30 ms.
 
-    Raises WrongKeyError where it is no text, as bytes of an environment may not be.
+    Raises WrongKeyError if it is not UTF-8, which an environment does not guarantee.
     """
     try:
         given = kms_key.encode("utf-8")
@@ -138,35 +138,35 @@ class Keyring:
         return cls(Kek.from_bytes(derive_key(key)) for key in kms_keys)
 
     def __bool__(self) -> bool:
-        """Whether there is any."""
+        """Whether it holds any KEK."""
         return bool(self._keks)
 
     def __iter__(self) -> Iterator[Kek]:
-        """The KEKs, in the order in which they were given."""
+        """The KEKs, in the order given."""
         return iter(self._keks.values())
 
     @property
     def first(self) -> Kek:
-        """The KEK that a ledger without any would begin with."""
+        """The KEK that a new ledger begins with."""
         return next(iter(self._keks.values()))
 
     def get(self, kek_id: str | None) -> Kek | None:
-        """The KEK of this id, or None where this process does not have it."""
+        """The KEK of this id, or None if this process lacks it."""
         return self._keks.get(kek_id) if kek_id is not None else None
 
     def add(self, kek: Kek) -> None:
-        """Take in a KEK that a provider unwrapped."""
+        """Add a KEK that a provider unwrapped."""
         self._keks[kek.id] = kek
 
     def require(self, kek_id: str, state: str = "active") -> Kek:
-        """The KEK of this id; raises WrongKeyError where this process does not have it."""
+        """The KEK of this id; raises WrongKeyError if this process lacks it."""
         kek = self._keks.get(kek_id)
         if kek is None:
             raise WrongKeyError(_missing(kek_id, state, tuple(self._keks)))
         return kek
 
     def unwrap(self, key: DataKey) -> AESGCM:
-        """Open a DEK; raises DecryptionError where its KEK is not here or the wrap was changed."""
+        """Open a DEK; raises DecryptionError if its KEK is missing or the wrap was changed."""
         kek = self.get(key.kek)
         if kek is None:
             raise DecryptionError("the data key is wrapped under a KEK that is not at hand")

@@ -1,8 +1,8 @@
-"""Which events are believed: the event keys and from where each is in force, and what is disowned.
+"""Which events are believed: by the event keys in force, and without the disowned events.
 
-All of it follows from events: `ledger.authenticated` gives the ledger its id and names a key,
-`ledger.restored` may name another, `ledger.disowned` leaves ranges of positions out. Each of them
-is believed only if its own MAC is right. Pure: keys are handed in, unwrapped.
+All of it follows from events. `ledger.authenticated` gives the ledger its id and names a key,
+`ledger.restored` may name another one, `ledger.disowned` leaves ranges of positions out. Each is
+believed only if its own MAC is right. Pure: callers pass unwrapped keys in.
 """
 
 from bisect import bisect_right
@@ -14,7 +14,7 @@ from secrets_broker.ledger import event_types
 from secrets_broker.ledger.encryption.event_key import EventKey
 
 Span = tuple[int, int]
-"""The first and the last of some positions that follow each other."""
+"""The first and the last position of a range."""
 
 # The members of details.
 LEDGER: Final = "ledger"
@@ -24,39 +24,39 @@ RANGES: Final = "ranges"
 
 @dataclass(frozen=True, slots=True)
 class Acceptance:
-    """What the events so far say; `begun` is the position from which MACs are demanded."""
+    """What the events so far say about keys and disowned ranges."""
 
     ledger: str | None = None
     keys: tuple[tuple[int, str], ...] = ()
-    """From which position on which event key is in force, in order."""
+    """The first position of each event key, with its id, in order."""
     disowned: tuple[Span, ...] = ()
 
     @property
     def begun(self) -> int | None:
-        """The first position that has a MAC; None for a ledger that was never authenticated."""
+        """The position from which MACs are demanded; None if the ledger is not authenticated."""
         return self.keys[0][0] if self.keys else None
 
     def demands(self, position: int) -> bool:
-        """Whether the event there needs a right MAC to be believed."""
+        """Whether the event at this position needs a right MAC."""
         return self.begun is not None and position >= self.begun
 
     def key_id(self, position: int) -> str | None:
-        """The event key that the MAC at a position is made with."""
+        """The id of the event key in force at this position."""
         index = bisect_right(self.keys, position, key=lambda known: known[0])
         return self.keys[index - 1][1] if index else None
 
     def is_disowned(self, position: int) -> bool:
-        """Whether the event there is left out."""
+        """Whether the event at this position is disowned."""
         return any(first <= position <= last for first, last in self.disowned)
 
 
 NEVER: Final = Acceptance()
-"""A ledger that was never authenticated, or has no event."""
+"""The acceptance of an empty ledger, or of one that was never authenticated."""
 
 
 def named(details: Mapping[str, Any] | None, before: Acceptance) -> tuple[str, str] | None:
-    """The ledger's id and the event key that an event names; None where it names no key."""
-    # Whoever may append chooses what stands there, and this is asked before the MAC is checked.
+    """The ledger's id and the event key that an event names; None if it names none."""
+    # This runs before the MAC is checked, so the details may be forged.
     members = details if isinstance(details, Mapping) else {}
     key, ledger = members.get(KEY), members.get(LEDGER, before.ledger)
     if not isinstance(key, str) or not isinstance(ledger, str):
@@ -68,23 +68,23 @@ def named(details: Mapping[str, Any] | None, before: Acceptance) -> tuple[str, s
 def evolve(
     before: Acceptance, kind: str, details: Mapping[str, Any] | None, position: int
 ) -> Acceptance:
-    """Say what follows from an event that is believed."""
+    """The acceptance after an event that is believed."""
     if kind in (event_types.LEDGER_AUTHENTICATED, event_types.LEDGER_RESTORED):
         begins = named(details, before)
         if begins is None:
             return before
         ledger, key = begins
         return replace(before, ledger=ledger, keys=(*before.keys, (position, key)))
-    # Before MACs are demanded anybody could have said so, and nobody had to look at it.
+    # Before MACs are demanded, anybody could have appended it unnoticed.
     if kind == event_types.LEDGER_DISOWNED and before.demands(position):
         return replace(before, disowned=(*before.disowned, *ranges(details)))
     return before
 
 
 def ranges(details: Mapping[str, Any] | None) -> tuple[Span, ...]:
-    """The positions that a ledger.disowned event names; none where it is not as we write them.
+    """The ranges that a ledger.disowned event names; none if its details are malformed.
 
-    It is asked before anybody knows who made the event, so of whatever may stand there.
+    This runs before the event's MAC is checked, so the details may be anything.
     """
     given = (details or {}).get(RANGES)
     found = tuple(map(_span, given)) if isinstance(given, list) else ()
@@ -100,9 +100,10 @@ def _span(given: Any) -> Span | None:
 
 
 def in_force(disownings: Sequence[tuple[int, tuple[Span, ...]]]) -> tuple[Span, ...]:
-    """What is left out, where nobody can check a MAC; each with its event's position, in order.
+    """The disowned ranges for a reader that cannot check MACs.
 
-    A forged one says nothing once it is itself left out, which only a later one can do.
+    `disownings` are the events' positions and ranges, in order. A disowned ledger.disowned event
+    has no effect; only a later one can disown it.
     """
     found: tuple[Span, ...] = ()
     for position, left_out in reversed(disownings):
@@ -112,7 +113,7 @@ def in_force(disownings: Sequence[tuple[int, tuple[Span, ...]]]) -> tuple[Span, 
 
 
 def spans(positions: Sequence[int]) -> tuple[Span, ...]:
-    """Positions in ascending order as ranges."""
+    """Ascending positions as ranges."""
     found: list[Span] = []
     for position in positions:
         if found and found[-1][1] == position - 1:
@@ -125,5 +126,5 @@ def spans(positions: Sequence[int]) -> tuple[Span, ...]:
 def fits(
     key: EventKey | None, mac: bytes | None, position: int, leaf: bytes, before: bytes
 ) -> bool:
-    """Whether an event's MAC is right; without the key that it needs it is not."""
+    """Whether an event's MAC is right; False if its key is missing."""
     return key is not None and key.fits(mac, position, leaf, before)

@@ -1,12 +1,12 @@
-"""Holds events to their MACs as they are read under the lock.
+"""Checks the MACs of events as they are read under the lock.
 
-What a batch believes is checked here: the event that it follows, the events that other processes
-appended meanwhile, everything that says who may do what or which events are believed, and the last
-change of each credential that it names. A leaf is recomputed from the columns of the row that is
-read; a leaf hash that is stored beside other columns proves nothing about them.
+A batch checks all events that it relies on: the one that it follows, those that other processes
+appended meanwhile, those that change grants or which events are believed, and the last change of
+each credential that it names. It recomputes a leaf from the columns of the row: a stored leaf hash
+proves nothing about the columns beside it.
 
-An event that this process appended, or has checked before, is known by its MAC and is not looked
-at again. So most batches cost no round trip more.
+An event that this process appended or checked before is known by its MAC and not checked again. So
+most batches need no further round trip.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -80,18 +80,18 @@ _UNREADABLE: Final = Event(type="", at="", authn="", ok=False)
 
 @dataclass(frozen=True, slots=True)
 class StoredEvent:
-    """An event as its row says it, its MAC, and the MAC of the event before."""
+    """An event as stored, its MAC, and the MAC of the event before."""
 
     position: int
     event: Event
     leaf: bytes | None
-    """The leaf hash, from the row's columns; None where they make no entry of ours."""
+    """The leaf hash recomputed from the row's columns; None if they make no entry."""
     mac: bytes | None
     before: bytes
 
 
 class Authenticator:
-    """What one connection knows to be authentic, and how it checks what it does not."""
+    """What one connection knows to be authentic, and the checks of everything else."""
 
     def __init__(self, round_trips: RoundTrips, keyring: Keyring) -> None:
         self._round_trips = round_trips
@@ -103,9 +103,9 @@ class Authenticator:
         self.authenticity = NEVER
         self.grants = Grants()
         self.set_aside: tuple[Span, ...] = ()
-        """What a command is about to disown: not checked, and not believed."""
+        """The ranges that a command is about to disown: neither checked nor believed."""
         self.begins = False
-        """Whether a command is about to authenticate a ledger that never was."""
+        """Whether a command is about to authenticate the ledger for the first time."""
 
     @property
     def leaves_out_any(self) -> bool:
@@ -113,18 +113,18 @@ class Authenticator:
         return bool(self.authenticity.disowned or self.set_aside)
 
     def key_at(self, position: int) -> EventKey | None:
-        """The event key in force there; None where no MAC is demanded."""
+        """The event key in force at this position; None if no MAC is demanded."""
         return self._event_keys.get(self.authenticity.key_id(position) or "")
 
     def is_left_out(self, position: int) -> bool:
-        """Whether the event there is disowned, or about to be."""
+        """Whether the event at this position is disowned, or about to be."""
         about_to_be = any(first <= position <= last for first, last in self.set_aside)
         return about_to_be or self.authenticity.is_disowned(position)
 
     async def follow(self, generation: int) -> None:
         """Take in the grants, event keys and disowned ranges up to their last event.
 
-        Raises UnauthenticEventError, and WrongKeyError where a KEK is not at hand.
+        Raises UnauthenticEventError, and WrongKeyError if a KEK is missing.
         """
         if generation == self._generation:
             return
@@ -148,7 +148,7 @@ class Authenticator:
         self._generation = generation
 
     def check_chain(self, first: int, leaves: Sequence[bytes], macs: Sequence[bytes]) -> None:
-        """Check events that others appended; the first one given is known, unless it is event 0.
+        """Check events that others appended; the first one is known already, unless it is event 0.
 
         Raises UnauthenticEventError.
         """
@@ -171,10 +171,10 @@ class Authenticator:
         self._head = head
 
     async def check_around(self, spans: Iterable[Span], size: int) -> None:
-        """Check the events beside what is set aside; raises UnauthenticEventError.
+        """Check the events before and after these ranges; raises UnauthenticEventError.
 
-        What is right follows what its maker has checked. So nothing is left between what is set
-        aside and the events that were made with the keys.
+        The maker of a right event has checked its predecessor. So no forged event remains between
+        the ranges and the events that were made with the keys.
         """
         for first, last in spans:
             for beside in (first - 1, last + 1):
@@ -203,7 +203,7 @@ class Authenticator:
             self._know(unknown.items())
 
     def learn(self, append: Append, at: datetime) -> None:
-        """What this process has just committed is known."""
+        """Remember what this process has just committed."""
         self._head = (append.position - 1, append.macs[-1], at)
         self._know(
             (name, (after.id, after.version, position, after.data_key))
@@ -223,7 +223,7 @@ class Authenticator:
     def _judge(
         self, control: Sequence[StoredEvent], wrapped: Mapping[str, WrappedEventKey]
     ) -> tuple[list[StoredEvent], list[int]]:
-        """Fold what is right; give that, and the positions of what is not."""
+        """Fold the right events; return them, and the positions of the others."""
         believed, doubtful = [], []
         for stored in control:
             event, position = stored.event, stored.position
@@ -235,8 +235,8 @@ class Authenticator:
                 believed.append(stored)
                 continue
             doubtful.append(position)
-            # A key that opens was begun here by somebody with the KEK, whatever became of the MAC:
-            # what stands under it is held to it.
+            # A holder of the KEK began a key that opens, even if this event's MAC is wrong. So the
+            # events after it need MACs of that key.
             if after.keys == before.keys or self.key_at(position) is None:
                 self.authenticity = before
         return believed, doubtful
@@ -249,12 +249,12 @@ class Authenticator:
         if key_id in self._event_keys or stored is None or after.ledger is None:
             return
         if stored.from_position != after.keys[-1][0]:
-            return  # another event's key
+            return  # the key of another event
         try:
             kek = self._keyring.require(stored.kek)
             self._event_keys[stored.id] = unwrap(kek, after.ledger, stored)
         except DecryptionError:
-            return  # nobody with the KEK has wrapped it: what needs it is not believed
+            return  # no holder of the KEK wrapped it: events that need it are not believed
 
     def _take_grant(self, stored: StoredEvent) -> None:
         event = stored.event
@@ -265,10 +265,10 @@ class Authenticator:
             )
 
     def _refuse(self, positions: Sequence[int]) -> None:
-        """Raise UnauthenticEventError where any of these has to be believed."""
+        """Raise UnauthenticEventError if any of these must be believed."""
         begun = self.authenticity.begun
         if begun is None and self.begins:
-            return  # somebody looks at it now; what claimed to begin it is left behind
+            return  # the operator reviews the ledger now; earlier forged beginnings do not count
         wrong = [p for p in positions if (begun is None or p >= begun) and not self.is_left_out(p)]
         if wrong:
             first, last = acceptance.spans(wrong)[0]
@@ -311,6 +311,6 @@ def _stored(row: Sequence[Any]) -> StoredEvent:
         event = _decoder.decode(entry)
         leaf = leaf_hash(canonical_json(event))
     except (msgspec.MsgspecError, RecursionError):
-        # Made to break who reads it, and so by nobody who has the keys: it has no right MAC.
+        # Made to break its reader, so not with the ledger's keys: it has no right MAC.
         event, leaf = _UNREADABLE, None
     return StoredEvent(position, event, leaf, mac, before or NO_MAC)

@@ -1,5 +1,5 @@
-"""What an operator does to a ledger: each is a run of transactions on the one write path.
+"""What an operator does to a ledger: each operation runs transactions on the one write path.
 
-Rotation of the KEK, new data keys, erasure, recovery after a loss, disowning, demanding MACs,
-changes of grants. Each names what holds if it dies. Options, questions and reports are in tools.
+Here are rotation of the KEK, rekeying, erasure, recovery after a loss, disowning, demanding MACs,
+and changes of grants. Each states what holds if it dies. Options, prompts and reports are in tools.
 """

@@ -1,8 +1,8 @@
-"""Leave out events that were not made with the ledger's keys, after somebody has looked at them.
+"""Disowns events that were not made with the ledger's keys, after an operator has looked at them.
 
-They stay in the log as evidence. From the `ledger.disowned` event on, every fold, projection and
-question leaves them out. An event whose MAC is right is never disowned, nor one from before the
-ledger was authenticated: that would rewrite what somebody else did.
+The events stay in the log as evidence. From the `ledger.disowned` event on, every fold, projection
+and query leaves them out. An event with a right MAC is never disowned, nor one from before the
+ledger was authenticated: that would rewrite history.
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ MAX_RANGES: Final = 400  # each some 30 bytes of the event's 16 KiB of details
 
 
 class DisownRefusedError(LedgerError):
-    """Positions that may not be disowned; nothing was recorded."""
+    """Positions that must not be disowned; nothing was recorded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +39,8 @@ class Disowned:
 async def disown(login: Login, ranges: Sequence[Span], context: Context) -> Disowned:
     """Record that these events are not the ledger's.
 
-    Raises DisownRefusedError, or LedgerUnavailableError: UnauthenticEventError where there are
-    more such events than the ranges have.
+    Raises DisownRefusedError, or LedgerUnavailableError. That is UnauthenticEventError if there
+    are more such events than the ranges cover.
     """
     async with login.transactions() as work:
         merged = spans(sorted({p for first, last in ranges for p in range(first, last + 1)}))
@@ -57,7 +57,7 @@ async def disown(login: Login, ranges: Sequence[Span], context: Context) -> Diso
 
 
 async def _complete_nodes(work: Transactions, first: int) -> None:
-    """Store the nodes that whoever appended left out; without them none above can be stored."""
+    """Store the nodes that the forger left out; without them none above can be stored."""
     for level, index in await missing_nodes(work.connection, first):
         node = await node_at(work.connection, level, index)
         await work.connection.execute(_COMPLETE, (node.level, node.index, node.hash))

@@ -1,13 +1,13 @@
-"""Erase for good: destroy the data keys and the bodies of a name, with the event that says so.
+"""Erases for good: destroys a name's data keys and bodies, and records that.
 
-What goes is everything that the name ever was: each credential id that it had, each data key of
-these, each body under them, and the live row. One transaction a name: what is there is read
-under the lock, the `credential.erased` events name it, and `ledger.destroy` takes it away; the
-database refuses to destroy what no event of the same transaction names. Events, leaves and the
-access log stay, so the tree verifies as before.
+An erasure destroys all that a name ever had: the data keys of each credential id, every body under
+them, and the live row. It takes one transaction for each name. The keys and bodies are read under
+the lock, the `credential.erased` events name them, and `ledger.destroy` removes them. The database
+refuses to destroy what no event of the same transaction names. Events, leaves and the access log
+stay, so the tree verifies as before.
 
-A backup of before brings the keys back. So each erasure can be listed by its data keys, and
-applied again to a database that was restored: there it matches key ids and nothing else.
+Restoring an older backup brings the keys back. So erasures can be listed by their data keys, and
+applied again to a restored database. There they match key ids and nothing else.
 """
 
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
@@ -46,7 +46,7 @@ _FIND: Final = """
     HAVING count(data_key.id) > 0 OR count(body.position) > 0 OR count(live.id) > 0
     ORDER BY change.host, change.purpose
 """.replace("__is_change__", IS_CHANGE)
-# From the events, which are the truth, and from the keys, should one have lost its body.
+# From the events, and also from the keys, in case a key has lost its body.
 _KEYS: Final = """
     WITH change AS (
         SELECT position, credential_id, body ->> 'key' AS key FROM ledger.events
@@ -81,7 +81,7 @@ _RECORDED: Final = """
 
 
 class Erasure(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A data key that was destroyed, and the event that says so; no secret is in it."""
+    """A destroyed data key, and the event that records it; it holds no secret."""
 
     data_key: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{32}$", max_length=32)]
     position: int
@@ -92,7 +92,7 @@ class Erasure(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 @dataclass(frozen=True, slots=True)
 class Erasable:
-    """A name, and how much of it is there to be destroyed."""
+    """A name, and how much of it can be erased."""
 
     host: str
     purpose: str
@@ -120,7 +120,7 @@ class _Key:
 
 
 async def find(owner_url: str, host: str, purpose: str, *, exact: bool) -> list[Erasable]:
-    """What of the names that match is there to be destroyed; in patterns `*` is any run."""
+    """The matching names that can be erased; in patterns `*` is any run of characters."""
     if exact:
         query, values = _FIND.replace("LIKE", "="), {"host": host, "purpose": purpose}
     else:
@@ -132,9 +132,9 @@ async def find(owner_url: str, host: str, purpose: str, *, exact: bool) -> list[
 async def erase(
     login: Login, context: Context, names: Sequence[Name]
 ) -> AsyncIterator[Erased | None]:
-    """Erase these names, each in a transaction of its own; None where nothing was left of one.
+    """Erase each of these names in its own transaction; yields None if nothing was left of one.
 
-    Raises LedgerUnavailableError; what was given back until then is committed.
+    Raises LedgerUnavailableError; what was yielded before is committed.
     """
     async with login.transactions() as work:
         for name in names:
@@ -144,7 +144,7 @@ async def erase(
 async def erase_again(
     login: Login, context: Context, data_keys: Collection[str]
 ) -> AsyncIterator[Erased]:
-    """Destroy those of these data keys that are there, and what is under them."""
+    """Destroy those of these data keys that exist, and the bodies under them."""
     async with login.transactions() as work:
         for name in await work.fetch(_NAMES_OF_KEYS, {"keys": list(data_keys)}):
             if erased := await _destroy(work, name, context, data_keys):
@@ -152,7 +152,7 @@ async def erase_again(
 
 
 async def still_there(url: str, data_keys: Collection[str]) -> list[str]:
-    """Which of these data keys the database has; the service's role may ask."""
+    """Which of these data keys the database has; the service's role may read that."""
     query = "SELECT id FROM ledger.data_keys WHERE id = ANY (%(keys)s) ORDER BY id"
     return [key for (key,) in await _ask(url, query, {"keys": list(data_keys)})]
 
@@ -166,12 +166,12 @@ async def recorded(url: str) -> list[Erasure]:
 
 
 async def keks_so_far(url: str) -> list[str]:
-    """The KEKs that ever were, oldest first: any of them may have wrapped a key of before."""
+    """All KEKs that ever were, oldest first: any may have wrapped an older key."""
     return [kek for (kek,) in await _ask(url, "SELECT id FROM ledger.keks ORDER BY created_at", {})]
 
 
 async def has_legacy_table(url: str) -> bool:
-    """Whether an earlier installation's credentials are still beside ours."""
+    """Whether the credentials of an earlier installation are still in the database."""
     query = "SELECT to_regclass('secrets.legacy_host_credentials') IS NOT NULL"
     ((there,),) = await _ask(url, query, {})
     return bool(there)
@@ -211,7 +211,7 @@ async def _destroy(
 
 
 def _parts(keys: Sequence[_Key]) -> Iterator[Sequence[_Key]]:
-    # Nothing but a row is left where somebody took keys and bodies away: an event all the same.
+    # Somebody may have removed keys and bodies, so that only a row is left: record that too.
     for start in range(0, max(len(keys), 1), KEYS_PER_EVENT):
         yield keys[start : start + KEYS_PER_EVENT]
 

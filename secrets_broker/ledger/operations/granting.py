@@ -6,9 +6,9 @@ from secrets_broker.ledger.transactions import Login
 
 
 async def change(login: Login, command: GrantCommand, context: Context) -> int:
-    """Record the change; the position of its event.
+    """Record the change, and return the position of its event.
 
-    Raises InvalidCommandError where the grant is not such, or LedgerUnavailableError.
+    Raises InvalidCommandError if the grant does not allow the change, or LedgerUnavailableError.
     """
     async with login.transactions() as work:
         fold = await work.begin([])

@@ -1,8 +1,8 @@
-"""Go on with a ledger that was restored to less than it had published, under another name.
+"""Continues a ledger under another name after a restore that lost published events.
 
-Some of its positions were given to events that are gone; checkpoints and receipts of those are in
-other people's hands. So the old log has ended. The new one begins with the same events, and the
-first that it adds is `ledger.restored`, which names the checkpoint that was left behind.
+Other people hold checkpoints and receipts of the lost events, and their positions are given to new
+ones. So the old log has ended. The new log begins with the events that are left. The first event
+that it adds is `ledger.restored`, which names the checkpoint that was left behind.
 """
 
 from base64 import b64encode
@@ -26,9 +26,9 @@ from secrets_broker.ledger.events import Context
 from secrets_broker.ledger.publishing.checkpointer import make_checkpoint
 from secrets_broker.ledger.rollback_detection.checkpoint_file import CheckpointFile
 from secrets_broker.ledger.rollback_detection.continuity import (
+    acknowledged_is_there,
     check_extends,
     restored_since,
-    seen_is_there,
 )
 from secrets_broker.ledger.rollback_detection.kept_facts import KeptFacts, Mark
 from secrets_broker.ledger.store import Store
@@ -39,42 +39,42 @@ from secrets_broker.ledger.transparency_log.note import SigningKey
 
 
 class NothingLostError(FoundError):
-    """The ledger extends every checkpoint that is known of it, so it keeps its name."""
+    """The ledger extends all its known checkpoints, so it keeps its name."""
 
 
 class SameOriginError(LedgerError):
-    """The signing key is still of the log that has ended."""
+    """The signing key is still that of the ended log."""
 
 
 class RewrittenError(FoundError):
-    """The ledger has other events where it still has some: no restore explains that."""
+    """The events that are left differ from the known ones: no restore explains that."""
 
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """What is known to be gone."""
+    """What is known to be lost."""
 
     left_behind: Checkpoint
     """The largest tree that the ledger does not extend."""
     size: int
-    """How many events the ledger has: its first position that was lost."""
+    """How many events the ledger has, which is the first lost position."""
 
     @property
     def last(self) -> int:
-        """The last position that is known to have been lost."""
+        """The last position known to be lost."""
         return self.left_behind.size - 1
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What the ledger has to go on from, as far as the caller knows."""
+    """The checkpoints that the ledger must extend, as far as the caller knows."""
 
     file: CheckpointFile | None = None
     since: SignedCheckpoint | None = None
-    """One that was kept elsewhere, and that a known key signed."""
+    """A checkpoint kept elsewhere, signed by a known key."""
 
     def check_unused(self) -> None:
-        """Raise BusyError where a service that keeps the file still runs."""
+        """Raise BusyError if a service that uses the file still runs."""
         try:
             if self.file and self.file.facts.in_use():
                 raise BusyError("a service still runs here: stop every service first")
@@ -82,7 +82,10 @@ class Known:
             raise _not_usable(error) from None
 
     def lift(self, signed: SignedCheckpoint | None) -> bool:
-        """Move the file on and end the stop, where there is one; raises LedgerUnavailableError."""
+        """Renew the file, and end the stop; tell whether there was one.
+
+        Raises LedgerUnavailableError.
+        """
         if self.file is None:
             return False
         stopped = self.file.facts.read().stopped is not None
@@ -90,15 +93,15 @@ class Known:
             if signed:
                 # Died after: the event excuses what the old file said, and the new one fits.
                 self.file.replace(self.file.read(), signed)
-            # Died before: whoever starts is stopped as before, and this is run again.
+            # Died before: a service that starts is stopped as before, and this is run again.
             self.file.facts.gather()
-            self.file.facts.change(_gone_on)
+            self.file.facts.change(_continued)
         except OSError as error:
             raise _not_usable(error) from None
         return stopped
 
 
-def _gone_on(facts: KeptFacts) -> KeptFacts:
+def _continued(facts: KeptFacts) -> KeptFacts:
     return KeptFacts(authenticated_from=facts.authenticated_from)
 
 
@@ -107,17 +110,17 @@ def _not_usable(error: OSError) -> LedgerUnavailableError:
 
 
 async def find_loss(connection: AsyncConnection[Any], known: Known = Known()) -> Loss:
-    """Compare the ledger with what is known of it; raises NothingLostError, RewrittenError."""
+    """Compare the ledger with what is known; raises NothingLostError or RewrittenError."""
     kept = known.file.read() if known.file else None
-    seen = known.file.facts.read().seen if known.file else None
+    mark = known.file.facts.read().seen if known.file else None
     state = await read_published(connection)
     missed = [
         signed.checkpoint
         for signed in (state.checkpoint, kept, known.since)
         if signed and not await _extends(connection, state, signed.checkpoint)
     ]
-    if seen and not await seen_is_there(connection, seen):
-        missed.append(_as_checkpoint(seen, kept or state.checkpoint))
+    if mark and not await acknowledged_is_there(connection, mark):
+        missed.append(_as_checkpoint(mark, kept or state.checkpoint))
     if not missed:
         raise NothingLostError(
             f"the ledger has {state.size} events and extends every checkpoint that is known of "
@@ -128,10 +131,10 @@ async def find_loss(connection: AsyncConnection[Any], known: Known = Known()) ->
     return Loss(max(missed, key=lambda tree: tree.size), state.size)
 
 
-def _as_checkpoint(seen: Mark, named: SignedCheckpoint | None) -> Checkpoint:
-    """What was acknowledged; of the log whose checkpoint is nearest, where the mark has no name."""
-    origin = seen.origin or (named.checkpoint.origin if named else "")
-    return Checkpoint(origin, seen.size, seen.root)
+def _as_checkpoint(mark: Mark, named: SignedCheckpoint | None) -> Checkpoint:
+    """A mark as a checkpoint; without an origin it takes that of the given checkpoint."""
+    origin = mark.origin or (named.checkpoint.origin if named else "")
+    return Checkpoint(origin, mark.size, mark.root)
 
 
 def _rewritten(size: int, wrong: int) -> RewrittenError:
@@ -143,7 +146,7 @@ def _rewritten(size: int, wrong: int) -> RewrittenError:
     )
 
 
-async def go_on(
+async def continue_after_loss(
     login: Login, key: SigningKey, context: Context, known: Known
 ) -> tuple[Loss, SignedCheckpoint | None]:
     """Record the loss and publish the first checkpoint under the new origin.

@@ -1,13 +1,13 @@
-"""Give live credentials new data keys: their content is encrypted anew, and nothing else changes.
+"""Gives live credentials new data keys: encrypts their content again, and changes nothing else.
 
-Each becomes a `credential.rekeyed` event with a body under a key of its own; id, version and
-content stay, and the event names the change that set the content, so the row keeps its times and
-names. The old data key stays too: the history's bodies are under it.
+Each credential gets a `credential.rekeyed` event with a body under its own new key. Id, version and
+content stay. The event names the change that set the content, so the row keeps its times and names.
+The old data key stays too, because bodies of the history are under it.
 
-Credentials are taken in the order of their names, a batch a transaction. `since` is a position:
-a credential whose data key was made there or later is left out. A run takes it from where the
-ledger ends at its start; given again to a second run, it goes on where a killed one was. A run
-without it takes every credential, also those that another one has done.
+Credentials are taken in the order of their names, one transaction for each batch. `since` is a
+position: a credential whose data key was made there or later is left out. By default it is the size
+of the ledger when the run starts. A second run with the same `since` continues a killed one. A run
+without it takes every credential, including those that an earlier run has done.
 """
 
 from collections.abc import Callable
@@ -51,13 +51,13 @@ Progress = Callable[[int], None]
 
 @dataclass(frozen=True, slots=True)
 class Rekeyed:
-    """What a run came to; `since` is what a second run needs to go on from a killed one."""
+    """The result of a run; a second run with this `since` continues a killed one."""
 
     since: int
     rekeyed: int = 0
     left_out: int = 0
     failures: tuple[Name, ...] = ()
-    """Names whose content does not open; the ledger has a failed event for each."""
+    """Names whose content does not open; each has a failed event in the ledger."""
 
 
 async def rekey(
@@ -72,8 +72,8 @@ async def rekey(
 ) -> Rekeyed:
     """Give every live credential that matches a new data key.
 
-    `begun` is told `since` before anything is done, and `progress` how many are. Raises
-    LedgerUnavailableError; what was done until then stays.
+    `begun` is called with `since` before the first change, `progress` with the number done so far.
+    Raises LedgerUnavailableError; what was done before stays.
     """
     async with login.transactions() as work:
         if since is None:
@@ -90,7 +90,7 @@ async def rekey(
 
 
 async def _begin_event_key(work: Transactions, context: Context) -> None:
-    """What authenticates events is a data key too: who may know the others may know it."""
+    """Replace the event key too: a leak of the data keys may include it."""
     fold = await work.begin([])
     if fold.authenticity.begun is None:
         await work.give_up()
@@ -108,7 +108,7 @@ class _Run:
         self.result = Rekeyed(since)
 
     async def batch(self, names: list[Name]) -> None:
-        """One transaction: read these names under the lock, seal anew, commit."""
+        """One transaction: read these names under the lock, encrypt again, commit."""
         fold = await self._work.begin(names)
         result = self.result
         for name, content, key_made in await self._origins(names, fold):
@@ -130,7 +130,7 @@ class _Run:
         self.result = result
 
     async def _origins(self, names: list[Name], fold: Fold) -> list[tuple[Name, int, int]]:
-        # Without those that were deleted or erased since their names were read.
+        # Leaves out names that were deleted or erased since they were read.
         live = {name: state.id for name in names if (state := fold.state(name))}
         hosts, purposes = [host for host, _ in live], [purpose for _, purpose in live]
         values = {"hosts": hosts, "purposes": purposes, "ids": list(live.values())}

@@ -1,7 +1,7 @@
-"""Demand MACs of a ledger from before there were any.
+"""Demands MACs of a ledger that has none yet.
 
-A ledger from before is not blessed in silence: a forgery may be in it. So somebody looks first at
-what is believed from then on, who may do what and what was changed last, and accepts it.
+Such a ledger may hold a forgery. So an operator first reviews what will be believed, the grants and
+the newest changes, and accepts it.
 """
 
 from dataclasses import dataclass
@@ -26,12 +26,12 @@ _SINCE: Final = f"""
 
 
 class ChangedMeanwhileError(LedgerError):
-    """Something was appended that nobody has looked at yet."""
+    """An event was appended that nobody has reviewed yet."""
 
 
 @dataclass(frozen=True, slots=True)
 class ChangeToReview:
-    """An event that changed a credential, for somebody to look at."""
+    """An event that changed a credential, for review."""
 
     position: int
     at: str
@@ -55,7 +55,7 @@ class ToAccept:
 
 
 async def authenticated_since(login: Login) -> tuple[int | None, int]:
-    """From which position MACs are demanded, None where they are not; and the ledger's size.
+    """The position from which MACs are demanded (None if they are not), and the ledger's size.
 
     Raises LedgerUnavailableError.
     """
@@ -80,14 +80,14 @@ async def authenticate(
     context: Context,
     kept: SignedCheckpoint | None = None,
 ) -> int:
-    """Demand MACs from the next event on; its position. `size` is how far somebody has looked.
+    """Demand MACs from the next event on, and return its position.
 
-    Raises ChangedMeanwhileError where a grant or a credential was changed since, or
-    LedgerUnavailableError.
+    The events below `size` were reviewed. Raises ChangedMeanwhileError if a grant or a credential
+    was changed since, or LedgerUnavailableError.
     """
     async with login.transactions() as work:
         fold = await work.begin([], begins=True)
-        await _refuse_unseen(work, size)
+        await _refuse_unreviewed(work, size)
         outcome = fold.authenticate(context, _details(kept))
         # Died before this commits: the ledger is as it was. Died after: no event comes without a
         # right MAC any more, and a service of an earlier version gets 503.
@@ -95,7 +95,7 @@ async def authenticate(
     return outcome.position
 
 
-async def _refuse_unseen(work: Transactions, size: int) -> None:
+async def _refuse_unreviewed(work: Transactions, size: int) -> None:
     ((position,),) = await work.fetch(_SINCE, {"size": size})
     if position is not None:
         await work.give_up()
@@ -106,7 +106,7 @@ async def _refuse_unseen(work: Transactions, size: int) -> None:
 
 
 def _details(kept: SignedCheckpoint | None) -> dict[str, Any]:
-    """The checkpoint from outside that the ledger was held to."""
+    """The event's details: the outside checkpoint that the ledger was compared with."""
     if kept is None:
         return {}
     return {"checkpoint": {"origin": kept.checkpoint.origin, "size": kept.checkpoint.size}}

@@ -1,15 +1,15 @@
-"""Rotation: every data key wrapped anew, under another KEK, while the services serve.
+"""Rotation: wraps every data key under another KEK, while the services serve.
 
-1. Prepare: a KEK that a KMS wraps is made known and given time, so that running services fetch
-   it before anything is wrapped under it.
-2. Start: under the ledger's lock the active mark moves, with `key.rotation_started`. From here
-   on every new data key is wrapped under the new KEK, by whatever process.
-3. Re-wrap, the event keys first, then the data keys chunk by chunk, each a transaction of its
-   own. No event is touched.
+1. Prepare: a KEK that a KMS wraps is stored. Running services get time to fetch it before anything
+   is wrapped under it.
+2. Start: under the ledger's lock the new KEK becomes active, with `key.rotation_started`. From here
+   on every process wraps new data keys under it.
+3. Re-wrap: first the event keys, then the data keys in chunks, one transaction each. No event
+   changes.
 4. Finish: `key.rotated`, and the KEKs that wrap nothing are retired.
 
-Each step finds what an earlier run left, so that a rotation which died goes on when it is run
-again. Terms and states are NIST SP 800-57 part 1's, sections 5.3 and 7.
+Each step finds what an earlier run left, so running it again continues a rotation that died. Terms
+and states are those of NIST SP 800-57 part 1, sections 5.3 and 7.
 """
 
 import asyncio
@@ -35,11 +35,11 @@ from secrets_broker.ledger.encryption.kms.provider import Provider
 from secrets_broker.ledger.errors import DecryptionError, LedgerError, RotationRefusedError
 from secrets_broker.ledger.event_types import KEY_ROTATED, KEY_ROTATION_STARTED
 from secrets_broker.ledger.events import Context
-from secrets_broker.ledger.scheduling.advisory_lock import be_alone
+from secrets_broker.ledger.scheduling.advisory_lock import take_advisory_lock
 from secrets_broker.ledger.store import Store
 from secrets_broker.ledger.transactions import Transactions
 
-# Two milliseconds each: larger ones are hardly faster, and lookups wait behind them for a core.
+# A chunk takes two milliseconds. Larger ones are hardly faster, and delay lookups.
 CHUNK: Final = 100
 DEADLOCK_ATTEMPTS: Final = 5  # an erasure may hold the same keys, in another order
 
@@ -55,12 +55,12 @@ _EVENT_KEYS: Final = """
 _REWRAP_EVENT_KEYS: Final = "SELECT ledger.rewrap_event_keys(%b, %b, %b)"
 _NAME_OF: Final = "SELECT host, purpose FROM ledger.events WHERE credential_id = %s AND ok LIMIT 1"
 Progress = Callable[[int, int], None]
-"""Is told how many data keys are re-wrapped, of how many."""
+"""Called with the number of re-wrapped data keys, and of all."""
 
 
 @dataclass(frozen=True, slots=True)
 class Unwrappable:
-    """A data key that does not open: its wrap was changed. It stays as it is."""
+    """A data key that does not open, because its wrap was changed. It stays as it is."""
 
     data_key: str
     credential_id: int
@@ -70,7 +70,7 @@ class Unwrappable:
 
 @dataclass(frozen=True, slots=True)
 class RotationReport:
-    """What a rotation came to."""
+    """The result of a rotation."""
 
     kek: str
     """The KEK that data keys are wrapped under now."""
@@ -98,7 +98,7 @@ async def rotate(
     be run again.
     """
     connection = store.connection
-    await be_alone(connection, "rotate-key")
+    await take_advisory_lock(connection, "rotate-key")
     stored = await stored_keks(connection)
     check_canaries(stored, keyring)
     if not stored:
@@ -167,11 +167,11 @@ class _Rotation:
         }
         activate = Statement("SELECT ledger.activate_kek($1)", (self._new.kek.id.encode(),))
         # Died before this commits: the old KEK is active still. Died after: the new one is, both
-        # are needed to serve, and the next run goes on with the chunks.
+        # are needed to serve, and the next run continues with the chunks.
         await self._record(KEY_ROTATION_STARTED, details, activate)
 
     async def _rewrap_event_keys(self) -> None:
-        """Wrap them all anew, in one transaction: there are as many as rotations of them."""
+        """Wrap all event keys again in one transaction: there are only a few."""
         await self._work.begin([])
         await self._work.give_up()
         ledger = self._store.authenticator.authenticity.ledger
@@ -190,8 +190,8 @@ class _Rotation:
 
     def _wrapped_again(self, ledger: str, key: WrappedEventKey) -> bytes:
         if (key.from_position, key.id) not in self._store.authenticator.authenticity.keys:
-            # A forged event brought it. It opens nothing under any KEK, and must not keep an old
-            # one from being retired.
+            # A forged event brought this key. It opens under no KEK, and must not keep an old KEK
+            # from being retired.
             return key.wrapped
         opened = unwrap(self._keyring.require(key.kek), ledger, key)
         return opened.wrap(self._new.kek, key.from_position).wrapped

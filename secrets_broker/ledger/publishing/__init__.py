@@ -1,5 +1,5 @@
 """How the log is published: checkpoints are signed in the background, and witnesses cosign them.
 
-The formats are in transparency_log. What is kept outside the database, so that a loss is noticed,
-is in rollback_detection.
+The formats are in transparency_log. The facts outside the database, by which a loss is detected,
+are in rollback_detection.
 """

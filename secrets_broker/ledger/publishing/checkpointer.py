@@ -1,9 +1,9 @@
-"""Makes checkpoints: some time after the ledger grew, by whichever process gets there.
+"""Makes checkpoints some time after the ledger grew; any process may make the next one.
 
-Nothing is remembered from one checkpoint to the next. Each is computed from what is stored and
-durable, proven consistent with the published one and with the one that is kept outside, signed,
-published by compare-and-swap, and kept outside. It runs beside the writer, on a connection of its
-own, and takes no lock that a writer takes.
+No state is carried from one checkpoint to the next. Each one is computed from what is stored and
+durable, proven consistent with the published one and the one kept outside, signed, published by
+compare-and-swap, and kept outside. The checkpointer runs beside the writer, on its own connection,
+and takes no lock that a writer takes.
 """
 
 import asyncio
@@ -40,7 +40,7 @@ from secrets_broker.session import safe_message
 
 _log = structlog.get_logger(__name__)
 
-_LAST_SECONDS: Final = 2.0  # a worker that ends does not wait long
+_LAST_SECONDS: Final = 2.0  # a worker that ends must not wait long
 
 
 class Checkpointer:
@@ -65,12 +65,12 @@ class Checkpointer:
         self._unreadable = 0
 
     async def start(self) -> None:
-        """Begin; what goes wrong is logged, and tried again."""
+        """Begin; a failure is logged and tried again."""
         self._task.start()
 
     async def close(self) -> None:
-        """Make one more where the ledger grew, then stop."""
-        # What is under way may wait for a standby, and long.
+        """Make one more checkpoint if the ledger grew, then stop."""
+        # The current one may wait long for a standby.
         await self._task.close(within=2 * _LAST_SECONDS)
         await self._disconnect()
 
@@ -86,7 +86,7 @@ class Checkpointer:
                 self._halt.stop(error)
                 return
             except Exception as error:
-                # What nobody foresaw must not end the checkpoints unheard either.
+                # An unforeseen error must not end the checkpoints unnoticed either.
                 self._note(safe_message(error))
                 await self._disconnect()
 
@@ -116,7 +116,7 @@ class Checkpointer:
             await connection.close()
 
     def _note(self, why: str | None) -> None:
-        """Log a trouble once, not each second, and that it is over."""
+        """Log a failure once, not each second, and its end."""
         if why != self._trouble:
             if why:
                 _log.error("checkpoint_failed", why=why)
@@ -130,10 +130,10 @@ async def make_checkpoint(
 ) -> SignedCheckpoint | None:
     """Publish a checkpoint of what is durable, if there is more than is published.
 
-    Returns what is published now; None before the first event. Raises LedgerMismatchError where
-    the ledger does not extend all that is known of it (`continuity` None does not look further than
-    at the published checkpoint), LedgerUnavailableError on a standby or under another origin, and
-    OutcomeUnknownError where the database does not confirm that what is visible is durable.
+    Returns what is published now; None before the first event. Raises LedgerMismatchError if the
+    ledger does not extend all that is known of it; with `continuity` None that is only the
+    published checkpoint. Raises LedgerUnavailableError on a standby or under another origin, and
+    OutcomeUnknownError if the database does not confirm that what was read is durable.
     """
     state = await _read(connection, read_published)
     if await _is_done(connection, state, key):
@@ -144,9 +144,9 @@ async def make_checkpoint(
     if await _is_done(connection, state, key):  # by another process, while this one waited
         return state.checkpoint
     checkpoint = Checkpoint(key.name, state.size, await _root(connection, state, key))
-    # Only what is durable is signed: what waits for a standby can be gone tomorrow. Died before it
-    # is published: the signature is nowhere; the next one is of the same tree or of one that
-    # extends it.
+    # Only what is durable is signed: a failover can lose what still waits for a standby. Died
+    # before it is published: the signature is nowhere; the next one is of the same tree or of one
+    # that extends it.
     signed = SignedCheckpoint.sign(checkpoint, key)
     moved = await publish(connection, signed, state.place)
     return signed if moved else (await read_published(connection)).checkpoint
@@ -163,7 +163,7 @@ async def _read(
 
 
 async def _is_done(connection: AsyncConnection[Any], state: Published, key: SigningKey) -> bool:
-    """Whether there is nothing to sign; raises LedgerUnavailableError where it may not be."""
+    """Whether there is nothing to sign; raises LedgerUnavailableError if it must not be signed."""
     if state.in_recovery:
         raise LedgerUnavailableError("this database is a standby: no checkpoint is made of it")
     origin, size = state.place

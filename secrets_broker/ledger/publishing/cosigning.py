@@ -1,4 +1,4 @@
-"""Getting checkpoints cosigned: the proof a witness needs, what it answers, what is kept."""
+"""Gets a checkpoint cosigned: the witness's proof, its answer, and what is kept of it."""
 
 from dataclasses import dataclass
 from typing import Any, Final
@@ -24,10 +24,10 @@ from secrets_broker.ledger.transparency_log.proof import ProofError, plan_consis
 from secrets_broker.ledger.transparency_log.stored_hashes import prove
 from secrets_broker.outbound.client import HttpAnswer, UnreachableError
 
-# A witness that has another size says which; more often only where others submit meanwhile.
+# A witness with another size says which. It does so repeatedly only if others submit meanwhile.
 _TRIES: Final = 4
-# Anybody with the service's login can add rows: one counts only where its line verifies. Where the
-# newest ones are all forged the witness says itself what it cosigned last.
+# Anybody with the service's login can add rows, so a row counts only if its line verifies. If the
+# newest ones are all forged, the witness itself says what it cosigned last.
 _LAST: Final = """
     SELECT size, left(line, 4096), note FROM ledger.cosignatures
     JOIN ledger.checkpoints USING (origin, size)
@@ -44,7 +44,7 @@ _STATUSES: Final = {
 
 
 class WitnessError(LedgerError):
-    """No cosignature was got from a witness; the text says why and names it."""
+    """A witness gave no cosignature; the text names it and says why."""
 
 
 class WitnessUnreachableError(WitnessError):
@@ -52,30 +52,30 @@ class WitnessUnreachableError(WitnessError):
 
 
 class WitnessDisagreesError(WitnessError):
-    """A witness cosigned what this ledger does not extend: it was set back, or rewritten."""
+    """A witness cosigned a tree that this ledger does not extend: it was set back or rewritten."""
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A 409: the size that the witness cosigned last, or None where it gives none."""
+    """A 409: the size that the witness cosigned last, or None if it names none."""
 
     size: int | None
 
 
 async def published_checkpoint(connection: AsyncConnection[Any]) -> SignedCheckpoint | None:
-    """What to submit, or None."""
+    """The checkpoint to submit, or None."""
     return submittable(await read_published(connection))
 
 
 def submittable(published: Published) -> SignedCheckpoint | None:
-    """What to submit; None before the first checkpoint, and on a standby, which may be behind."""
+    """The checkpoint to submit; None before the first one, and on a standby, which may lag."""
     return None if published.in_recovery else published.checkpoint
 
 
 async def last_cosigned(
     connection: AsyncConnection[Any], witness: Witness, signed: SignedCheckpoint
 ) -> int | None:
-    """The size that this witness cosigned last, as far as is kept here; None for none."""
+    """The size that this witness cosigned last, as far as is kept; None for none."""
     place = (signed.checkpoint.origin, signed.checkpoint.size)
     names = (witness.key.name, witness.key.key_id)
     cursor = await connection.execute(_LAST, (*names, *place))
@@ -97,7 +97,7 @@ async def cosign(
 ) -> None:
     """Have a witness cosign a published checkpoint, and keep what it signs.
 
-    Raises WitnessError; WitnessDisagreesError where the witness holds another history.
+    Raises WitnessError; that is WitnessDisagreesError if the witness cosigned another history.
     """
     old = await last_cosigned(connection, witness, signed) or 0
     for _ in range(_TRIES):
@@ -106,7 +106,7 @@ async def cosign(
             old = _next(witness, signed, old, answer)
             continue
         # Died before this commits: the witness moved on, and says so (409) to the next request,
-        # which gets its cosignature anew. Died after: it is kept, and published with the note.
+        # which gets its cosignature again. Died after: it is kept, and published with the note.
         await _keep(connection, witness, signed, answer)
         return
     raise WitnessError(f"{witness.key.name}: it named another size {_TRIES} times; try again")
@@ -118,7 +118,7 @@ async def _keep(
     size = signed.checkpoint.size
     if await keep_cosignature(connection, signed.checkpoint, line):
         return
-    if await last_cosigned(connection, witness, signed) != size:  # else another process was faster
+    if await last_cosigned(connection, witness, signed) != size:  # else another process has kept it
         raise WitnessError(
             f"{witness.key.name}: its cosignature of size {size} cannot be kept: a row that it did "
             "not sign has its place in ledger.cosignatures"
@@ -156,14 +156,14 @@ def read_answer(witness: Witness, signed: SignedCheckpoint, answer: HttpAnswer) 
             raise WitnessDisagreesError(
                 f"{name} refuses the consistency proof: the tree of {signed.checkpoint.size} does "
                 "not extend the one that it cosigned. The ledger was rewritten, or restored and "
-                "gone on with; see: When a witness disagrees, in docs/operations.md"
+                "then written to; see: When a witness disagrees, in docs/operations.md"
             )
     why = _STATUSES.get(answer.status, "it is not an answer of tlog-witness; check the URL")
     raise WitnessError(f"{name} at {witness.url}: HTTP {answer.status}: {why}")
 
 
 def _own_signature(witness: Witness, signed: SignedCheckpoint, body: bytes) -> Signature:
-    """The one of the witness's key; those of keys that nobody configured are left out."""
+    """The signature by the witness's configured key; all others are ignored."""
     key = witness.key
     try:
         lines = parse_signatures(body.decode())

@@ -1,8 +1,8 @@
 """Submits each newly published checkpoint to every witness, beside the writer.
 
-One process of all does so at a time, on a connection of its own, so that nothing waits for a
-witness. Each witness has a task: one submission at a time, always of the newest checkpoint, so
-that a slow witness skips those between and holds nobody up.
+Only one process does so at a time, on its own connection, so nothing waits for a witness. Each
+witness has its own task, which submits one checkpoint at a time and always the newest. So a slow
+witness skips checkpoints and delays nobody.
 """
 
 import asyncio
@@ -23,15 +23,15 @@ from secrets_broker.ledger.publishing.cosigning import (
 )
 from secrets_broker.ledger.publishing.witness_client import Witness
 from secrets_broker.ledger.rollback_detection.halt import Halt
-from secrets_broker.ledger.scheduling.advisory_lock import be_alone
+from secrets_broker.ledger.scheduling.advisory_lock import take_advisory_lock
 from secrets_broker.ledger.scheduling.background import BackgroundTask
 from secrets_broker.session import safe_message
 
 _log = structlog.get_logger(__name__)
 
 POLL_SECONDS: Final = 1.0
-RETRY_SECONDS: Final = 5.0  # for the database, or for the process that submits to end
-MAX_DOUBLINGS: Final = 8  # of the pause between attempts that fail: up to four minutes
+RETRY_SECONDS: Final = 5.0  # until the database answers, or the submitting process has ended
+MAX_DOUBLINGS: Final = 8  # of the pause between failed attempts: up to four minutes
 TOOL: Final = "witness submission"
 
 
@@ -52,7 +52,7 @@ class Submitter:
             self._task.start()
 
     async def close(self) -> None:
-        """Stop; a request that is under way is left to end by itself."""
+        """Stop; a request under way ends by itself."""
         await self._task.close()
 
     async def _run(self) -> None:
@@ -65,11 +65,11 @@ class Submitter:
             await asyncio.sleep(RETRY_SECONDS)
 
     async def _session(self) -> str | None:
-        """Work until the connection is lost; say why, or None where another process works."""
+        """Work until the connection is lost; return why, or None if another process works."""
         try:
             connection = await connect(self._database_url)
             try:
-                await be_alone(connection, TOOL)
+                await take_advisory_lock(connection, TOOL)
                 async with asyncio.TaskGroup() as group:
                     for witness in self._witnesses:
                         group.create_task(_follow(connection, witness, self._halt))
@@ -79,13 +79,13 @@ class Submitter:
             return None
         except ExceptionGroup as group:
             return ", ".join(sorted({safe_message(error) for error in group.exceptions}))
-        except Exception as error:  # whatever it is must not end the submissions unheard
+        except Exception as error:  # no error may end the submissions unnoticed
             return safe_message(error)
         return None
 
 
 async def submit_newest(connection: AsyncConnection[Any], witness: Witness) -> int | None:
-    """Have the published checkpoint cosigned, if it is not yet: its size, or None.
+    """Have the published checkpoint cosigned; return its size, or None if it was already.
 
     Raises WitnessError.
     """
@@ -102,7 +102,7 @@ async def submit_newest(connection: AsyncConnection[Any], witness: Witness) -> i
 async def _follow(connection: AsyncConnection[Any], witness: Witness, halt: Halt) -> None:
     failures = 0
     while True:
-        halt.check()  # a ledger that is not what it was is put before nobody
+        halt.check()  # a ledger that does not match is submitted to nobody
         failures = await _attempt(connection, witness, failures)
         await asyncio.sleep(POLL_SECONDS * 2 ** min(failures, MAX_DOUBLINGS))
 

@@ -11,12 +11,12 @@ from secrets_broker.outbound.address import Endpoint, HttpUrlError, parse_url
 from secrets_broker.outbound.client import REQUEST_SECONDS, HttpAnswer, HttpRequest, ask_apart
 
 _HEADERS: Final = {"Content-Type": "text/plain; charset=utf-8"}
-# What may stand in a request line; everything else would have to be escaped already.
+# The characters allowed in a request line; all others must be escaped in the URL.
 _PREFIX: Final = re.compile(r"(?:/[\w.~!$&'()*+,;=:@%-]*)*", re.ASCII)
 
 
 class WitnessUrlError(LedgerError, ValueError):
-    """A witness's URL or key that cannot be read; the text does not repeat it."""
+    """A malformed URL or key of a witness; the text does not repeat it."""
 
 
 @dataclass(frozen=True, slots=True)

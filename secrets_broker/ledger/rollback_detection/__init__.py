@@ -1,5 +1,5 @@
-"""What notices that the database was set back: facts that are kept where no restore reaches.
+"""Detects that the database was set back, by facts that no restore of it reaches.
 
-Here live the checkpoint file and what stands beside it, what was acknowledged, the comparison with
-what the ledger says now, and the halt that follows. To go on after a loss is in operations.
+Here are the checkpoint file and the facts beside it, what was acknowledged, the comparison with the
+ledger, and the halt that follows. Recovery after a loss is in operations.
 """

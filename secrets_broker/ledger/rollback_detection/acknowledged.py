@@ -1,4 +1,4 @@
-"""What this process has acknowledged, kept where a process that is killed cannot forget it."""
+"""Keeps what this process has acknowledged in a file that survives its death."""
 
 import structlog
 
@@ -11,7 +11,7 @@ _log = structlog.get_logger(__name__)
 
 
 class Acknowledged:
-    """Writes down what this process acknowledges, where it has a place for that."""
+    """Records what this process acknowledges, if it has a checkpoint file."""
 
     def __init__(self, file: CheckpointFile | None = None, origin: str | None = None) -> None:
         self._file = file
@@ -19,9 +19,9 @@ class Acknowledged:
         self._mark: MarkFile | None = None
         self._failed = False
 
-    def keep(self, seen: TreeState) -> None:
-        """Write it down, before anybody is answered. Where that fails it is said, once."""
-        mark = Mark.of(seen, self._origin)
+    def keep(self, committed: TreeState) -> None:
+        """Write it down before any caller is answered; a failure is logged once."""
+        mark = Mark.of(committed, self._origin)
         if self._file is None or mark is None:
             return
         try:
@@ -36,7 +36,7 @@ class Acknowledged:
             self._failed = True
 
     def close(self) -> None:
-        """Hand it over: as a fact, on disk."""
+        """Store it among the facts, durably."""
         mark, self._mark = self._mark, None
         if mark is None or self._file is None:
             return

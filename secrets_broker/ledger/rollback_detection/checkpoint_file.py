@@ -1,4 +1,4 @@
-"""LEDGER_CHECKPOINT_FILE: the newest checkpoint, outside the database. It only goes forward."""
+"""LEDGER_CHECKPOINT_FILE: the newest checkpoint, kept outside the database. It never goes back."""
 
 from dataclasses import dataclass
 from hashlib import sha256
@@ -19,7 +19,7 @@ class CheckpointFile:
 
     @classmethod
     def at(cls, path: Path) -> "CheckpointFile":
-        """The file that a path leads to: a link is followed, and not replaced by a file.
+        """The file at a path; a link is followed, not replaced.
 
         Raises LedgerUnavailableError.
         """
@@ -30,11 +30,11 @@ class CheckpointFile:
 
     @property
     def facts(self) -> FactsFile:
-        """What is kept beside it."""
+        """The facts beside it."""
         return FactsFile(self.path)
 
     def read(self) -> SignedCheckpoint | None:
-        """What is in it, None where there is no file; raises LedgerUnavailableError."""
+        """The checkpoint in it; None if there is no file. Raises LedgerUnavailableError."""
         try:
             content = whole_files.read_regular(self.path)
             return None if content is None else SignedCheckpoint.parse(content.decode())
@@ -47,15 +47,15 @@ class CheckpointFile:
             ) from None
 
     def check_writable(self) -> None:
-        """Raise OSError where no checkpoint could be kept there."""
+        """Raise OSError if no checkpoint could be written there."""
         with whole_files.exclusive(self.path):
             whole_files.check_writable(self.path)
 
     def replace(self, before: SignedCheckpoint | None, signed: SignedCheckpoint) -> bool:
-        """Put a checkpoint in the place of the one that it was found to extend; tell whether.
+        """Replace the checkpoint `before` by one that extends it; tell whether it was replaced.
 
-        Not where another process has put a third one there meanwhile: that one has to be looked
-        at first. Raises OSError, or LedgerUnavailableError.
+        It is not if another process has written a third one meanwhile: that must be compared
+        first. Raises OSError, or LedgerUnavailableError.
         """
         with whole_files.exclusive(self.path):
             if self.read() != before:
@@ -66,7 +66,7 @@ class CheckpointFile:
             return True
 
     def keep_evidence(self, note: str) -> None:
-        """Keep a checkpoint that does not fit the one in the file, beside it; raises OSError."""
+        """Keep a contradicting checkpoint beside the file; raises OSError."""
         digest = sha256(note.encode()).hexdigest()[:16]
         path = self.path.with_name(f"{self.path.name}.refused-{digest}")
         with whole_files.exclusive(self.path):

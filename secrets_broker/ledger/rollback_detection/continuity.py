@@ -1,10 +1,10 @@
-"""Whether the ledger still goes on from what was published of it.
+"""Checks that the ledger still extends what was published of it.
 
-A database that was restored, failed over or edited may have fewer events than a checkpoint says,
-or others. Nothing is appended to it then: positions that somebody holds receipts of would be given
-to other events, under the same name. Two checkpoints are looked at: the published one, and one in
-a file outside the database, for a database that was restored, checkpoints and all. Beside the file
-is how much was acknowledged since, for a standby that lagged by less than a checkpoint.
+A database that was restored, failed over or edited may have fewer events than a checkpoint says, or
+others. Then nothing is appended: positions that somebody holds receipts of would get other events
+under the same name. Two checkpoints are compared: the published one, and one in a file outside the
+database, because a restore also sets back the published one. Beside the file is kept how much was
+acknowledged since, because a failover can lose less than a checkpoint.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from psycopg import AsyncConnection
 
 from secrets_broker.ledger.errors import LedgerMismatchError, LedgerUnavailableError
 from secrets_broker.ledger.rollback_detection.checkpoint_file import CheckpointFile
-from secrets_broker.ledger.rollback_detection.halt import told
+from secrets_broker.ledger.rollback_detection.halt import stop_message
 from secrets_broker.ledger.rollback_detection.kept_facts import KeptFacts, Mark
 from secrets_broker.ledger.transparency_log.checkpoint import Checkpoint, SignedCheckpoint
 from secrets_broker.ledger.transparency_log.checkpoint_store import (
@@ -29,8 +29,8 @@ from secrets_broker.ledger.transparency_log.note import NoteError, VerifierKey
 from secrets_broker.ledger.transparency_log.proof import ProofError
 from secrets_broker.ledger.transparency_log.stored_hashes import root_at
 
-# An event of this type stands where the restored ledger ended, and names the last checkpoint
-# that was published before. What of the old log lies between was lost; what lies before is here.
+# A ledger.restored event stands where the restored ledger ended, and names the last checkpoint that
+# was published before. Events of the old log between the two were lost; those before are here.
 _RESTORED: Final = """
     SELECT count(*) > 0,
            coalesce(bool_or(%(size)s > position
@@ -48,9 +48,9 @@ _LAST_LOSS: Final = """
                AND (details -> 'size')::numeric < 9223372036854775807 END
     ORDER BY position DESC LIMIT 1
 """
-# What was acknowledged is no promise to others, as a checkpoint is: the log of its name has ended
-# wherever an event says so, however much of it that event knew of.
-_SEEN: Final = """
+# Unlike a checkpoint, what was acknowledged is no promise to others. So any ledger.restored event
+# of its origin at or before it excuses the loss, whatever size that event names.
+_ACKNOWLEDGED: Final = """
     SELECT (SELECT leaf_hash FROM ledger.events WHERE position = %(last)s),
            EXISTS (SELECT FROM ledger.effective_events
                    WHERE ok AND type = 'ledger.restored' AND details ->> 'origin' = %(origin)s
@@ -64,21 +64,21 @@ ADVICE: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Continuity:
-    """What a ledger has to go on from."""
+    """What a ledger must extend."""
 
     verifiers: tuple[VerifierKey, ...] = ()
     file: CheckpointFile | None = None
     origin: str | None = None
-    """The name that its checkpoints are signed under from now on, where it is known."""
+    """The name that its checkpoints are signed under from now on; None if unknown."""
 
     async def check(self, connection: AsyncConnection[Any]) -> None:
         """Raise LedgerMismatchError unless the ledger extends all that is known of it."""
-        # The files first: they are of events that whoever asks the database now finds there.
-        # In the other order, what others add meanwhile would look like a loss.
+        # Read the files first: the database already has the events that they name. In the other
+        # order, what other processes add meanwhile would look like a loss.
         kept = self.file.read() if self.file else None
         facts = self.file.facts.read() if self.file else KeptFacts()
         if facts.stopped:
-            raise LedgerMismatchError(told(facts.stopped))
+            raise LedgerMismatchError(stop_message(facts.stopped))
         state = await _published(connection)
         if state.in_recovery:  # it may be behind, which would look like a loss
             raise LedgerUnavailableError("this database is a standby: nothing is appended there")
@@ -90,19 +90,19 @@ class Continuity:
                 await self._check(connection, state, kept, what)
         if facts.seen:
             with _evidence(state):
-                await _check_seen(connection, state, facts.seen)
+                await _check_acknowledged(connection, state, facts.seen)
 
     async def keep(self, connection: AsyncConnection[Any], signed: SignedCheckpoint) -> None:
-        """Move the file on to a published checkpoint, if that extends what is in the file.
+        """Write a published checkpoint to the file, if it extends the one in the file.
 
-        Raises LedgerMismatchError where it does not, LedgerUnavailableError where it is not signed
-        by a key that is known, cannot be seen to be durable, or cannot be written there.
+        Raises LedgerMismatchError if it does not. Raises LedgerUnavailableError if no known key
+        signed it, if it is not confirmed to be durable, or if it cannot be written.
         """
         if self.file is None:
             return
         before = self.file.read()
         if before and _is_as_new(before.checkpoint, signed.checkpoint):
-            return  # another process of this machine was faster, and has compared
+            return  # another process of this machine has already compared and kept it
         try:
             signed.verify(self.verifiers)
         except NoteError as error:
@@ -130,7 +130,7 @@ class Continuity:
         self._check_signature(known, what)
         restored = await restored_since(connection, known.checkpoint)
         if restored.lost:
-            return  # the ledger itself says that it left this one behind
+            return  # a ledger.restored event left this checkpoint behind
         if state.place[0] not in (None, known.checkpoint.origin) and not restored.at_all:
             raise LedgerMismatchError(
                 f"{what} is of {known.checkpoint.origin}, and this ledger is {state.place[0]}. "
@@ -139,7 +139,7 @@ class Continuity:
         await check_extends(connection, state.size, known.checkpoint, what)
 
     def _check_signature(self, signed: SignedCheckpoint, what: str) -> None:
-        # A key that is not known any more says nothing; one that is known must be right.
+        # A signature of an unknown key says nothing; one of a known key must be right.
         try:
             signed.note.verified_by(self.verifiers)
         except NoteError as error:
@@ -147,13 +147,13 @@ class Continuity:
 
 
 PUBLISHED: Final = Continuity()
-"""Only what the database itself has published."""
+"""Checks only what the database itself has published."""
 
 
 async def check_extends(
     connection: AsyncConnection[Any], size: int, checkpoint: Checkpoint, what: str
 ) -> None:
-    """Raise LedgerMismatchError unless a ledger of that size extends the checkpoint."""
+    """Raise LedgerMismatchError unless the ledger of that size extends the checkpoint."""
     if checkpoint.size > size:
         raise LedgerMismatchError(
             f"the ledger has {size} events, and {what} is of {checkpoint.size}: the newest ones "
@@ -177,33 +177,35 @@ class Lost:
     """The log that has ended."""
     first: int
     last: int
-    """Positions of events that were lost."""
+    """The first and the last position that were lost."""
 
 
 async def last_loss(connection: AsyncConnection[Any]) -> Lost | None:
-    """What was lost when the ledger was restored last; None where it never was."""
+    """What was lost in the last restore; None if there was none."""
     cursor = await connection.execute(_LAST_LOSS)
     rows = await cursor.fetchall()
     return next((Lost(origin, first, size - 1) for origin, first, size in rows), None)
 
 
-async def seen_is_there(connection: AsyncConnection[Any], seen: Mark) -> bool:
-    """Whether the ledger has the last event that was acknowledged, or says that it was lost."""
-    cursor = await connection.execute(_SEEN, {"last": seen.size - 1, "origin": seen.origin})
+async def acknowledged_is_there(connection: AsyncConnection[Any], mark: Mark) -> bool:
+    """Whether the ledger has the last acknowledged event, or declares it lost."""
+    cursor = await connection.execute(_ACKNOWLEDGED, {"last": mark.size - 1, "origin": mark.origin})
     ((leaf, lost),) = await cursor.fetchall()
-    return bool(leaf == seen.leaf or lost)
+    return bool(leaf == mark.leaf or lost)
 
 
-async def _check_seen(connection: AsyncConnection[Any], state: Published, seen: Mark) -> None:
-    if await seen_is_there(connection, seen):
+async def _check_acknowledged(
+    connection: AsyncConnection[Any], state: Published, mark: Mark
+) -> None:
+    if await acknowledged_is_there(connection, mark):
         return
-    if state.size < seen.size:
+    if state.size < mark.size:
         why = (
-            f"the ledger has {state.size} events, and {seen.size} were acknowledged: the newest "
+            f"the ledger has {state.size} events, and {mark.size} were acknowledged: the newest "
             "ones are gone"
         )
     else:
-        why = f"the event at position {seen.size - 1} is not the one that was acknowledged"
+        why = f"the event at position {mark.size - 1} is not the one that was acknowledged"
     raise LedgerMismatchError(f"{why}. {ADVICE}")
 
 
@@ -213,7 +215,7 @@ def _is_as_new(kept: Checkpoint, published: Checkpoint) -> bool:
 
 @contextmanager
 def _evidence(state: Published) -> Iterator[None]:
-    """Have a mismatch carry the checkpoint that the database has published."""
+    """Attach the database's published checkpoint to a mismatch error."""
     try:
         yield
     except LedgerMismatchError as error:
@@ -226,17 +228,17 @@ class Restored:
     """What the ledger's own ledger.restored events say of a checkpoint."""
 
     at_all: bool
-    """Whether a ledger of that origin was restored."""
+    """Whether a log of that origin ended in a restore."""
     lost: bool
-    """Whether the checkpoint is of events that were lost then."""
+    """Whether the checkpoint covers events that were lost then."""
     renamed: bool
-    """Whether the ledger went on under the origin that was asked for."""
+    """Whether the ledger continued under the given new origin."""
 
 
 async def restored_since(
     connection: AsyncConnection[Any], checkpoint: Checkpoint, new_origin: str | None = None
 ) -> Restored:
-    """Read the events that name the checkpoint's origin; an index is on just those."""
+    """Read the events that name the checkpoint's origin; an index covers exactly these."""
     asked = {"origin": checkpoint.origin, "size": checkpoint.size, "new_origin": new_origin}
     cursor = await connection.execute(_RESTORED, asked)
     ((at_all, lost, renamed),) = await cursor.fetchall()

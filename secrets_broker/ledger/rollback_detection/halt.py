@@ -1,8 +1,8 @@
-"""Whether this process may go on: one word for writer, checkpointer and submitter.
+"""The halt: writer, checkpointer and submitter of a process stop together.
 
-Where the ledger is not what it was, nothing is written, signed or submitted any more, whoever found
-out. With LEDGER_CHECKPOINT_FILE the stop is kept beside it: the other workers see it before their
-next batch, and whoever is started later, until `secrets-broker restored`.
+After a mismatch nothing is written, signed or submitted any more, whichever of them found it. With
+LEDGER_CHECKPOINT_FILE the stop is kept beside that file. Other workers read it before their next
+batch, and later processes at their start, until `secrets-broker restored`.
 """
 
 import os
@@ -21,7 +21,7 @@ _NO_FILE: Final = (0, 0, 0)
 
 
 class Halt:
-    """Of one process."""
+    """The halt of one process."""
 
     def __init__(self, file: CheckpointFile | None = None) -> None:
         self._file = file
@@ -32,25 +32,25 @@ class Halt:
 
     @property
     def is_stopped(self) -> bool:
-        """Whether it has stopped, as far as is known without looking."""
+        """Whether it has stopped, without reading the kept facts."""
         return self._why is not None
 
     def check(self) -> None:
-        """Raise LedgerMismatchError where this process, or another one of this machine, stopped.
+        """Raise LedgerMismatchError if this process, or another one of this machine, stopped.
 
-        Raises LedgerUnavailableError where what is kept cannot be read.
+        Raises LedgerUnavailableError if the kept facts cannot be read.
         """
         if self._why is None and self._file:
             self._look(self._file)
         self.check_own()
 
     def check_own(self) -> None:
-        """The same without looking at what others kept."""
+        """As `check`, but only for this process."""
         if self._why is not None:
             raise LedgerMismatchError(self._why)
 
     def stop(self, why: LedgerMismatchError) -> None:
-        """Stop for good; what this process knows to be durable is kept with it."""
+        """Stop for good, and keep the stop with the durable tree state."""
         if self._why is not None:
             return
         self._why = str(why)
@@ -65,12 +65,12 @@ class Halt:
         stopped = file.facts.read().stopped
         self._looked_at = now
         if stopped:
-            self._why = told(stopped)
+            self._why = stop_message(stopped)
             _log.critical("ledger_mismatch", why=self._why)
 
 
-def told(stopped: Stop) -> str:
-    """What a kept stop says to whoever comes later."""
+def stop_message(stopped: Stop) -> str:
+    """The error text that later processes get from a kept stop."""
     return (
         f"stopped since {stopped.at}, which is kept beside LEDGER_CHECKPOINT_FILE until somebody "
         f"has looked and run secrets-broker restored: {stopped.why}"
@@ -79,11 +79,11 @@ def told(stopped: Stop) -> str:
 
 def _keep(file: CheckpointFile, why: LedgerMismatchError, stopped: Stop) -> None:
     def change(facts: KeptFacts) -> KeptFacts:
-        # The first one stays: it is nearest to what happened.
+        # The first stop stays: it is closest to the cause.
         return facts if facts.stopped else facts.with_stop(stopped)
 
     try:
-        # Died before: this process is no more, and the next one compares anew. Died after: the
+        # Died before: this process has ended, and the next one compares again. Died after: the
         # next one stops, whatever it finds.
         file.facts.change(change)
         if why.evidence:

@@ -1,11 +1,11 @@
 """Facts that are kept beside LEDGER_CHECKPOINT_FILE, where no restore of the database reaches.
 
     <file>.state    the facts, as JSON
-    <file>.seen-…   one a process: the newest tree that it has acknowledged events of
+    <file>.seen-…   one per process: the newest tree that it has acknowledged events of
 
-A checkpoint is a second behind; a process that ends has acknowledged more. It writes down how much
-before it answers anybody, into a file of its own, without waiting for the disk: that survives the
-process, and a crash of its machine loses at most what the checkpoint does not know either.
+A checkpoint lags by about a second, so a process has acknowledged more than it covers. Each process
+writes how much to its own file before it answers a caller, without waiting for the disk. That
+survives the death of the process. A crash of the machine can lose the events since the checkpoint.
 """
 
 import fcntl
@@ -27,7 +27,7 @@ from secrets_broker.ledger.tree_state import TreeState
 
 _log = structlog.get_logger(__name__)
 
-# A mark is written in place, over one of any other length. Of 2^63 events it has 63 hashes.
+# A mark is overwritten in place, and its length varies: at most 63 hashes, for 2^63 events.
 _MARK_BYTES: Final = 4_096
 
 
@@ -35,17 +35,17 @@ class Mark(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A tree that was acknowledged: its size, its last leaf, the roots of its perfect subtrees."""
 
     origin: str | None
-    """The name of the log, where it is known."""
+    """The name of the log; None if unknown."""
     size: int
     leaf: bytes
     hashes: tuple[bytes, ...]
 
     @classmethod
-    def of(cls, seen: TreeState, origin: str | None) -> "Mark | None":
-        """What a process has seen; None of an empty tree."""
-        if seen.last_leaf is None:
+    def of(cls, known: TreeState, origin: str | None) -> "Mark | None":
+        """The mark of a tree state; None for an empty tree."""
+        if known.last_leaf is None:
             return None
-        return cls(origin, seen.size, seen.last_leaf, seen.frontier.hashes)
+        return cls(origin, known.size, known.last_leaf, known.frontier.hashes)
 
     @property
     def root(self) -> bytes:
@@ -54,41 +54,41 @@ class Mark(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Stop(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Why nothing is written any more, until a person has acted."""
+    """Why nothing is written any more until an operator has acted."""
 
     why: str
     at: str
     """The time of the machine that stopped, RFC 3339."""
     size: int | None = None
-    """How many events the process that stopped knew to be durable; None where it knew of none."""
+    """How many events the stopped process knew to be durable; None if none."""
     leaf: bytes | None = None
-    """The hash of the last one of them."""
+    """The leaf hash of the last one of these."""
 
 
 class AuthenticatedFrom(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """From which position on every event of which ledger has a MAC."""
+    """The ledger, and the position from which every event has a MAC."""
 
     position: int
     ledger_id: str
 
 
 class KeptFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """All of them. A program that does not know one refuses the file: it must not drop it."""
+    """All facts. A program that does not know one refuses the file, so as not to drop it."""
 
     seen: Mark | None = None
     stopped: Stop | None = None
     authenticated_from: AuthenticatedFrom | None = None
 
     def with_stop(self, stopped: Stop | None) -> "KeptFacts":
-        """These, with another stop, or none."""
+        """The facts with another stop, or none."""
         return msgspec.structs.replace(self, stopped=stopped)
 
     def with_authenticated(self, fact: AuthenticatedFrom) -> "KeptFacts":
-        """These, with where MACs are demanded from."""
+        """The facts with the position from which MACs are demanded."""
         return msgspec.structs.replace(self, authenticated_from=fact)
 
-    def with_seen(self, *marks: Mark | None) -> "KeptFacts":
-        """These, with the largest of them all that was seen."""
+    def with_acknowledged(self, *marks: Mark | None) -> "KeptFacts":
+        """The facts with the largest of all acknowledged trees."""
         return msgspec.structs.replace(self, seen=_largest([self.seen, *marks]))
 
 
@@ -100,23 +100,23 @@ class FactsFile:
 
     @property
     def path(self) -> Path:
-        """Where they are."""
+        """The file's path."""
         return self.checkpoint.with_name(self.checkpoint.name + ".state")
 
     def read(self) -> KeptFacts:
-        """All that is kept; of what was seen, the most that any process did.
+        """All facts, with the largest tree that any process acknowledged.
 
-        Raises LedgerUnavailableError where something cannot be read.
+        Raises LedgerUnavailableError if a file cannot be read.
         """
         try:
-            # Marks first: who gathers one meanwhile has written it among the facts by then.
+            # Read marks first: a mark that is gathered meanwhile is among the facts by then.
             marks = [_read_mark(path) for path in self._mark_paths()]
         except OSError as error:
             raise LedgerUnavailableError(f"{error.filename}: {error.strerror}") from None
-        return self._stored().with_seen(*marks)
+        return self._stored().with_acknowledged(*marks)
 
     def change(self, change: Callable[[KeptFacts], KeptFacts]) -> None:
-        """Replace the facts by what follows from those that are there.
+        """Replace the facts by what `change` makes of them.
 
         Raises OSError, or LedgerUnavailableError.
         """
@@ -124,13 +124,13 @@ class FactsFile:
             self._change(change)
 
     def gather(self) -> None:
-        """Take over what processes left that are no more; raises as `change` does."""
+        """Merge the marks of ended processes into the facts; raises as `change` does."""
         with whole_files.exclusive(self.checkpoint):
             left = [path for path in self._mark_paths() if _is_left(path)]
             marks = [_read_mark(path) for path in left]
             if left:
-                self._change(lambda facts: facts.with_seen(*marks))
-            # Died before: they are read here and there, and say the same.
+                self._change(lambda facts: facts.with_acknowledged(*marks))
+            # Died before: the mark is in both places, and says the same.
             for path in left:
                 path.unlink()
 
@@ -142,8 +142,8 @@ class FactsFile:
     def new_mark(self) -> "MarkFile":
         """A file for this process; raises OSError."""
         path = self.checkpoint.with_name(f"{self.checkpoint.name}.seen-{token_hex(6)}")
-        with whole_files.exclusive(self.checkpoint):  # until it is locked, it looks left
-            # As long as it will ever be: a full disk later does not matter.
+        with whole_files.exclusive(self.checkpoint):  # until it is locked, it looks abandoned
+            # At its full length from the start: a full disk later does not matter.
             descriptor = whole_files.create(path)
             os.pwrite(descriptor, b" " * _MARK_BYTES, 0)
             fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -181,19 +181,19 @@ class MarkFile:
     descriptor: int
 
     def write(self, mark: Mark) -> None:
-        """Keep it before anybody is answered; raises OSError."""
-        # Died before: nobody was answered. Died after: it is known that somebody may have been.
+        """Write it before any caller is answered; raises OSError."""
+        # Died before: no caller was answered. Died after: it is known that one may have been.
         os.pwrite(self.descriptor, msgspec.json.encode(mark).ljust(_MARK_BYTES), 0)
 
     def close(self) -> None:
-        """Leave it to be gathered."""
+        """Unlock it, so that it is gathered."""
         os.close(self.descriptor)
 
 
-def stop_now(why: str, seen: TreeState) -> Stop:
-    """A stop of this moment."""
+def stop_now(why: str, durable: TreeState) -> Stop:
+    """A stop at the present time."""
     at = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-    return Stop(why, at, seen.size or None, seen.last_leaf)
+    return Stop(why, at, durable.size or None, durable.last_leaf)
 
 
 def _largest(marks: list[Mark | None]) -> Mark | None:
@@ -201,7 +201,7 @@ def _largest(marks: list[Mark | None]) -> Mark | None:
 
 
 def _read_mark(path: Path) -> Mark | None:
-    """What a process wrote; None where it wrote nothing, or its machine died meanwhile."""
+    """The mark in a file; None if there is none, or the machine died while it was written."""
     content = (whole_files.read_regular(path) or b"").strip(b" \0")
     if not content:
         return None
@@ -213,7 +213,7 @@ def _read_mark(path: Path) -> Mark | None:
 
 
 def _is_left(path: Path) -> bool:
-    """Whether the process that made it is no more; the caller keeps others out."""
+    """Whether the process that made it has ended; the caller holds the lock."""
     with path.open("r+b") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

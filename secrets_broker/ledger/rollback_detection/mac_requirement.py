@@ -1,7 +1,7 @@
-"""That MACs are demanded, kept where no restore of the database reaches.
+"""Keeps the fact that MACs are demanded where no restore of the database reaches.
 
-A database from before `ledger.authenticated` has events without MACs, and nothing in it says that
-there ever were any. So the fact stands beside LEDGER_CHECKPOINT_FILE too.
+A database restored to before `ledger.authenticated` has events without MACs, and says nothing about
+MACs. So the fact is also kept beside LEDGER_CHECKPOINT_FILE.
 """
 
 import structlog
@@ -15,16 +15,16 @@ _log = structlog.get_logger(__name__)
 
 
 class MacRequirement:
-    """What one process knows and keeps of it."""
+    """The fact, as one process knows and keeps it."""
 
     def __init__(self, file: CheckpointFile | None = None) -> None:
         self._file = file
         self._known: Acceptance | None = None
 
     def hold(self, found: Acceptance) -> None:
-        """Keep what a ledger that has events says; cheap where that is known.
+        """Keep the fact if a ledger with events demands MACs; cheap if it is known already.
 
-        Raises LedgerUnavailableError where this ledger demanded MACs once, and does not now.
+        Raises LedgerUnavailableError if this ledger once demanded MACs, and does not now.
         """
         if self._known is not None and self._known.begun == found.begun:
             return

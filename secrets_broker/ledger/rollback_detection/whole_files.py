@@ -1,7 +1,7 @@
-"""Files that no restore of the database sets back: replaced whole, by one process at a time.
+"""Replaces small files as a whole, one process at a time.
 
-What root writes there (a command beside a service, say) belongs to the folder's owner, so that the
-service can go on with it.
+A file that root writes (by a command beside a service, for example) belongs to the folder's owner,
+so that the service can use it.
 """
 
 import fcntl
@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-# Each holds the lock for one small file; longer, and its holder was frozen.
+# The lock is held for one small file only: a longer wait means that its holder is frozen.
 LOCK_SECONDS: Final = 2.0
 _PAUSE_SECONDS: Final = 0.005
 MAX_BYTES: Final = 1 << 20
@@ -20,7 +20,7 @@ MAX_BYTES: Final = 1 << 20
 
 @contextmanager
 def exclusive(beside: Path) -> Iterator[None]:
-    """Keep other processes out, by the lock file beside; raises OSError, after LOCK_SECONDS too."""
+    """Exclude other processes by a lock file; raises OSError, also after LOCK_SECONDS."""
     descriptor = _open_lock(lock_path(beside))
     try:
         _wait_for(descriptor)
@@ -30,14 +30,14 @@ def exclusive(beside: Path) -> Iterator[None]:
 
 
 def lock_path(beside: Path) -> Path:
-    """The lock file of a path; it stays, since removing it would let two in."""
+    """The lock file of a path; it is never removed, since that would let two processes in."""
     return beside.with_name(beside.name + ".lock")
 
 
 def read_regular(path: Path) -> bytes | None:
-    """What is in a file, None where there is none; raises OSError.
+    """A file's content; None if there is none. Raises OSError.
 
-    A pipe or a device, which could make its reader wait for ever, is no file to keep things in.
+    A pipe or a device is refused: it could block its reader for ever.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -50,12 +50,12 @@ def read_regular(path: Path) -> bytes | None:
 
 
 def replace(path: Path, content: bytes) -> None:
-    """Put other content in a file's place, on disk when this returns; raises OSError.
+    """Replace a file's content, durably; raises OSError.
 
     The caller holds the lock.
     """
     fresh = path.with_name(path.name + ".new")
-    fresh.unlink(missing_ok=True)  # what somebody died over
+    fresh.unlink(missing_ok=True)  # left by a process that died
     with os.fdopen(create(fresh, mode=0o644), "wb") as file:
         file.write(content)
         file.flush()
@@ -66,7 +66,7 @@ def replace(path: Path, content: bytes) -> None:
 
 
 def check_writable(path: Path) -> None:
-    """Raise OSError where `replace` could not; the caller holds the lock."""
+    """Raise OSError if `replace` would; the caller holds the lock."""
     fresh = path.with_name(path.name + ".new")
     fresh.unlink(missing_ok=True)
     os.close(create(fresh))
@@ -74,9 +74,9 @@ def check_writable(path: Path) -> None:
 
 
 def create(path: Path, mode: int = 0o600) -> int:
-    """Make a file that was not there, and give its descriptor; raises OSError.
+    """Create a file and return its descriptor; raises OSError if it exists.
 
-    Not through a link: the folder may be another account's, who would have root write elsewhere.
+    It follows no link: another account may own the folder, and could make root write elsewhere.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     if os.geteuid() == 0:
@@ -98,9 +98,9 @@ def _open_lock(path: Path) -> int:
     with suppress(FileExistsError):
         return create(path, mode=0o644)
     flags = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-    try:  # over NFS only who may write a file can lock it
+    try:  # over NFS, locking needs the right to write
         return os.open(path, os.O_RDWR | flags)
-    except PermissionError:  # elsewhere one that another account made serves as well
+    except PermissionError:  # elsewhere a lock file of another account works too
         return os.open(path, os.O_RDONLY | flags)
 
 

@@ -1,5 +1,4 @@
 """Who waits for whom: the fair queue, shares, back-off, time slices, background tasks.
 
-`advisory_lock` lets one run of a tool work at a time. Nothing here knows what an event says: the
-SQL of events and the decisions about them live elsewhere.
+`advisory_lock` lets one run of a tool work at a time. Nothing here knows what an event says.
 """

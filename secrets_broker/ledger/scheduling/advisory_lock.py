@@ -1,4 +1,4 @@
-"""One run of a tool at a time, held by an advisory lock that ends with the session."""
+"""Lets a tool run once at a time, by an advisory lock that ends with the session."""
 
 import getpass
 import os
@@ -23,8 +23,8 @@ _WHO: Final = """
 _CLASS: Final = 0x5EC7  # any number; this program's tools agree on it
 
 
-async def be_alone(connection: AsyncConnection[Any], tool: str) -> None:
-    """Take the tool's lock for this session; raises BusyError, which says who has it."""
+async def take_advisory_lock(connection: AsyncConnection[Any], tool: str) -> None:
+    """Take the tool's lock for this session; raises BusyError, whose text names the holder."""
     lock = (_CLASS, crc32(tool.encode()) >> 1)  # 31 bits: the lock's halves are signed
     await connection.execute(_INTRODUCE, (_introduction(tool),))
     cursor = await connection.execute(_TRY, lock)
@@ -35,7 +35,7 @@ async def be_alone(connection: AsyncConnection[Any], tool: str) -> None:
 
 
 def user_name() -> str:
-    """Who runs this process, as the operating system knows it."""
+    """The user that runs this process, as the operating system knows it."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):  # a container's user may have no name

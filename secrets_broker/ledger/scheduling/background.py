@@ -1,4 +1,4 @@
-"""Background tasks of an event loop: begun once, told to close, and ended within a bound.
+"""Background tasks of an event loop: started once, told to close, ended within a bound.
 
     task = BackgroundTask("checkpointer", self._run)
     task.start()
@@ -7,7 +7,7 @@
         ...
     await task.close(within=4.0)
 
-What a pass may raise, the task has to catch: an error ends it, and nobody would hear of that.
+The task must catch what a pass may raise: an error would end it unnoticed.
 """
 
 import asyncio
@@ -40,13 +40,13 @@ class BackgroundTask:
         self._task = asyncio.create_task(self._work(), name=self._name)
 
     async def pause(self, seconds: float) -> bool:
-        """Wait so long, or until it is to close; whether it is."""
+        """Wait so many seconds, or until it is to close; return whether it is."""
         with suppress(TimeoutError):
             await asyncio.wait_for(self._closing.wait(), seconds)
         return self._closing.is_set()
 
     async def close(self, within: float | None = 0.0) -> None:
-        """Have it end by itself within so many seconds (None: however long), else cancel it."""
+        """Let it end within so many seconds (None: without a limit), else cancel it."""
         self._closing.set()
         if self._task is None:
             return

@@ -1,9 +1,9 @@
-"""How far attempts to reach the database are apart while they fail. Pure.
+"""The back-off between failed attempts to reach the database. Pure.
 
-A server that recovers has to answer each attempt, and forks a process to say that it is not ready
-yet; so many clients that try at once, again and again, are what it does not need then. The pause
-grows from some tens of milliseconds to a second, and is drawn by chance below that, so that the
-processes of a service do not come together (full jitter would allow no pause at all).
+A recovering server forks a process for each attempt, only to say that it is not ready. Many clients
+that retry at once slow it down. So the pause grows from some tens of milliseconds to a second. It
+is drawn at random below that, so that a service's processes do not retry together. It is never
+zero, as full jitter would allow.
 """
 
 import random
@@ -24,13 +24,13 @@ class Backoff:
         self._not_before = 0.0
 
     def attempt(self, now: float) -> None:
-        """Note that one begins; until it is known that it worked, it counts as failed."""
+        """Note that an attempt begins; until `worked`, it counts as failed."""
         pause = min(LONGEST_SECONDS, FIRST_SECONDS * 2 ** min(self._attempts, _DOUBLINGS))
         self._attempts += 1
         self._not_before = now + pause * (0.5 + 0.5 * self._chance())
 
     def worked(self) -> None:
-        """Note that what was reached did its work: the next attempt need not wait."""
+        """Note that the attempt worked: the next one need not wait."""
         self._attempts, self._not_before = 0, 0.0
 
     def wait(self, now: float) -> float:

@@ -1,14 +1,15 @@
-"""A fair queue: whoever fills it finds it full, and nobody else does. Pure.
+"""A fair queue: a caller that fills it finds it full, and other callers do not. Pure.
 
-A caller has two parts: who he is as far as it is proven, and what divides his share further, which
-may be his own word. So whoever invents names divides what is his, and takes nothing from others.
+A share has two parts: the caller as far as it is proven, and a part that divides its share further.
+The second one may be a name that the caller claims: by inventing names it divides only its own
+share.
 
-What may come in is bounded by what is free (dynamic thresholds: Choudhury and Hahne, "Dynamic Queue
-Length Thresholds in a Shared Memory ATM Switch", 1996): as much has to be free as the caller holds
-already. So one alone may hold a good part, many share what there is, and a newcomer finds room.
-What goes out next is of whoever was given least (start-time fair queueing: Goyal, Vin and Cheng,
-1996), by callers first and then by their parts; within a part, in the order in which it came.
-Having asked for nothing for a while earns nothing.
+What may come in depends on the free room (dynamic thresholds: Choudhury and Hahne, "Dynamic Queue
+Length Thresholds in a Shared Memory ATM Switch", 1996): at least as much must be free as the caller
+holds already. So a single caller may hold a good part, many share the queue, and a new one finds
+room. The caller that was served least goes out next (start-time fair queueing: Goyal, Vin and
+Cheng, 1996), and of it the part that was served least. Within a part, requests keep their order. An
+idle caller earns no credit.
 """
 
 from collections import deque
@@ -20,10 +21,10 @@ from typing import Final, Generic, NamedTuple, TypeVar
 T = TypeVar("T")
 
 MAX_PARTS: Final = 64
-"""Parts of one caller with lines of their own; those past them share one."""
+"""How many parts of a caller have their own line; all others share one."""
 MARGIN: Final = 6
-"""How many times a request has to fit into what is free: what a caller's large requests leave him
-is room for as much again in smaller ones, and for others twice that."""
+"""How many times a request must fit into the free room. So a caller's large requests leave room for
+as much again in small ones, and twice that for others."""
 
 
 class Share(NamedTuple):
@@ -39,8 +40,8 @@ class _Line(Generic[T]):
 
     items: deque[tuple[T, int]] = field(default_factory=deque)
     size: int = 0
-    turn: int = 0
-    """What it was given, as far as that is more than others got."""
+    start_tag: int = 0
+    """Its virtual start time (start-time fair queueing); the smallest one goes out next."""
 
 
 @dataclass(slots=True)
@@ -49,8 +50,8 @@ class _Account(Generic[T]):
 
     lines: dict[Hashable, _Line[T]] = field(default_factory=dict)
     size: int = 0
-    turn: int = 0
-    now: int = 0
+    start_tag: int = 0
+    virtual_time: int = 0
 
     def line(self, part: Hashable) -> _Line[T]:
         if part not in self.lines and len(self.lines) >= MAX_PARTS:
@@ -60,7 +61,7 @@ class _Account(Generic[T]):
     def put(self, part: Hashable, item: T, size: int) -> None:
         line = self.line(part)
         if not line.items:
-            line.turn = max(line.turn, self.now)
+            line.start_tag = max(line.start_tag, self.virtual_time)
         line.items.append((item, size))
         line.size += size
         self.size += size
@@ -69,81 +70,83 @@ class _Account(Generic[T]):
         fitting = [line for line in self.lines.values() if line.items and line.items[0][1] <= room]
         if not fitting:
             return None
-        line = min(fitting, key=lambda each: each.turn)
+        line = min(fitting, key=lambda each: each.start_tag)
         item, size = line.items.popleft()
-        self.now = max(self.now, line.turn)
+        self.virtual_time = max(self.virtual_time, line.start_tag)
         line.size -= size
-        line.turn += size
+        line.start_tag += size
         self.size -= size
-        self.turn += size
+        self.start_tag += size
         return item, size
 
-    def forget(self) -> None:
-        """Drop the lines that have nothing, and nothing to be remembered by."""
+    def drop_idle(self) -> None:
+        """Drop the empty lines that are not ahead of the virtual time."""
         for part in [
-            p for p, line in self.lines.items() if not line.size and line.turn <= self.now
+            p
+            for p, line in self.lines.items()
+            if not line.size and line.start_tag <= self.virtual_time
         ]:
             del self.lines[part]
 
 
 class FairQueue(Generic[T]):
-    """Requests of many callers, each of so many commands."""
+    """Waiting requests of many callers; a request's size is its number of commands."""
 
     def __init__(self, most: int, together: int) -> None:
-        """At most so many commands wait, and at most so many are taken out together."""
+        """At most `most` commands wait; at most `together` are taken at once."""
         self._most, self._together = most, together
         self._own: deque[tuple[T, int]] = deque()
         self._accounts: dict[Hashable, _Account[T]] = {}
-        self._now = 0
+        self._virtual_time = 0
         self.size = 0
         """How many commands wait."""
 
     def __bool__(self) -> bool:
-        """Tell whether anything waits, a request without a command too."""
+        """Tell whether anything waits, including requests without a command."""
         return bool(self._own) or self.size > 0
 
     def put(self, caller: Share, item: T, size: int) -> bool:
-        """Take in a request of at least one command; False where the caller has no room."""
+        """Add a request of at least one command; False if the caller has no room."""
         assert 0 < size <= self._together  # noqa: S101 - else it could never go out
         account = self._accounts.get(caller.who) or _Account()
         held = account.size + account.line(caller.part).size
         if held + MARGIN * size > self._most - self.size:
             return False
         if not account.size:
-            account.turn = max(account.turn, self._now)
+            account.start_tag = max(account.start_tag, self._virtual_time)
         account.put(caller.part, item, size)
         self._accounts[caller.who] = account
         self.size += size
         return True
 
     def put_own(self, item: T, size: int) -> None:
-        """Take in what the service itself asks: always, and before all others."""
+        """Add a request of the service itself: always, and before all others."""
         self._own.append((item, size))
         self.size += size
 
     def take(self) -> list[T]:
-        """Take out what is recorded together; something, where anything waits."""
+        """Take the next batch; not empty if anything waits."""
         taken, room = self._take_own()
         order = [
-            (each.turn, n, each) for n, each in enumerate(self._accounts.values()) if each.size
+            (each.start_tag, n, each) for n, each in enumerate(self._accounts.values()) if each.size
         ]
         heapify(order)
         while order and room:
-            turn, number, account = heappop(order)
+            start_tag, number, account = heappop(order)
             found = account.take(room)
             if found is None:
-                continue  # it does not fit any more, and is the first of those to come
+                continue  # it does not fit any more; it comes first in the next batch
             taken.append(found[0])
             room -= found[1]
             self.size -= found[1]
-            self._now = max(self._now, turn)
+            self._virtual_time = max(self._virtual_time, start_tag)
             if account.size:
-                heappush(order, (account.turn, number, account))
-        self._forget()
+                heappush(order, (account.start_tag, number, account))
+        self._drop_idle()
         return taken
 
     def take_all(self) -> list[T]:
-        """Take out everything."""
+        """Take everything."""
         taken: list[T] = []
         while self:
             taken += self.take()
@@ -159,12 +162,12 @@ class FairQueue(Generic[T]):
             self.size -= size
         return taken, room
 
-    def _forget(self) -> None:
+    def _drop_idle(self) -> None:
         for account in self._accounts.values():
-            account.forget()
+            account.drop_idle()
         kept = {
             who: account
             for who, account in self._accounts.items()
-            if self.size and (account.size or account.turn > self._now)
+            if self.size and (account.size or account.start_tag > self._virtual_time)
         }
         self._accounts = kept

@@ -11,7 +11,7 @@ Source = str | None
 def source_of(ip: str | None) -> Source:
     """The source that an address belongs to: itself, or its /64, which one subscriber gets.
 
-    RFC 6177: whoever has one address of a /64 has all of them.
+    RFC 6177: a subscriber that has one address of a /64 has all of them.
     """
     if ip is None:
         return None

@@ -1,4 +1,4 @@
-"""Whose share of what there is for all a request takes: who asks, as far as it is proven. Pure."""
+"""Which share of common room a request takes, by its caller as far as it is proven. Pure."""
 
 from typing import Final
 
@@ -11,11 +11,11 @@ _STRANGERS: Final = "nobody"
 
 
 def share_of(context: Context, grants: Grants) -> Share:
-    """A grant, whichever of its keys was shown; or the address that a shared key came from.
+    """The share of a grant, by any of its keys, or of the address that a shared key came from.
 
-    What divides a share further is where a grant is used from, and what a caller with a shared
-    key calls himself: his own word, by which he can divide his own share and no more. All who
-    have no grant share one, divided by where they come from.
+    A grant's share is divided by the address of use. The share of a shared key is divided by the
+    name that the caller claims, so a false name divides only its own share. All callers without a
+    grant have one share, divided by address.
     """
     source = source_of(context.ip)
     if context.subject is None:

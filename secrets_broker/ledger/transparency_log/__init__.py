@@ -1,5 +1,5 @@
 """The transparency log: the Merkle tree, and the formats of RFC 9162 and C2SP, with their SQL.
 
-Here live tree, tile, note, checkpoint, proof, receipt, and what a witness decides and keeps. When
-a checkpoint is signed, and who cosigns it, is in publishing.
+Here are tree, tile, note, checkpoint, proof, receipt, and what a witness decides and keeps. When a
+checkpoint is signed, and who cosigns it, is in publishing.
 """

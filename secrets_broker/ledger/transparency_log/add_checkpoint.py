@@ -1,14 +1,13 @@
-"""Witnesses (C2SP tlog-witness): the add-checkpoint request, and what a witness makes of it.
+"""Witnesses (C2SP tlog-witness): the add-checkpoint request, and a witness's decision.
 
     old <size that the witness last cosigned, decimal>
     <base64 of a hash of the consistency proof>, no line or up to 63
     <blank line>
     <the checkpoint, a signed note>
 
-A witness remembers, for each origin, the largest tree that it cosigned. It cosigns another only
-where a consistency proof shows that it extends that one: so nobody who asks for its cosignature
-is ever shown another history. All here is pure; who keeps the heads, keeps them in one
-transaction with the decision.
+For each origin a witness keeps the largest tree that it cosigned. It cosigns another one only if a
+consistency proof shows that it extends that tree. So all who require its cosignature see the same
+history. All here is pure; the caller must keep the head and decide in one transaction.
 """
 
 from base64 import b64encode
@@ -26,7 +25,7 @@ from secrets_broker.ledger.transparency_log.proof import ProofError, verify_exte
 PATH: Final = "/add-checkpoint"
 SIZE_TYPE: Final = "text/x.tlog.size"
 MAX_PROOF: Final = 63
-# A checkpoint with 16 signatures of 5 kB (signed-note's own figures), a proof, and room.
+# A checkpoint with 16 signatures of 5 kB (figures of signed-note), a proof, and some room.
 MAX_REQUEST_BYTES: Final = 256 * 1024
 
 _HASH_BYTES: Final = 32
@@ -69,7 +68,7 @@ class AddCheckpoint:
 
 
 def parse_size(text: str) -> int | None:
-    """A size in decimal without leading zeroes, or None where it is none."""
+    """A size in decimal without leading zeroes, or None if it is malformed."""
     return int(text) if NUMBER.fullmatch(text) else None
 
 
@@ -94,24 +93,24 @@ class CosignedHead:
 
 
 class Misbehaviour(Enum):
-    """What a request that the log did sign may prove against the log."""
+    """What a signed request may prove against its log."""
 
     CONTRADICTION = "contradiction"
     """Two roots of one size: proof, together with what was cosigned."""
     INCONSISTENT = "inconsistent"
     """The proof fails: the log cannot prove it, or somebody else sent rubbish with it."""
     BEHIND = "behind"
-    """Smaller than what was cosigned: the log was set back, or somebody sent an old one again."""
+    """Smaller than what was cosigned: the log was set back, or somebody replayed an old one."""
 
 
 @dataclass(frozen=True, slots=True)
 class CosignDecision:
-    """What a witness answers: status 200 comes with the head to keep, before it cosigns."""
+    """A witness's answer; with status 200, it must keep `head` before it cosigns."""
 
     status: int
     reason: str
     head: CosignedHead | None = None
-    """200: the head to keep from now on. 409: the one that was kept, whose size is answered."""
+    """200: the head to keep. 409: the kept head, whose size is answered."""
     finding: Misbehaviour | None = None
 
 

@@ -17,7 +17,7 @@ from secrets_broker.ledger.encoding import from_base64
 from secrets_broker.ledger.transparency_log.note import Note, NoteError, SigningKey, VerifierKey
 
 NUMBER: Final = re.compile("0|[1-9][0-9]{0,17}")
-"""A position or a size as the log's formats write it (C2SP tlog-checkpoint): one way for each."""
+"""A position or a size in its one decimal form (C2SP tlog-checkpoint)."""
 _ROOT_BYTES: Final = 32
 
 
@@ -65,7 +65,7 @@ class SignedCheckpoint:
 
     @classmethod
     def sign(cls, checkpoint: Checkpoint, key: SigningKey) -> "SignedCheckpoint":
-        """Sign one: only ever of what is committed, and extends what was signed before."""
+        """Sign a checkpoint; it must be committed, and extend what was signed before."""
         return cls(checkpoint, Note(checkpoint.text, (key.sign(checkpoint.text),)))
 
     def __str__(self) -> str:
@@ -75,8 +75,8 @@ class SignedCheckpoint:
     def verify(self, keys: Iterable[VerifierKey]) -> list[VerifierKey]:
         """The log's keys that signed it, at least one; raises NoteError.
 
-        A log signs under its own name: a key of another name is not the log's, nor is a witness's
-        that has the same name.
+        A log signs under its own name. So a key of another name does not count, nor does a
+        witness's key of the same name.
         """
         origin = self.checkpoint.origin
         signers = self.note.verified_by(key for key in keys if key.signs_for(origin))

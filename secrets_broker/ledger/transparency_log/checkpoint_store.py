@@ -1,4 +1,4 @@
-"""The published checkpoint, and all that were, by SQL."""
+"""Reads and publishes checkpoints, by SQL."""
 
 from dataclasses import dataclass
 from typing import Any, Final
@@ -13,8 +13,8 @@ from secrets_broker.ledger.transparency_log.note import (
     Signature,
 )
 
-# As many as a note holds, and no row longer than a signature line is: anybody with the service's
-# login can add to them. An empty line stands between two, so that none runs into the next.
+# At most as many as a note holds, each cut to the length of a signature line: anybody with the
+# service's login can add rows. Empty lines separate them, so that none runs into the next.
 COSIGNATURES: Final = """
     (SELECT string_agg(line, E'\\n' ORDER BY received_at, name) FROM (
         SELECT left(c.line, 4096) AS line, c.received_at, c.name FROM ledger.cosignatures AS c
@@ -28,7 +28,7 @@ _STATE: Final = """
     FROM ledger.published
     LEFT JOIN ledger.checkpoints AS checkpoint USING (origin, size)
 """.replace("__cosignatures__", COSIGNATURES.replace("__of__", "published"))
-# One statement, so that the row moves and the checkpoint is kept, or neither.
+# One statement, so that both writes happen or neither.
 _PUBLISH: Final = """
     WITH moved AS (
         UPDATE ledger.published SET origin = %(origin)s, size = %(size)s
@@ -37,7 +37,7 @@ _PUBLISH: Final = """
     INSERT INTO ledger.checkpoints (origin, size, root, note)
     SELECT %(origin)s, %(size)s, %(root)s, %(note)s FROM moved
 """
-# Writes a record, as a commit has to that waits for its standbys; and of two that sign, one waits.
+# Writes a log record, so that the commit waits for standbys. Of two signers, one waits.
 _LOCK: Final = "SELECT 1 FROM ledger.published FOR UPDATE"
 _KEEP_COSIGNATURE: Final = """
     INSERT INTO ledger.cosignatures (origin, size, name, key_id, line)
@@ -46,32 +46,32 @@ _KEEP_COSIGNATURE: Final = """
 
 
 class NotPublishedError(LookupError):
-    """A position or a size that no published checkpoint covers; the text says which does."""
+    """No published checkpoint covers the position or size; the text says what is covered."""
 
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """Where the ledger stands, and what was last published of it."""
+    """The ledger's size, and its last published checkpoint."""
 
     in_recovery: bool
-    """Whether this is a standby, whose state may be behind: nothing is to be told from there."""
+    """Whether this is a standby, which may lag: it must not answer about the log."""
     size: int
     """How many events are committed."""
     checkpoint: SignedCheckpoint | None
     """With its cosignatures; None before the first one."""
     unreadable: int = 0
-    """How many rows among its cosignatures are none."""
+    """How many rows of its cosignatures are malformed."""
 
     @property
     def place(self) -> tuple[str | None, int]:
-        """What a compare-and-swap compares: origin and size."""
+        """Origin and size, which the compare-and-swap compares."""
         if self.checkpoint is None:
             return None, 0
         return self.checkpoint.checkpoint.origin, self.checkpoint.checkpoint.size
 
 
 async def read_published(connection: AsyncConnection[Any]) -> Published:
-    """Read it in one statement, so that it fits together; raises NoteError."""
+    """Read it in one statement, so that it is consistent; raises NoteError."""
     cursor = await connection.execute(_STATE)
     rows = await cursor.fetchall()
     if len(rows) != 1:
@@ -84,9 +84,9 @@ async def read_published(connection: AsyncConnection[Any]) -> Published:
 
 
 async def read_durable(connection: AsyncConnection[Any]) -> Published:
-    """The same, and all of it is durable, as a writer's commit is.
+    """As `read_published`, and all of it is durable, as a writer's commit is.
 
-    Raises NoteError, and OutcomeUnknownError where the database did not confirm that.
+    Raises NoteError, and OutcomeUnknownError if the database did not confirm that.
     """
     async with believed(connection):
         await connection.execute(_LOCK)
@@ -98,9 +98,9 @@ async def publish(
     signed: SignedCheckpoint,
     before: tuple[str | None, int],
 ) -> bool:
-    """Move the published checkpoint, if it still is at that origin and size; tell whether."""
+    """Publish a checkpoint if the published one is still at this origin and size; tell whether."""
     checkpoint = signed.checkpoint
-    # Died before this commits: nothing is published, and the next process signs anew, the same
+    # Died before this commits: nothing is published, and the next process signs again, the same
     # size or a larger one of the same tree. Died after: it is published, and kept.
     cursor = await connection.execute(
         _PUBLISH,
@@ -121,7 +121,7 @@ async def keep_cosignature(
 ) -> bool:
     """Keep a witness's signature of a checkpoint, which the caller has verified.
 
-    Tells whether it is there: not where another row has its place.
+    Tells whether it was stored; it is not if another row has its place.
     """
     place = (checkpoint.origin, checkpoint.size, line.name, line.key_id)
     cursor = await connection.execute(_KEEP_COSIGNATURE, (*place, str(line)))

@@ -1,4 +1,4 @@
-"""Cosignatures that came after a checkpoint was kept: anybody with a login may add lines. Pure."""
+"""Adds later cosignatures to a kept checkpoint, and drops malformed lines. Pure."""
 
 from secrets_broker.ledger.transparency_log.checkpoint import SignedCheckpoint
 from secrets_broker.ledger.transparency_log.note import (
@@ -13,8 +13,9 @@ from secrets_broker.ledger.transparency_log.note import (
 def with_cosignatures(note: str, lines: str) -> SignedCheckpoint:
     """A kept checkpoint with the signature lines that came later; raises NoteError.
 
-    A line that is none is left out, one in the log's own name, and what a note cannot hold: whoever
-    has the service's login can add such rows, and must not take the checkpoint away with them.
+    Left out are malformed lines, lines in the log's own name, and those beyond a note's limit.
+    Anybody with the service's login can add such rows, and must not make the checkpoint unreadable
+    by them.
     """
     signed = SignedCheckpoint.parse(note)
     own = signed.note.signatures
@@ -24,12 +25,12 @@ def with_cosignatures(note: str, lines: str) -> SignedCheckpoint:
 
 
 def readable(lines: str) -> tuple[Signature, ...]:
-    """The signature lines among these; empty ones do not count."""
+    """The well-formed signature lines; empty lines are ignored."""
     return tuple(found for line in lines.split("\n") if line for found in _signature(line))
 
 
 def unreadable(lines: str) -> int:
-    """How many of them are no signature lines."""
+    """How many lines are malformed."""
     return sum(not _signature(line) for line in lines.split("\n") if line)
 
 

@@ -1,7 +1,7 @@
-"""The tree's right edge, from the stored leaves and nodes: how a process joins a long ledger.
+"""Reads the tree's frontier from stored leaves and nodes, so that a process can join a long ledger.
 
-Whoever can append can leave out the nodes that his events complete. So a node that is missing is
-made of what is below it: a forgery has to be named, not to hide behind its own damage.
+A forger that appends events can leave out the nodes that they complete. So a missing node is
+computed from what is below it: the forgery must be named, not hidden by its own damage.
 """
 
 from typing import Any, Final, LiteralString
@@ -40,9 +40,9 @@ _MISSING: Final = """
 
 
 async def load_tree_state(connection: AsyncConnection[Any]) -> TreeState:
-    """Read the whole tree's edge, without the lock; at most 255 hashes a level.
+    """Read the tree state without the lock: at most 255 hashes a level.
 
-    Raises LedgerMismatchError where leaves are missing.
+    Raises LedgerMismatchError if leaves are missing.
     """
     async with connection.transaction():
         await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
@@ -58,7 +58,7 @@ async def load_tree_state(connection: AsyncConnection[Any]) -> TreeState:
 
 
 async def check_contains(connection: AsyncConnection[Any], known: TreeState) -> None:
-    """Raise LedgerMismatchError where the ledger lacks the last leaf that was seen."""
+    """Raise LedgerMismatchError if the ledger lacks the last leaf of a known tree state."""
     if known.size:
         leaves = [leaf for (leaf,) in await _fetch(connection, _LEAF, known.overlap)]
         known.catch_up(known.size if leaves else 0, leaves)
@@ -71,12 +71,12 @@ async def _edge(connection: AsyncConnection[Any], size: int, level: int) -> list
 
 
 async def missing_nodes(connection: AsyncConnection[Any], first: int) -> list[tuple[int, int]]:
-    """Level and index of the nodes that are not there, of those with a leaf from `first` on."""
+    """Level and index of the missing nodes that have a leaf from `first` on."""
     return [(level, index) for level, index in await _fetch(connection, _MISSING, first)]
 
 
 async def node_at(connection: AsyncConnection[Any], level: int, index: int) -> Node:
-    """Make a node of what is below it; raises LedgerMismatchError where leaves are missing."""
+    """Compute a node from what is below it; raises LedgerMismatchError if leaves are missing."""
     below = await _hashes(connection, level - 1, index * TILE_WIDTH, TILE_WIDTH)
     if len(below) != TILE_WIDTH:
         raise LedgerMismatchError(f"node ({level}, {index}) has not all of its leaves")

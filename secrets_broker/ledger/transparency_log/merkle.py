@@ -1,8 +1,8 @@
 """The Merkle tree of RFC 6962 and RFC 9162, section 2.1, over the events' entries.
 
-A `Frontier` is all that an append needs: the roots of the perfect subtrees that a tree of its
-size is made of, largest first. Above the leaves a node is stored for each 256 complete ones
-(and for each 256 of those …), since tiles are served in heights of 8 (C2SP tlog-tiles).
+A `Frontier` is all that an append needs: the roots of the perfect subtrees of the tree, largest
+first. A node is stored for each 256 complete leaves (and for each 256 of those nodes …), since
+tiles have a height of 8 (C2SP tlog-tiles).
 """
 
 from collections.abc import Iterable, Sequence
@@ -28,8 +28,8 @@ def node_hash(left: bytes, right: bytes) -> bytes:
 
 
 def parents(hashes: Iterable[bytes]) -> list[bytes]:
-    """node_hash of each pair, left to right; one that is over is left out."""
-    # As one string of bytes: half the cost of a call for each pair.
+    """node_hash of each pair, left to right; an odd last one is left out."""
+    # On one byte string: half the cost of a call for each pair.
     joined = b"".join(hashes)
     starts = range(0, len(joined) - 32, 64)
     return [sha256(b"\x01" + joined[at : at + 64]).digest() for at in starts]
@@ -37,7 +37,7 @@ def parents(hashes: Iterable[bytes]) -> list[bytes]:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """The root of the 256^level leaves from index * 256^level on."""
+    """A stored node: the root of the 256^level leaves from index * 256^level on."""
 
     level: int
     index: int
@@ -52,7 +52,7 @@ class Frontier:
     hashes: tuple[bytes, ...] = ()
 
     def extend(self, leaves: Iterable[bytes]) -> tuple["Frontier", list[Node]]:
-        """Append leaf hashes; also return the nodes to store that they completed."""
+        """Append leaf hashes; also return the nodes that they complete, which must be stored."""
         size, stack, completed = self.size, list(self.hashes), list[Node]()
         for leaf in leaves:
             completed += _push(stack, size, leaf)
@@ -67,7 +67,7 @@ class Frontier:
 
 
 def _push(stack: list[bytes], size: int, leaf: bytes) -> Iterable[Node]:
-    # As in a binary counter: each 1 at the end of the size is a subtree that is now full.
+    # As in a binary counter: each trailing 1 of the size is a subtree that is now full.
     hash_, height = leaf, 0
     while size >> height & 1:
         hash_ = node_hash(stack.pop(), hash_)
@@ -78,10 +78,10 @@ def _push(stack: list[bytes], size: int, leaf: bytes) -> Iterable[Node]:
 
 
 def frontier_from_tiles(size: int, partial_tiles: Sequence[Sequence[bytes]]) -> Frontier:
-    """Make a frontier from the right edge: per level, lowest first, the last tile's hashes.
+    """Make a frontier from the last, partial tile of each level, lowest level first.
 
-    Level 0 has leaf hashes, level n the stored nodes of that level; a full tile counts as
-    none, since the level above has its root.
+    Level 0 has leaf hashes, level n the stored nodes of that level. A full last tile counts as
+    empty, since the level above has its root.
     """
     hashes: list[bytes] = []
     for level in reversed(range(len(partial_tiles))):

@@ -5,8 +5,8 @@
     — <key name> base64(key id[4] || signature)
 
 The key id is SHA-256(name || 0x0A || type || public key)[:4]. Keys travel in the form of Go's
-note package: `PRIVATE+KEY+<name>+<id>+base64(type || seed)` for who signs, and
-`<name>+<id>+base64(type || public key)` for who verifies.
+note package: `PRIVATE+KEY+<name>+<id>+base64(type || seed)` to sign, and
+`<name>+<id>+base64(type || public key)` to verify.
 
 Ed25519 (RFC 8032), signature type 0x01: what every verifier of transparency logs reads.
 Type 0x04 is a witness's cosignature/v1 (C2SP tlog-cosignature): it signs a time with the text.
@@ -37,12 +37,12 @@ _MAX_TIMESTAMP: Final = 2**63 - 1
 
 
 class NoteError(LedgerError, ValueError):
-    """A key or a note that cannot be read, or a signature that is not right; never shows a key."""
+    """A malformed key or note, or a wrong signature; the text never shows a key."""
 
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """One signature line: who says to have signed, and with what."""
+    """One signature line: the claimed signer's name, its key id, and the signature."""
 
     name: str
     key_id: bytes
@@ -77,8 +77,8 @@ class Note:
     def verified_by(self, keys: Iterable["VerifierKey"]) -> list["VerifierKey"]:
         """The keys that signed this text.
 
-        Signatures of other keys say nothing. Raises NoteError where one of these keys' own
-        signatures is wrong, as the specification advises.
+        Signatures of other keys are ignored. Raises NoteError if a signature of one of these keys
+        is wrong, as the specification advises.
         """
         known = {(key.name, key.key_id): key for key in keys}
         found = []
@@ -117,7 +117,7 @@ class VerifierKey:
 
     @property
     def key_id(self) -> bytes:
-        """The four bytes that a signature line names the key by."""
+        """The four bytes that identify the key in a signature line."""
         return sha256(self.name.encode() + b"\n" + bytes([self.kind]) + self.public).digest()[:4]
 
     def __str__(self) -> str:
@@ -218,7 +218,7 @@ def _parse_line(line: str) -> Signature:
 
 
 def is_name(name: str) -> bool:
-    """Tell whether a key may be called so: not empty, no space of any kind, no plus."""
+    """Tell whether a key may have this name: not empty, no white space, no plus."""
     return bool(name) and not any(
         c == "+" or c.isspace() or unicodedata.category(c) in ("Cc", "Cs") for c in name
     )

@@ -19,7 +19,7 @@ from secrets_broker.ledger.transparency_log.merkle import (
 
 
 class ProofError(ValueError):
-    """A proof that does not prove what it is said to prove."""
+    """A proof that does not prove what it should."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ def plan_root(size: int) -> Plan:
 
 
 def compute(plan: Plan, hashes: Mapping[Run, Sequence[bytes]]) -> list[bytes]:
-    """A plan's hashes, from those of its runs; raises ProofError where one is missing."""
+    """A plan's hashes, computed from its runs; raises ProofError if one is missing."""
     return [_range_hash(runs, hashes) for runs in plan]
 
 
@@ -95,7 +95,7 @@ def verify_consistency(
 ) -> None:
     """Raise ProofError unless the tree extends the old one (RFC 9162, 2.1.4.2).
 
-    From an empty tree nothing can be proven, so that is refused: see `verify_extension`.
+    An empty old tree is refused, since nothing is provable from it: see `verify_extension`.
     """
     if not 0 < old <= size:
         raise ProofError("the old tree is empty, or larger")
@@ -115,7 +115,7 @@ def verify_consistency(
 def verify_extension(
     old: int, size: int, old_root: bytes, root: bytes, proof: Sequence[bytes]
 ) -> None:
-    """The same for a log that may have been empty: every tree extends that one, without a proof."""
+    """As `verify_consistency`, but every tree extends an empty one, without a proof."""
     if old != 0:
         verify_consistency(old, size, old_root, root, proof)
     elif size < 0 or proof or old_root != EMPTY_ROOT or (size == 0 and root != EMPTY_ROOT):
@@ -143,7 +143,7 @@ def _consistent_roots(old: int, size: int, proof: Sequence[bytes]) -> tuple[byte
 
 
 def _split(start: int, end: int) -> int:
-    """Where a tree divides: after the largest power of two smaller than its size."""
+    """Where a tree splits: after the largest power of two smaller than its size."""
     return start + (1 << (end - start - 1).bit_length() - 1)
 
 

@@ -1,6 +1,6 @@
-"""What the log shows of itself, by SQL: consistency proofs, tiles, kept checkpoints.
+"""Reads the published log by SQL: consistency proofs, tiles, kept checkpoints.
 
-Nothing past the published size: what is not signed for is not shown as part of the log.
+Nothing beyond the published size is shown, since no signature covers it.
 """
 
 from dataclasses import dataclass
@@ -71,10 +71,10 @@ async def published(connection: AsyncConnection[Any]) -> SignedCheckpoint:
 async def consistency(
     connection: AsyncConnection[Any], old: int, size: int | None = None
 ) -> Consistency:
-    """The proof between two sizes, the published one where none is given.
+    """The proof between two sizes; the second is by default the published one.
 
-    Raises NotPublishedError where one is larger than that, or the old one larger than the other,
-    and LedgerMismatchError where the stored tree is not what was signed.
+    Raises NotPublishedError if a size is beyond the published one, or the old one is the larger.
+    Raises LedgerMismatchError if the stored tree is not what was signed.
     """
     top = (await published(connection)).checkpoint
     new = top.size if size is None else size
@@ -93,7 +93,7 @@ async def consistency(
 
 
 async def tile(connection: AsyncConnection[Any], wanted: Tile) -> bytes | None:
-    """A tile's or an entry bundle's bytes; None where the published log has no such tile."""
+    """The bytes of a tile or an entry bundle; None if the published log has no such tile."""
     cursor = await connection.execute(_PUBLISHED_SIZE)
     size = await cursor.fetchone()
     if size is None or not wanted.is_within(size[0]):
@@ -109,13 +109,13 @@ async def tile(connection: AsyncConnection[Any], wanted: Tile) -> bytes | None:
 
 
 Place = tuple[datetime, str, int]
-"""Of a kept checkpoint: when it was signed, its origin and its size; in this order they come."""
+"""A kept checkpoint's time of signing, origin and size; the list is in this order."""
 
 
 async def kept_checkpoints(
     connection: AsyncConnection[Any], limit: int, after: Place | None = None
 ) -> list[tuple[Place, SignedCheckpoint]]:
-    """Every checkpoint that was published, oldest first, from the start or behind a place."""
+    """Published checkpoints, oldest first, from the start or after a place."""
     behind = after or ("-infinity", "", 0)
     cursor = await connection.execute(_KEPT_AFTER, (*behind, limit))
     return [

@@ -8,8 +8,8 @@
     <blank line>
     <the signed checkpoint, as it is>
 
-The entry travels as extra data. That is not authenticated by itself; it is once its leaf hash is
-found to lead to the root that the log signed.
+The entry travels as extra data, which is not authenticated by itself. It is authentic if its leaf
+hash leads to the root that the log signed.
 """
 
 import re
@@ -32,12 +32,12 @@ _HASH_BYTES: Final = 32
 
 
 class ReceiptError(ValueError):
-    """A receipt that cannot be read, or that does not prove what it says."""
+    """A receipt that is malformed, or that does not prove what it claims."""
 
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """That an entry is at a position of the tree that a checkpoint commits to."""
+    """Proves that an entry is at a position of the tree of a checkpoint."""
 
     position: int
     proof: tuple[bytes, ...]
@@ -75,7 +75,7 @@ class Receipt:
     def verify(self, keys: Iterable[VerifierKey], leaf: bytes | None = None) -> list[VerifierKey]:
         """Check the signature and the proof; returns the log's keys that signed.
 
-        The leaf hash is that of the entry within, unless one is given. Raises ReceiptError.
+        The leaf hash is by default that of the receipt's own entry. Raises ReceiptError.
         """
         if leaf is None and self.entry is None:
             raise ReceiptError("the receipt has no entry: give the entry's leaf hash")

@@ -1,4 +1,4 @@
-"""Entries by SQL: made from the columns of an event's row, and from nothing else."""
+"""Reads entries by SQL, made only from the columns of an event's row."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ ENTRY_COLUMNS: Final = """
     details, body, to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS at,
     to_char(occurred_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS occurred_at
 """
-"""What row_to_json makes an entry of."""
+"""The columns that row_to_json makes an entry from."""
 _ENTRIES: Final = f"""
     SELECT position, leaf_hash, row_to_json(entry)::text
     FROM (
@@ -30,7 +30,7 @@ _decoder = msgspec.json.Decoder(Event)
 
 @dataclass(frozen=True, slots=True)
 class StoredEntry:
-    """An event as it is stored: its position, the leaf hash beside it, and its entry's bytes."""
+    """A stored event: its position, the stored leaf hash, and its entry's bytes."""
 
     position: int
     leaf: bytes

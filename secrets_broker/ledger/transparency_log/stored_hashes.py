@@ -1,4 +1,4 @@
-"""Stored hashes by SQL: leaf hashes on the events' rows, nodes above; and the proofs from them."""
+"""Reads stored leaf hashes and nodes by SQL, and computes proofs from them."""
 
 from collections.abc import Sequence
 from typing import Any, Final
@@ -9,7 +9,7 @@ from secrets_broker.ledger.transparency_log.merkle import EMPTY_ROOT
 from secrets_broker.ledger.transparency_log.proof import Plan, Run, compute, plan_root, runs
 from secrets_broker.ledger.transparency_log.tile import BundleError, split_hashes
 
-# All runs in one round trip; each as one string of bytes, which is less to read than rows.
+# All runs in one round trip, each as one byte string, which is cheaper to read than rows.
 _RUNS: Final = """
     SELECT CASE wanted.level
         WHEN 0 THEN (SELECT string_agg(leaf_hash, '' ORDER BY position) FROM ledger.events
@@ -27,7 +27,7 @@ _RUNS: Final = """
 async def read_runs(
     connection: AsyncConnection[Any], wanted: Sequence[Run]
 ) -> dict[Run, list[bytes]]:
-    """The hashes of each run; fewer than it counts where there are no more, or none whole."""
+    """The hashes of each run; fewer than asked if some are missing."""
     cursor = await connection.execute(
         _RUNS,
         (
@@ -49,10 +49,10 @@ def _split(joined: bytes) -> list[bytes]:
 
 
 async def prove(connection: AsyncConnection[Any], plan: Plan) -> list[bytes]:
-    """A plan's hashes from the ledger; raises ProofError where some are missing."""
+    """A plan's hashes from the ledger; raises ProofError if some are missing."""
     return compute(plan, await read_runs(connection, runs(plan)))
 
 
 async def root_at(connection: AsyncConnection[Any], size: int) -> bytes:
-    """The root of the first `size` events; raises ProofError where there are not as many."""
+    """The root of the first `size` events; raises ProofError if there are fewer."""
     return (await prove(connection, plan_root(size)))[0] if size else EMPTY_ROOT

@@ -1,8 +1,8 @@
-"""An event's receipt, by one statement: what is signed, the event's row, and the hashes.
+"""Makes an event's receipt with one statement: the checkpoint, the event's row, and the hashes.
 
-The hashes of an inclusion proof lie in two tiles a level: the one that the leaf is below, and the
-last one of the tree. Where these are follows from the position and the size alone, so the
-statement finds them for whatever size it finds published, and all of it is of one moment.
+The hashes of an inclusion proof are in two tiles a level: the one above the leaf, and the last one
+of the tree. Position and size determine them. So the one statement finds them for the size that it
+finds published, and all it reads is of one moment.
 """
 
 from collections.abc import Mapping, Sequence
@@ -63,8 +63,8 @@ async def receipt(
 ) -> Receipt:
     """An event's receipt, under the published checkpoint or the kept one of that size.
 
-    Raises NotPublishedError, LedgerUnavailableError on a standby, and LedgerMismatchError where
-    the stored tree does not lead to the signed root.
+    Raises NotPublishedError, LedgerUnavailableError on a standby, and LedgerMismatchError if the
+    stored tree does not lead to the signed root.
     """
     # Int8: else psycopg prepares one statement for small numbers and another for large ones.
     wanted = {"position": Int8(position), "size": None if size is None else Int8(size)}
@@ -102,7 +102,7 @@ async def receipt(
 
 
 def _hashes(run: Run, tiles: Tiles) -> Sequence[bytes]:
-    """A run's hashes; fewer where they are not there. A run never reaches into another tile."""
+    """A run's hashes; fewer if some are missing. A run never crosses tiles."""
     first = run.first - run.first % TILE_WIDTH
     tile = tiles.get((run.level, first)) or b""
     start = (run.first - first) * HASH_BYTES

@@ -1,4 +1,4 @@
-"""Tiles and entry bundles (C2SP tlog-tiles): their paths, and what is in them.
+"""Tiles and entry bundles (C2SP tlog-tiles): their paths and contents.
 
 A tile is up to 256 hashes of one level: leaf hashes at level 0, and above it the roots of the
 full tiles below. An entry bundle is the entries that a tile of level 0 is the hashes of, each
@@ -33,7 +33,7 @@ _MAX_GROUPS: Final = 6  # 10^18, more than a position can be
 
 
 class BundleError(ValueError):
-    """A tile or an entry bundle that is cut off, or holds more than it can have."""
+    """A tile or an entry bundle that is too short or too long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class Tile:
 
     @property
     def path(self) -> str:
-        """Below the log's prefix, without a slash before it."""
+        """The path below the log's prefix, without a leading slash."""
         groups = f"{self.index:03d}"
         groups = groups.zfill(-(-len(groups) // 3) * 3)
         parts = [groups[at : at + 3] for at in range(0, len(groups), 3)]
@@ -62,7 +62,7 @@ class Tile:
 
     @classmethod
     def parse(cls, path: str) -> "Tile | None":
-        """Read a path; None where it is not one, to the letter."""
+        """Read a path; None unless it is exactly in the one valid form."""
         found = _PATH.fullmatch(path)
         if found is None:
             return None
@@ -76,7 +76,7 @@ class Tile:
         return tile if tile.path == path else None
 
     def is_within(self, size: int) -> bool:
-        """Tell whether a tree of this size has all of it."""
+        """Tell whether a tree of this size has the whole tile."""
         return self.start + self.width <= level_width(size, self.level or 0)
 
 
@@ -128,6 +128,6 @@ def split_hashes(tile: bytes, width: int | None = None) -> list[bytes]:
 
 
 def _check_width(count: int, width: int | None) -> None:
-    # What is surplus is in no tree: nobody could tell who put it there.
+    # Surplus content is covered by no tree, so it is not authentic.
     if count != width if width is not None else count > TILE_WIDTH:
         raise BundleError(f"it holds {count}, and {TILE_WIDTH if width is None else width} fit")

@@ -1,7 +1,7 @@
-"""What a witness keeps: the head of each log, and what may prove something against one.
+"""What a witness keeps: the head of each log, and evidence against a log.
 
-The heads are in SQLite: a decision and the head that follows from it are one transaction, which
-is on disk before anything is signed. Evidence is files, since people are to read it.
+The heads are in SQLite: a decision and its head are one transaction, which is on disk before
+anything is signed. Evidence is in files, for people to read.
 """
 
 import os
@@ -52,14 +52,14 @@ class WitnessStateError(LedgerError):
 
 @dataclass(frozen=True, slots=True)
 class KeptHead:
-    """A head, and the note that was cosigned for it; empty where none was."""
+    """A head, and the note that was cosigned for it; empty if none was."""
 
     head: CosignedHead
     note: str = ""
 
 
 class WitnessState:
-    """A folder."""
+    """The state of a witness, in a folder."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -70,7 +70,7 @@ class WitnessState:
         return self._folder / HEADS
 
     def create(self) -> None:
-        """Make what is missing; raises WitnessStateError."""
+        """Create what is missing; raises WitnessStateError."""
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             with closing(_open(self.heads_path, create=True)) as database:
@@ -104,8 +104,8 @@ class WitnessState:
     def _decide(self, logs: Logs, request: AddCheckpoint) -> tuple[CosignDecision, KeptHead]:
         checkpoint = request.signed.checkpoint
         with closing(_open(self.heads_path)) as database:
-            # Of two requests, in this process or another, the second one waits here, and is
-            # judged by what the first one left.
+            # Of two concurrent requests, in any process, the second waits here and is judged by
+            # the head that the first one left.
             database.execute("BEGIN IMMEDIATE")
             kept = _kept(database, checkpoint.origin)
             decision = decide(logs, kept.head, request)
@@ -113,13 +113,13 @@ class WitnessState:
                 row = (checkpoint.origin, decision.head.size, decision.head.root)
                 database.execute(_KEEP, (*row, str(request.signed)))
             # Died before this: the old head holds, and nothing was signed. Died after: the new
-            # one holds, and nobody has its cosignature; whoever asks again is told the size
+            # one holds, and nobody has its cosignature; the next request is told the size
             # (409), and gets it with an empty proof. Nothing smaller is cosigned any more.
             database.execute("COMMIT")
         return decision, kept
 
     def _keep_evidence(self, finding: Misbehaviour, request: AddCheckpoint, kept: KeptHead) -> None:
-        """Write the request, and the note that it is held against, once for each checkpoint."""
+        """Write the request, and the note that it contradicts, once for each checkpoint."""
         folder = self._folder / EVIDENCE
         name = f"{finding.value}-{sha256(request.signed.note.text.encode()).hexdigest()[:32]}"
         try:
@@ -134,7 +134,7 @@ class WitnessState:
 
 
 def _open(path: Path, *, create: bool = False) -> sqlite3.Connection:
-    # A head that has gone missing is never made anew: another history would be cosigned.
+    # A missing database of heads is never recreated: another history would be cosigned.
     uri = f"{path.absolute().as_uri()}?mode={'rwc' if create else 'rw'}"
     database = sqlite3.connect(uri, uri=True, timeout=_WAIT_SECONDS, isolation_level=None)
     # A commit is on disk when it returns, the removal of its journal too.

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar
 import click
 import msgspec
 
-from secrets_broker.ledger.encoding import SPACE, UNSEEN
+from secrets_broker.ledger.encoding import INVISIBLE, SPACE
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -43,7 +43,7 @@ _PLAIN: Final = re.compile(r"[A-Za-z0-9._:/@+*-]+")
 _FRACTION: Final = re.compile(r"\.[0-9]{6}Z\Z")
 # OWASP, "CSV Injection", with full-width forms; | and % begin commands (DDE) and macros elsewhere.
 _GUARDED: Final = re.compile(f"'|[{SPACE}]*[=+\\-@|%＝＋－＠｜％]")  # noqa: RUF001
-_MARKED: Final = re.compile(f"[{UNSEEN}]")
+_MARKED: Final = re.compile(f"[{INVISIBLE}]")
 # The comma of RFC 4180, and what is one where the comma is a decimal point's.
 _QUOTED: Final = re.compile('[",;\t|\r\n]|^ | $')
 

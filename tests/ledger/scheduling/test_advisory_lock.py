@@ -6,7 +6,7 @@ import pytest
 
 from secrets_broker.ledger.database.ledger_session import connect
 from secrets_broker.ledger.errors import BusyError
-from secrets_broker.ledger.scheduling.advisory_lock import be_alone, user_name
+from secrets_broker.ledger.scheduling.advisory_lock import take_advisory_lock, user_name
 from tests.conftest import Database
 from tests.ledger.helpers import run
 
@@ -33,10 +33,10 @@ def test_the_second_one_is_told_who_runs(database: Database) -> None:
 
     async def both() -> None:
         async with await connect(database.service_url) as first:
-            await be_alone(first, "a tool")
+            await take_advisory_lock(first, "a tool")
             async with await connect(database.service_url) as second:
                 with pytest.raises(BusyError, match=f"a tool by uid {NOBODY}"):
-                    await be_alone(second, "a tool")
-                await be_alone(second, "another tool")
+                    await take_advisory_lock(second, "a tool")
+                await take_advisory_lock(second, "another tool")
 
     run(both())

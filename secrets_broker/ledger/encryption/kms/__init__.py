@@ -1,6 +1,6 @@
-"""Providers that keep the key of the KEK outside of this service: see docs/kms.md.
+"""KMS providers, which wrap the KEK with a key outside of this service: see docs/kms.md.
 
-Each is a module of its own, imported when its scheme is asked for: its library is an optional
+Each is a module that is imported only when its URL scheme is used, since its library is an optional
 extra of the distribution.
 """
 
@@ -16,14 +16,14 @@ __all__ = ["KmsError", "KmsUrlError", "Provider", "open_provider"]
 
 
 def open_provider(url: str, *, pin: str | None = None, token: str | None = None) -> Provider:
-    """The provider that a URL names; nothing is connected to yet.
+    """The provider that a URL names; it does not connect yet.
 
     `pin` is for a PKCS#11 token whose URL names no file, `token` for Vault or OpenBao. Raises
-    KmsUrlError for a URL that cannot be read, KmsError where a library or a secret is missing.
+    KmsUrlError for a malformed URL, KmsError if a library or a secret is missing.
     """
     opener = _OPENERS.get(url.partition(":")[0].lower())
     if opener is None:
-        # Not repeated: what stands before a colon may be half of a secret.
+        # The URL is not repeated: the text before a colon may be part of a secret.
         raise KmsUrlError(f"the URL of a KMS begins with one of: {', '.join(_OPENERS)}")
     return opener(url, pin, token)
 

@@ -44,8 +44,8 @@ _CONFIG: Final = Config(
     retries={"mode": "standard", "total_max_attempts": 3},
 )
 
-# What Decrypt answers where the wrap is at fault: the first for a changed byte or another
-# encryption context, the second for the wrap of another key.
+# Decrypt's errors for a bad wrap: the first for a changed byte or another encryption context, the
+# second for the wrap of another key.
 # https://docs.aws.amazon.com/kms/latest/APIReference/API_Decrypt.html
 _REFUSALS: Final = frozenset({"InvalidCiphertextException", "IncorrectKeyException"})
 
@@ -103,7 +103,7 @@ class AwsKms:
 
     @contextmanager
     def _client(self, secret: bytes | None = None) -> "Iterator[KMSClient]":
-        """A client whose every error becomes one of ours."""
+        """A client whose errors become ours."""
         try:
             client: KMSClient = self.session.client(
                 "kms", region_name=self.region, endpoint_url=self.endpoint, config=self.config
@@ -118,7 +118,8 @@ class AwsKms:
             answer = f"{type(error).__name__}: {quoted(str(error), secret)}"
             raise failed(self._name, answer, advice_on(type(error).__name__)) from None
         except Exception as error:
-            # Not one of the library's own errors: its text may hold anything, its type does not.
+            # Not an error of the library itself: its text may hold anything, so only its type is
+            # told.
             raise unforeseen(self._name, error) from None
 
     def _answered(self, error: ClientError, secret: bytes | None) -> KmsError | DecryptionError:

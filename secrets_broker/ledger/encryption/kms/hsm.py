@@ -28,7 +28,7 @@ from pkcs11 import (
 
 from secrets_broker.ledger.encryption.envelope import KEY_BYTES, NONCE_BYTES, TAG_BYTES
 from secrets_broker.ledger.encryption.kms.hsm_advice import advice_on
-from secrets_broker.ledger.encryption.kms.module_lock import alone_with
+from secrets_broker.ledger.encryption.kms.module_lock import hold_module_lock
 from secrets_broker.ledger.encryption.kms.pkcs11_url import Pkcs11Url, parse
 from secrets_broker.ledger.encryption.kms.provider import (
     binding,
@@ -41,8 +41,8 @@ from secrets_broker.ledger.encryption.kms.provider import (
 )
 from secrets_broker.ledger.errors import DecryptionError, KmsError
 
-# What modules answer where the tag does not fit; SoftHSM 2.6 has only the last for it. They
-# count from C_Decrypt alone, when the token, the PIN and the key were already found to be good.
+# Modules' errors for a wrong tag; SoftHSM 2.6 has only the last. They count only from C_Decrypt,
+# when token, PIN and key have proven good.
 _REFUSALS: Final = (
     pkcs11.EncryptedDataInvalid,
     pkcs11.EncryptedDataLenRange,
@@ -94,11 +94,12 @@ class Hsm:
 
     @contextmanager
     def _token_key(self) -> Iterator[_Cipher]:
-        """The token's key in a session, whose every error becomes one of ours."""
+        """The token's key in a session whose errors become ours."""
         pin = self._read_pin()
         try:
             with _initialised(self.url) as token, token.open(user_pin=pin) as session:
-                # To the end: a search that get_key breaks off ends after C_Finalize, and fails.
+                # Run the search to its end: get_key breaks it off, and it would fail after
+                # C_Finalize.
                 yield self._only(list(session.get_objects(_key_attributes(self.url))))
         except (KmsError, DecryptionError):
             raise
@@ -111,7 +112,8 @@ class Hsm:
             answer = f"{name}: {error.strerror or error}: {self.url.module}"
             raise failed(self.id, answer, advice_on(name)) from None
         except Exception as error:
-            # Not one of the library's own errors: its text may hold anything, its type does not.
+            # Not an error of the library itself: its text may hold anything, so only its type is
+            # told.
             raise unforeseen(self.id, error) from None
 
     def _only(self, found: list[Object]) -> _Cipher:
@@ -150,11 +152,11 @@ def open_hsm(url: str, pin: str | None) -> Hsm:
 def _initialised(url: Pkcs11Url) -> Iterator[Token]:
     """The token of a module that is initialised for this call only.
 
-    A child has to initialise a module for itself (PKCS #11 v2.40 base, section 5.4): since
-    nothing is left initialised, it finds nothing of its parent's. C_Finalize also closes the
+    A child process must initialise a module itself (PKCS #11 v2.40 base, section 5.4). Nothing is
+    left initialised, so a child inherits nothing. C_Finalize also closes the
     session that python-pkcs11 leaves open after a login that failed.
     """
-    with alone_with(url.module):
+    with hold_module_lock(url.module):
         library = pkcs11.lib(str(url.module))
         try:
             yield library.get_token(**_token_attributes(url))

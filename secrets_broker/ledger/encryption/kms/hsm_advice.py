@@ -1,4 +1,4 @@
-"""What to do about an error of a PKCS#11 module, by the name that Python has for it."""
+"""What to do about an error of a PKCS#11 module, by its Python name."""
 
 from collections.abc import Mapping
 from typing import Final

@@ -1,12 +1,12 @@
-"""One caller of a PKCS#11 module at a time, over all threads and processes of this machine.
+"""Lets one caller at a time use a PKCS#11 module, over all threads and processes of this machine.
 
-Threads: a login is the process's, not the session's (PKCS #11 v2.40 base, section 5.6), and
-modules differ in what they allow threads. Processes: SoftHSM 2.6 loses sight of its token for
-moments while another process logs in, and workers of one service all start at once.
+Threads: a login belongs to the process, not the session (PKCS #11 v2.40 base, section 5.6), and
+modules differ in what they allow threads. Processes: SoftHSM 2.6 loses its token for moments while
+another process logs in, and the workers of a service start at the same time.
 
-flock(2) on the module's own file does for both: each caller opens the file for itself, and two
-descriptions exclude each other even in one process. What a child inherits is unlocked with its
-parent, so no fork can leave a lock behind.
+flock(2) on the module's own file serves both: each caller opens the file itself, and two open file
+descriptions exclude each other even in one process. A child's inherited lock is released with its
+parent's, so no fork leaves a lock behind.
 """
 
 import fcntl
@@ -22,8 +22,8 @@ _PAUSE: Final = 0.01
 
 
 @contextmanager
-def alone_with(module: Path, longest_wait: float = _LONGEST_WAIT) -> Iterator[None]:
-    """Wait for a turn, in seconds; raises TimeoutError, or OSError for a file that is not there."""
+def hold_module_lock(module: Path, longest_wait: float = _LONGEST_WAIT) -> Iterator[None]:
+    """Hold the lock; waits so many seconds. Raises TimeoutError, or OSError for a missing file."""
     with module.open("rb") as file:
         _lock(file.fileno(), time.monotonic() + longest_wait)
         try:

@@ -19,7 +19,7 @@ _QUERY: Final = ("module-path", "pin-source")
 
 @dataclass(frozen=True, slots=True)
 class Pkcs11Url:
-    """Which key, by which module, and the file with the PIN where one is named."""
+    """The key, the module, and the file with the PIN if one is named."""
 
     module: Path
     path: Mapping[str, str]
@@ -27,7 +27,7 @@ class Pkcs11Url:
 
     @property
     def id(self) -> str:
-        """The URI without its query: the token and the key, in one order and spelling."""
+        """The URI without its query: token and key, in canonical order and spelling."""
         named = (f"{name}={self._spelt(name)}" for name in _PATH if name in self.path)
         return "pkcs11:" + ";".join(named)
 

@@ -1,9 +1,9 @@
-"""What a KMS provider is, and how its failures are told.
+"""The interface of a KMS provider, and its errors.
 
-A provider wraps the one KEK, 32 bytes, with a key that never leaves a service or a token. It is
-called when the service starts and in a rotation, never in a lookup: the unwrapped KEK stays in
-memory. Every wrap is bound to the KEK's id, so that one wrap cannot be put in another's place;
-whoever unwraps checks besides that the key has this id (see keyring.Kek).
+A provider wraps the KEK, 32 bytes, with a key that never leaves the KMS or token. It is called at a
+service's start and in a rotation, never in a lookup: the unwrapped KEK stays in memory. Every wrap
+is bound to the KEK's id, so that no wrap can take another's place. After unwrapping, the id is also
+checked against the key (see keyring.Kek).
 """
 
 from base64 import b64encode
@@ -12,7 +12,7 @@ from typing import Final, Protocol
 from secrets_broker.ledger.encryption.envelope import KEK, KEY_BYTES, bind
 from secrets_broker.ledger.errors import DecryptionError, KmsError
 
-# Enough for the longest answer that says something; a proxy's error page is longer.
+# Enough for any useful answer; a proxy's error page is longer.
 _ANSWER_CHARACTERS: Final = 300
 _WITHHELD: Final = "(its answer repeats a secret and is not shown)"
 
@@ -24,7 +24,7 @@ class Provider(Protocol):
     def id(self) -> str:
         """The provider and its key, as stored beside each wrap; no secret.
 
-        Raises KmsError where only the service can tell and does not.
+        Raises KmsError if only the service knows it and does not answer.
         """
 
     def wrap(self, key: bytes, kek_id: str) -> bytes:
@@ -33,40 +33,40 @@ class Provider(Protocol):
     def unwrap(self, wrapped: bytes, kek_id: str) -> bytes:
         """Decrypt what `wrap` made for this id: 32 bytes.
 
-        Raises DecryptionError where the service refuses the wrap itself (another key, another
-        id, any changed byte), and KmsError where it did not get as far.
+        Raises DecryptionError if the service refuses the wrap itself (another key, another id,
+        any changed byte), and KmsError for any other failure.
         """
 
     def close(self) -> None:
-        """Let go of what is held open."""
+        """Close what is open."""
 
 
 def binding(kek_id: str) -> bytes:
-    """The additional authenticated data of a wrap, as format.md has it for other ciphertexts."""
+    """The AAD of a wrap, in the form that format.md gives for other ciphertexts."""
     return bind(KEK, kek_id)
 
 
 def checked(key: bytes) -> bytes:
-    """The KEK that is to be wrapped; raises ValueError where it is not 32 bytes."""
+    """Return the KEK to wrap; raises ValueError if it is not 32 bytes."""
     if len(key) != KEY_BYTES:
         raise ValueError(f"a KEK has {KEY_BYTES} bytes")
     return key
 
 
 def unwrapped(provider_id: str, key: bytes) -> bytes:
-    """The KEK that a service answered with; raises DecryptionError where it cannot be one."""
+    """Return the KEK that a service answered; raises DecryptionError if it cannot be one."""
     if len(key) != KEY_BYTES:
         raise refused(provider_id, f"what was wrapped is not a key of {KEY_BYTES} bytes")
     return key
 
 
 def failed(provider_id: str, answer: str, advice: str) -> KmsError:
-    """The service did not do it: what it answered, and what to do."""
+    """The error for a failed call: what the service answered, and what to do."""
     return KmsError(f"{provider_id}: {answer}; {advice}")
 
 
 def refused(provider_id: str, answer: str) -> DecryptionError:
-    """The service works, and says that this is no wrap of its key for this KEK."""
+    """The error for a wrap that the service refuses: not of this key, or not for this KEK."""
     return DecryptionError(
         f"{provider_id}: the wrapped KEK does not open with this key for this KEK id, "
         f"or was changed: {answer}"
@@ -74,7 +74,7 @@ def refused(provider_id: str, answer: str) -> DecryptionError:
 
 
 def unforeseen(provider_id: str, error: Exception) -> KmsError:
-    """A library's error that nobody thought of: only its type, as its text may hold anything."""
+    """An unforeseen library error: only its type, since its text may hold anything."""
     return failed(
         provider_id,
         f"unexpected {type(error).__module__}.{type(error).__qualname__}",
@@ -83,7 +83,7 @@ def unforeseen(provider_id: str, error: Exception) -> KmsError:
 
 
 def quoted(answer: str, *secrets: bytes | str | None) -> str:
-    """A service's words in one line, cut; withheld where they repeat a secret in any spelling."""
+    """A service's answer in one cut line; withheld if it repeats a secret in any spelling."""
     spellings = (spelling for secret in secrets if secret for spelling in _spellings(secret))
     if any(spelling in answer for spelling in spellings):
         return _WITHHELD

@@ -6,8 +6,8 @@ certificate; without it the system's are trusted. ``transit+http`` only speaks t
 address, for an agent on the same machine. The token is VAULT_TOKEN and never stands in the URL.
 
 A wrap is the text that Transit answers (``vault:v1:…``), bound by ``associated_data``, which
-Transit does for AEAD keys (aes256-gcm96, chacha20-poly1305) from Vault 1.13 on. An older Vault
-ignores what it does not know; so each wrap is tried once with other associated data.
+Transit supports for AEAD keys (aes256-gcm96, chacha20-poly1305) from Vault 1.13 on. An older Vault
+ignores it silently; so each wrap is tried once with other associated data.
 
 This has been tested against a stand-in only, written after the API's documentation
 (https://developer.hashicorp.com/vault/api-docs/secret/transit), never against a real server.
@@ -42,7 +42,7 @@ _WRAP: Final = re.compile(r"vault:v[1-9][0-9]*:[A-Za-z0-9+/]+={0,2}")
 # A token goes into a header, where a line end would begin another one.
 _TOKEN: Final = re.compile(r"[!-~]+")
 
-# Transit's words for a wrap that does not open, with 400 or, in some versions, 500:
+# Transit's texts for a wrap that does not open, with 400 or, in some versions, 500:
 # https://github.com/hashicorp/vault/issues/10842
 _REFUSALS: Final = ("invalid ciphertext", "message authentication failed")
 
@@ -120,7 +120,8 @@ class Transit:
             advice = "check that this machine reaches the server, and its certificate"
             raise failed(self.id, quoted(words(error), secret, self.token), advice) from None
         except Exception as error:
-            # Not one of the library's own errors: its text may hold anything, its type does not.
+            # Not an error of the library itself: its text may hold anything, so only its type is
+            # told.
             raise unforeseen(self.id, error) from None
         if answer.status != 200:
             raise self._error(action, answer, secret)

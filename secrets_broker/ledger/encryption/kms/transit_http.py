@@ -11,7 +11,7 @@ from secrets_broker.outbound.client import HttpRequest, TooLongError, Unreachabl
 
 # Pauses between the tries, in seconds; Vault's own clients make three tries too.
 _PAUSES: Final = (0.25, 0.5)
-# Rate limit, and what a server or a balancer before it answers for moments:
+# Rate limit, and what a server or its load balancer answers temporarily:
 # https://developer.hashicorp.com/vault/api-docs#http-status-codes
 _PASSING: Final = frozenset({412, 429, 502, 503, 504})
 
@@ -26,7 +26,7 @@ class TransitAnswer:
 
 
 def ask(endpoint: Endpoint, path: str, token: str, body: Mapping[str, str]) -> TransitAnswer:
-    """POST a JSON object, again where the fault may pass; raises UnreachableError."""
+    """POST a JSON object, and retry if the failure may pass; raises UnreachableError."""
     for pause in _PAUSES:
         try:
             answer = _ask_once(endpoint, path, token, body)
@@ -51,7 +51,7 @@ def _ask_once(endpoint: Endpoint, path: str, token: str, body: Mapping[str, str]
 
 
 def words(error: UnreachableError) -> str:
-    """Why there is no answer, with the name of the error; may quote what was answered."""
+    """Why there is no answer, with the error's name; may quote the answer."""
     if isinstance(error, TooLongError) or isinstance(error.cause, TimeoutError):
         return str(error)
     return f"{type(error.cause).__name__}: {error.cause}"

@@ -1,4 +1,4 @@
-"""Reading a provider's URL. No message repeats any part of it: a secret may stand anywhere."""
+"""Reads a provider's URL. No message repeats any part of it: a secret may stand anywhere."""
 
 from collections.abc import Collection, Mapping
 from ipaddress import ip_address
@@ -42,7 +42,7 @@ def parameters(parts: SplitResult, known: Collection[str]) -> Mapping[str, str]:
 def require_safe_transport(parts: SplitResult, name: str) -> None:
     """Raise KmsUrlError for plain HTTP to another machine: the KEK would cross a network in clear.
 
-    Plain HTTP to a loopback address is how a local agent, or a test's server, is spoken to.
+    Plain HTTP to a loopback address is allowed, for a local agent or a test server.
     """
     if not parts.hostname:
         raise KmsUrlError(f"{name} names no host")

@@ -15,7 +15,7 @@ from pkcs11 import MechanismFlag
 from secrets_broker.ledger.encryption.envelope import NONCE_BYTES
 from secrets_broker.ledger.encryption.kms import Provider, open_provider
 from secrets_broker.ledger.encryption.kms.hsm import Hsm
-from secrets_broker.ledger.encryption.kms.module_lock import alone_with
+from secrets_broker.ledger.encryption.kms.module_lock import hold_module_lock
 from secrets_broker.ledger.errors import DecryptionError, KmsError
 from tests.ledger.encryption.kms.helpers import (
     KEK_ID,
@@ -242,9 +242,9 @@ def test_after_a_fork(softhsm: SoftHsm) -> None:
 def test_a_module_that_is_held_is_given_up(softhsm: SoftHsm) -> None:
     """Whoever keeps the module's lock cannot stop a start for ever."""
     module = Path(str(MODULE))
-    with alone_with(module), pytest.raises(TimeoutError), alone_with(module, 0.05):
+    with hold_module_lock(module), pytest.raises(TimeoutError), hold_module_lock(module, 0.05):
         pass
-    with alone_with(module):
+    with hold_module_lock(module):
         pass
 
 
