@@ -40,7 +40,7 @@ class ConditionCounts:
         self, database_url: str, *, tick: float = TICK_SECONDS, thresholds: Thresholds | None = None
     ) -> None:
         self._reader = Reader(database_url)
-        self._turn = LeaderLock(counters.folder(), "watching")
+        self._leader_lock = LeaderLock(counters.folder(), "watching")
         self._tick = tick
         self._thresholds = thresholds or Thresholds()
         self._conditions = Conditions(self._thresholds)
@@ -57,12 +57,12 @@ class ConditionCounts:
         """Stop; a question that is under way is given up."""
         await self._task.close()
         await self._reader.close()
-        self._turn.give_up()
+        self._leader_lock.give_up()
 
     async def _run(self) -> None:
         while True:
             try:
-                if self._turn.taken():
+                if self._leader_lock.taken():
                     await self._read_on()
             except LedgerMismatchError as error:
                 _log.critical("ledger_mismatch", why=str(error))
@@ -92,7 +92,7 @@ class ConditionCounts:
                     counters.condition(condition.condition)
             place = behind
         if place.position >= self._new:
-            self._turn.leave(place.position)
+            self._leader_lock.leave(place.position)
         return place, len(found)
 
     async def _begin(self) -> ReadPosition:
@@ -102,6 +102,6 @@ class ConditionCounts:
 
         self._conditions = Conditions(self._thresholds)
         events, place = await self._reader.ask(ask)
-        left = self._turn.left()
+        left = self._leader_lock.left()
         self._new = events if left is None else min(left, events)
         return place

@@ -76,7 +76,7 @@ class Gatherer:
         self._keyring = keyring
         self._seconds = seconds
         self._signs = signs
-        self._turn = LeaderLock(counters.folder(), "gatherer")
+        self._leader_lock = LeaderLock(counters.folder(), "gatherer")
         self._comparison = RowComparison(self._reader, compare_seconds, entries)
         self._tasks = (
             BackgroundTask("queue-gauge", self._count),
@@ -93,7 +93,7 @@ class Gatherer:
         for task in self._tasks:
             await task.close()
         await self._reader.close()
-        self._turn.give_up()
+        self._leader_lock.give_up()
 
     async def _count(self) -> None:
         while True:
@@ -104,7 +104,7 @@ class Gatherer:
         while True:
             pause = TICK_SECONDS
             try:
-                if self._turn.taken():
+                if self._leader_lock.taken():
                     pause = self._seconds
                     await self._gather()
             except Exception as error:

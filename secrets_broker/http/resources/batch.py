@@ -55,17 +55,17 @@ class ItemOutcome(NamedTuple):
 class _Batch:
     kind: type[Item]
 
-    def __init__(self, desk: Admission) -> None:
-        self._desk = desk
+    def __init__(self, admission: Admission) -> None:
+        self._admission = admission
 
     async def on_post(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
         """Record all that can be, and say of each item what came of it."""
-        pace = TimeSlice()
-        wanted = await self._wanted(await read_typed(req), pace)
+        time_slice = TimeSlice()
+        wanted = await self._wanted(await read_typed(req), time_slice)
         commands = [item for item in wanted if not isinstance(item, InvalidCommandError)]
         # Died before the commit: nothing of the batch is recorded, and nothing was given out.
         # Died after it: all of it is recorded, and nothing was given out.
-        results = iter(await self._desk.submit_all(commands, req.context.caller))
+        results = iter(await self._admission.submit_all(commands, req.context.caller))
         outcomes = [
             each if isinstance(each, InvalidCommandError) else next(results) for each in wanted
         ]
@@ -74,12 +74,12 @@ class _Batch:
             item = _item(command, outcome)
             told[_told(item, outcome)] += 1
             encoded.append(msgspec.json.encode(item))
-            await pace.yield_if_over()
+            await time_slice.yield_if_over()
         resp.context.outcomes = told
         resp.content_type = falcon.MEDIA_JSON
         resp.data = b'{"items":[%b]}' % b",".join(encoded)
 
-    async def _wanted(self, data: bytes, pace: TimeSlice) -> list[Item | InvalidCommandError]:
+    async def _wanted(self, data: bytes, time_slice: TimeSlice) -> list[Item | InvalidCommandError]:
         """What the items ask for, and of each that asks for nothing, which rule it breaks."""
         found = strict_json.items(data, "items", MAX_ITEMS)
         if found is None:
@@ -88,7 +88,7 @@ class _Batch:
         try:
             for item in found:
                 wanted.append(_parsed(self.kind, item))
-                await pace.yield_if_over()
+                await time_slice.yield_if_over()
         except NotAloneError:
             raise _not_a_batch(data) from None
         return wanted

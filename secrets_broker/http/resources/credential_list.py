@@ -26,8 +26,8 @@ _Page = tuple[list[credential_list.CredentialLine], credential_list.CredentialCu
 class Credentials:
     """The list, by host and purpose."""
 
-    def __init__(self, desk: Admission, reader: Reader) -> None:
-        self._desk = desk
+    def __init__(self, admission: Admission, reader: Reader) -> None:
+        self._admission = admission
         self._reader = reader
 
     async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
@@ -47,7 +47,7 @@ class Credentials:
             return await credential_list.page(connection, wanted, rules, limit, after)
 
         lines, following = await self._reader.ask(ask)
-        await self._desk.leave(READ, caller)
+        await self._admission.leave(READ, caller)
         if (now := self._rules(caller)) is not None:
             lines = credential_list.allowed(lines, now, _request(caller))
         resp.content_type = falcon.MEDIA_JSON
@@ -58,7 +58,7 @@ class Credentials:
         """What lets the caller read from where he is; None where he needs no rule."""
         if caller.subject is None:
             return None
-        granted = self._desk.granted(caller.subject)
+        granted = self._admission.granted(caller.subject)
         rules = granted.rights.rules if granted and granted.rights else ()
         return tuple(rule for rule in rules if fit((rule,), _request(caller)).rule)
 

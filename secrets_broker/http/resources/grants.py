@@ -62,15 +62,15 @@ class GrantNameBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 
 class _Change:
-    def __init__(self, desk: Admission) -> None:
-        self._desk = desk
+    def __init__(self, admission: Admission) -> None:
+        self._admission = admission
 
     async def _record(
         self, req: falcon.asgi.Request, resp: falcon.asgi.Response, command: GrantCommand
     ) -> None:
         # Died before the commit: nothing has changed, and a key that was made opens nothing. Died
         # after it: it is so, but nobody was told the key; it is rotated or revoked.
-        outcome = await self._desk.submit(command, req.context.caller)
+        outcome = await self._admission.submit(command, req.context.caller)
         resp.set_header("X-Ledger-Position", str(outcome.position))
         resp.context.position = outcome.position
 

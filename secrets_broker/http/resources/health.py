@@ -12,8 +12,7 @@ import structlog
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from secrets_broker.http import error_handlers, problems
-from secrets_broker.http.metrics import counters as metrics
-from secrets_broker.http.metrics import metric_files
+from secrets_broker.http.metrics import counters, metric_files
 from secrets_broker.ledger.errors import LedgerUnavailableError
 from secrets_broker.ledger.writer import Writer
 
@@ -75,7 +74,7 @@ class Metrics:
     """GET /metrics: Prometheus' text format."""
 
     def __init__(self) -> None:
-        self._turn = asyncio.Lock()
+        self._render_lock = asyncio.Lock()
 
     async def on_get(self, _req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
         """Give the metrics of all workers; 503 from one that has no part in them."""
@@ -84,8 +83,8 @@ class Metrics:
             return
         # Adding up takes tens of milliseconds, which no lookup is to wait for; one at a time,
         # since anybody may ask.
-        async with self._turn:
-            resp.data = await asyncio.to_thread(metrics.render)
+        async with self._render_lock:
+            resp.data = await asyncio.to_thread(counters.render)
         resp.content_type = CONTENT_TYPE_LATEST
 
 

@@ -37,12 +37,12 @@ class Reader:
     def __init__(self, database_url: str) -> None:
         self._database_url = database_url
         self._connection: Session | None = None
-        self._turn = asyncio.Lock()
+        self._lock = asyncio.Lock()
 
     async def ask(self, question: Question[T]) -> T:
         """Its answer; raises LedgerUnavailableError, and the question's own errors."""
         try:
-            async with asyncio.timeout(QUESTION_SECONDS), self._turn:
+            async with asyncio.timeout(QUESTION_SECONDS), self._lock:
                 return await self._ask(question)
         except TimeoutError:
             raise LedgerUnavailableError("the database does not answer in time") from None
