@@ -1,8 +1,8 @@
 """A falcon application that judges a request by its head, before its body is there.
 
-Falcon waits for the first piece of a body before it looks at anything. Then a caller without a key,
-or with a path that does not exist, would get its answer only after it sent a body that nobody reads.
-A caller that sends `Expect: 100-continue` would even be told to send it (RFC 9110, section 10.1.1).
+Falcon waits for the first piece of a body before it looks at anything. A caller without a key, or
+with a path that does not exist, would get its answer only after it sent a body that nobody reads.
+With `Expect: 100-continue` it would even be told to send it (RFC 9110, section 10.1.1).
 """
 
 from collections.abc import Awaitable, Callable, Mapping

@@ -163,7 +163,7 @@ class Admission:
     async def _refuse(
         self, command: Command | Enter, context: Context, early: Refusal
     ) -> Outcome | None:
-        """Judge under the lock and return the outcome, or count the refusal and raise RefusedError."""
+        """Judge under the lock and return the outcome, or count it and raise RefusedError."""
         window = self._counted_refusals.window(context)
         if window is None:
             try:

@@ -1,8 +1,7 @@
-"""GET /internal/secrets/credentials: what there is to look up, without any secret.
+"""GET /internal/secrets/credentials: which credentials the caller may look up, without secrets.
 
-Asking is no event, since nothing is disclosed that a lookup would record. The page is read first;
-then the caller is judged under the ledger's lock, and what goes out is what he may read by the
-grants of that moment.
+The request is no event, since it discloses no secret. The page is read first. Then the caller is
+judged under the ledger's lock, and the answer holds what it may read by the grants of that moment.
 """
 
 from datetime import UTC, datetime
@@ -55,7 +54,7 @@ class Credentials:
         resp.data = msgspec.json.encode(page)
 
     def _rules(self, caller: Context) -> tuple[Rule, ...] | None:
-        """What lets the caller read from where he is; None where he needs no rule."""
+        """The rules that let the caller read from its address; None where it needs no rule."""
         if caller.subject is None:
             return None
         granted = self._admission.granted(caller.subject)

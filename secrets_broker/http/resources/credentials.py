@@ -1,4 +1,4 @@
-"""The three endpoints of the internal API: a request becomes a command, an outcome an answer."""
+"""Upsert, lookup and delete: a request becomes a command, and its outcome the answer."""
 
 from datetime import UTC, datetime
 
