@@ -48,7 +48,7 @@ _GARBAGE_THRESHOLD: Final = 20_000  # allocations; some hundred requests
 App = falcon.asgi.App[Any, Any]
 
 
-class Beside(Protocol):
+class BackgroundJob(Protocol):
     """A background job that runs beside the requests."""
 
     async def start(self) -> None:
@@ -62,12 +62,12 @@ class _Lifespan:
     """Starts the writer and the background jobs with the server, and ends them before it ends."""
 
     def __init__(
-        self, writer: Writer, admission: Admission, reader: Reader, beside: Sequence[Beside]
+        self, writer: Writer, admission: Admission, reader: Reader, jobs: Sequence[BackgroundJob]
     ) -> None:
         self._writer = writer
         self._admission = admission
         self._reader = reader
-        self._beside = beside
+        self._jobs = jobs
 
     async def process_startup(self, scope: Mapping[str, Any], event: Mapping[str, Any]) -> None:
         try:
@@ -76,7 +76,7 @@ class _Lifespan:
             # Not fatal: requests get 503 until the writer, which tries again, succeeds.
             _log.error("not_ready", why=str(error))
         await self._log_lost_events()
-        for task in (self._admission, *self._beside):
+        for task in (self._admission, *self._jobs):
             await task.start()
         _settle_garbage_collector()
 
@@ -93,7 +93,7 @@ class _Lifespan:
         await self._reader.close()
         await self._admission.close()  # before the writer: it records counted refusals
         await self._writer.close()
-        for task in self._beside:  # after the writer: its last events are signed, too
+        for task in self._jobs:  # after the writer: its last events are signed, too
             await task.close()
 
 
@@ -109,19 +109,19 @@ def create_app(
     writer: Writer,
     reader: Reader,
     authentication: Authentication,
-    beside: Sequence[Beside] = (),
+    jobs: Sequence[BackgroundJob] = (),
     peers: Peers | None = None,
 ) -> App:
-    """Assemble the application; the jobs in `beside` start and end with it."""
+    """Assemble the application; `jobs` start and end with it."""
     admission = Admission(writer)
-    app: App = table_app(SERVICE, _behind(writer, reader, admission, authentication))
+    app: App = table_app(SERVICE, _resources(writer, reader, admission, authentication))
     app.add_middleware(RequestMiddleware(SERVICE, authentication, admission, peers or Peers()))
-    app.add_middleware(_Lifespan(writer, admission, reader, beside))
+    app.add_middleware(_Lifespan(writer, admission, reader, jobs))
     error_handlers.install(app)
     return app
 
 
-def _behind(
+def _resources(
     writer: Writer, reader: Reader, admission: Admission, authentication: Authentication
 ) -> dict[str, object]:
     """The resource that answers each operation of the table of routes."""
@@ -171,12 +171,12 @@ def from_settings() -> App:
     checkpointer = list(_checkpointer(settings, known, writer))
     url, seconds, signs = settings.database_url, settings.metrics_seconds, bool(checkpointer)
     gatherer = Gatherer(url, writer, keys, seconds, signs=signs)
-    beside = [*checkpointer, submitter, gatherer, ConditionCounts(url)]
+    jobs = [*checkpointer, submitter, gatherer, ConditionCounts(url)]
     peers = Peers(settings.trusted_proxies)
-    return create_app(writer, Reader(url), authentication, beside, peers)
+    return create_app(writer, Reader(url), authentication, jobs, peers)
 
 
-def _checkpointer(settings: Settings, known: Continuity, writer: Writer) -> Iterator[Beside]:
+def _checkpointer(settings: Settings, known: Continuity, writer: Writer) -> Iterator[BackgroundJob]:
     key = signing_key(settings)
     if key is None:
         _log.warning("no_checkpoints", why="LEDGER_SIGNING_KEY is not set")

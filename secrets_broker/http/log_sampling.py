@@ -51,10 +51,10 @@ class LogSampling:
         if now - self._all.began >= PERIOD_SECONDS and self._all.left_out:
             _log.warning("requests_not_logged", count=self._all.left_out)
             self._all.left_out = 0
-        told = self._of(source_of(ip), now).take(now, OF_ONE) and self._all.take(now, ALTOGETHER)
-        if not told:
+        written = self._of(source_of(ip), now).take(now, OF_ONE) and self._all.take(now, ALTOGETHER)
+        if not written:
             self._all.left_out += 1
-        return told
+        return written
 
     def _of(self, source: str | None, now: float) -> _Period:
         period = self._sources.setdefault(source, _Period(now))

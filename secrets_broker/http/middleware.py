@@ -81,7 +81,7 @@ class RequestMiddleware:
         """
         resp.set_header("X-Request-Id", req.context.request_id)
         route: Route | None = req.context.route
-        await self._leave(req, resp, route)
+        await self._recheck(req, resp, route)
         await self._count_malformed(req, resp, route)
         outcome = str(resp.context.get("outcome", "ok"))
         seconds = time.perf_counter() - req.context.started
@@ -142,18 +142,18 @@ class RequestMiddleware:
         except LedgerUnavailableError:
             pass  # the request has failed anyway; its answer stays
 
-    async def _leave(
+    async def _recheck(
         self, req: falcon.asgi.Request, resp: falcon.asgi.Response, route: Route | None
     ) -> None:
         caller: Context | None = req.context.get("caller")
-        if route is None or route.right is None or not route.leaves:
+        if route is None or route.right is None or not route.recheck:
             return
         if caller is None or caller.subject is None:
             return
         if resp.status_code >= 400:  # it discloses nothing
             return
         try:
-            await self._admission.leave(route.right, caller)
+            await self._admission.recheck(route.right, caller)
         except (RefusedError, LedgerUnavailableError) as error:
             resp.text = resp.media = resp.stream = None
             error_handlers.answer(resp, error)
@@ -170,7 +170,7 @@ def _outcomes(resp: falcon.asgi.Response, outcome: str) -> Counter[ItemOutcome]:
 
 def _malformed_items(resp: falcon.asgi.Response) -> int:
     found: Counter[ItemOutcome] = resp.context.get("outcomes") or Counter()
-    return sum(times for told, times in found.items() if told.status in MALFORMED)
+    return sum(times for item, times in found.items() if item.status in MALFORMED)
 
 
 def _items(resp: falcon.asgi.Response) -> dict[str, dict[str, int]]:

@@ -21,10 +21,10 @@ _Found = tuple[object, Mapping[str, Responder], dict[str, Any], str]
 class TableRouter:
     """Gives falcon the resource of a request's route."""
 
-    def __init__(self, routes: Routes, behind: Mapping[str, object]) -> None:
-        assert {route.operation for route in routes.all} == behind.keys()  # noqa: S101 - both ours
-        self._behind = {
-            route.path: (behind[route.operation], _methods(route, behind[route.operation]))
+    def __init__(self, routes: Routes, resources: Mapping[str, object]) -> None:
+        assert {route.operation for route in routes.all} == resources.keys()  # noqa: S101 - both ours
+        self._resources = {
+            route.path: (resources[route.operation], _methods(route, resources[route.operation]))
             for route in routes.all
         }
 
@@ -33,7 +33,7 @@ class TableRouter:
         match = matched(req) if req is not None else None
         if match is None:
             return None
-        resource, methods = self._behind[match.route.path]
+        resource, methods = self._resources[match.route.path]
         return resource, methods, match.parameters, match.route.path
 
 
@@ -65,10 +65,10 @@ class Lifespan:
         scope["state"][TABLE] = self._routes
 
 
-def table_app(routes: Routes, behind: Mapping[str, object]) -> HeadFirstApp:
+def table_app(routes: Routes, resources: Mapping[str, object]) -> HeadFirstApp:
     """An application with these routes, each answered by the resource of its operation."""
     # falcon's type is its own router; of it, it uses only `find`.
-    found = HeadFirstApp(router=cast(CompiledRouter, TableRouter(routes, behind)))
+    found = HeadFirstApp(router=cast(CompiledRouter, TableRouter(routes, resources)))
     found.add_middleware(Lifespan(routes))
     return found
 

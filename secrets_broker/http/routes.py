@@ -52,7 +52,7 @@ class Route:
     """The shared keys that open it."""
     names: bool = False
     """Whether a request names credentials: then its caller is judged with each name."""
-    leaves: bool = False
+    recheck: bool = False
     """Whether the answer is only read: then the caller is judged again before it is sent."""
     item: str | None = None
     """The operation of each item of a batch."""
@@ -164,31 +164,31 @@ SERVICE: Final = Routes(
         # This resource judges its caller again itself, line by line.
         Route("/internal/secrets/credentials", "GET", "credentials", READ, _SERVICES),
         # No shared key: with a leaked one, somebody could make a key that outlives it.
-        Route("/internal/access/keys", "GET", "access_keys", ADMIN, leaves=True),
+        Route("/internal/access/keys", "GET", "access_keys", ADMIN, recheck=True),
         Route("/internal/access/key-grant", "POST", "access_key_grant", ADMIN),
         Route("/internal/access/key-change", "POST", "access_key_change", ADMIN),
         Route("/internal/access/key-rotate", "POST", "access_key_rotate", ADMIN),
         Route("/internal/access/key-revoke", "POST", "access_key_revoke", ADMIN),
         # These disclose nothing about another caller's secret.
-        Route("/internal/audit/due", "GET", "due", AUDIT, _BOTH, leaves=True),
-        Route("/internal/audit/proof", "GET", "proof", AUDIT, _BOTH, leaves=True),
-        Route("/internal/audit/consistency", "GET", "consistency", AUDIT, _AUDITORS, leaves=True),
-        Route("/internal/audit/checkpoints", "GET", "checkpoints", AUDIT, _AUDITORS, leaves=True),
-        Route("/internal/audit/replay", "GET", "replay", AUDIT, _AUDITORS, leaves=True),
-        Route("/internal/audit/replay/diff", "GET", "replay_diff", AUDIT, _AUDITORS, leaves=True),
-        Route("/internal/audit/history", "GET", "history", AUDIT, _AUDITORS, leaves=True),
-        Route("/internal/audit/exposure", "GET", "exposure", AUDIT, _AUDITORS, leaves=True),
-        Route("/internal/audit/events", "GET", "events", AUDIT, _AUDITORS, leaves=True),
-        Route("/internal/audit/who", "GET", "who", AUDIT, _AUDITORS, leaves=True),
-        Route("/internal/audit/unused", "GET", "unused", AUDIT, _AUDITORS, leaves=True),
-        Route("/log/checkpoint", "GET", "log_checkpoint", AUDIT, _AUDITORS, leaves=True),
+        Route("/internal/audit/due", "GET", "due", AUDIT, _BOTH, recheck=True),
+        Route("/internal/audit/proof", "GET", "proof", AUDIT, _BOTH, recheck=True),
+        Route("/internal/audit/consistency", "GET", "consistency", AUDIT, _AUDITORS, recheck=True),
+        Route("/internal/audit/checkpoints", "GET", "checkpoints", AUDIT, _AUDITORS, recheck=True),
+        Route("/internal/audit/replay", "GET", "replay", AUDIT, _AUDITORS, recheck=True),
+        Route("/internal/audit/replay/diff", "GET", "replay_diff", AUDIT, _AUDITORS, recheck=True),
+        Route("/internal/audit/history", "GET", "history", AUDIT, _AUDITORS, recheck=True),
+        Route("/internal/audit/exposure", "GET", "exposure", AUDIT, _AUDITORS, recheck=True),
+        Route("/internal/audit/events", "GET", "events", AUDIT, _AUDITORS, recheck=True),
+        Route("/internal/audit/who", "GET", "who", AUDIT, _AUDITORS, recheck=True),
+        Route("/internal/audit/unused", "GET", "unused", AUDIT, _AUDITORS, recheck=True),
+        Route("/log/checkpoint", "GET", "log_checkpoint", AUDIT, _AUDITORS, recheck=True),
         Route(
             "/log/tile/{path}",
             "GET",
             "log_tile",
             AUDIT,
             _AUDITORS,
-            leaves=True,
+            recheck=True,
             grammar=_is_tile,
         ),
         Route("/health/live", "GET", "live"),

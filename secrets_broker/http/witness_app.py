@@ -126,8 +126,8 @@ async def _unusable(
 
 def create_app(state: WitnessState, key: SigningKey, known: Logs) -> "falcon.asgi.App[Any, Any]":
     """Assemble the application of a witness."""
-    behind = {"add_checkpoint": Add(state, key, known), "about": About(state, key, known)}
-    app = table_app(WITNESS, behind)
+    resources = {"add_checkpoint": Add(state, key, known), "about": About(state, key, known)}
+    app = table_app(WITNESS, resources)
     error_handlers.install(app)
     app.add_error_handler(WitnessStateError, _unusable)
     return app

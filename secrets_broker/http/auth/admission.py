@@ -68,7 +68,7 @@ class Admission:
         if early:
             await self._refuse(command, context, early)
 
-    async def leave(self, operation: str, context: Context) -> None:
+    async def recheck(self, operation: str, context: Context) -> None:
         """Judge under the lock, when the answer is ready and before it is sent.
 
         Raises RefusedError: no answer is sent for a grant that has ended.

@@ -21,7 +21,7 @@ from secrets_broker.ledger.scheduling.background import BackgroundTask
 from secrets_broker.ledger.scheduling.network_source import Source, source_of
 from secrets_broker.ledger.writer import Writer
 
-_TELL_EACH_SECONDS: Final = 1.0
+_RECORD_EACH_SECONDS: Final = 1.0
 READ_EACH_SECONDS: Final = 0.05
 """The least time between two readings of the grants that unknown callers cause."""
 
@@ -33,7 +33,7 @@ class CountedRefusals:
         self._writer = writer
         self._throttle = Throttle()
         self._openings: dict[int, asyncio.Task[None]] = {}
-        self._untold: list[Window] = []
+        self._unrecorded: list[Window] = []
         self._task = BackgroundTask("counted_refusals", self._run)
         self._reading: asyncio.Task[LedgerUnavailableError | None] | None = None
         self._read_at = -READ_EACH_SECONDS
@@ -45,9 +45,9 @@ class CountedRefusals:
     async def close(self) -> None:
         """Record all counts; the writer must still be running."""
         await self._task.close(within=None)
-        self._untold += self._throttle.windows.values()
+        self._unrecorded += self._throttle.windows.values()
         self._throttle.windows.clear()
-        await self._tell()
+        await self._record_counts()
 
     def window(self, context: Context) -> Window | None:
         """The window that counts a refusal of this caller; None where it is to be an event."""
@@ -103,26 +103,26 @@ class CountedRefusals:
     async def _run(self) -> None:
         closing = False
         while not closing:
-            closing = await self._task.pause(_TELL_EACH_SECONDS)
+            closing = await self._task.pause(_RECORD_EACH_SECONDS)
             if self._throttle.windows:
                 await self._read_grants_for_counted()
-            self._untold += self._throttle.over(time.monotonic())
-            await self._tell()
+            self._unrecorded += self._throttle.over(time.monotonic())
+            await self._record_counts()
 
     async def _read_grants_for_counted(self) -> None:
         """Read the grants again: counted refusals cause no reading themselves."""
         with suppress(LedgerUnavailableError):
             await self._writer.probe()
 
-    async def _tell(self) -> None:
+    async def _record_counts(self) -> None:
         """Record the counts; one that cannot be recorded now is tried again later."""
-        while self._untold:
-            window = self._untold[0]
+        while self._unrecorded:
+            window = self._unrecorded[0]
             try:
                 if window.position is None:
                     window.position = await self._record(ACCESS_COUNTING, source=window.source)
                 # Died before: the count is lost, and the record says that there was one. Died
-                # after: it is told.
+                # after: the count stands.
                 await self._record(
                     ACCESS_COUNTED,
                     counting=window.position,
@@ -133,7 +133,7 @@ class CountedRefusals:
                 )
             except LedgerUnavailableError:
                 return
-            self._untold.pop(0)
+            self._unrecorded.pop(0)
 
     async def _record(self, kind: str, source: Source, **details: Any) -> int:
         command = Record(type=kind, details={"source": source, **details})

@@ -69,13 +69,13 @@ class _Batch:
         outcomes = [
             each if isinstance(each, InvalidCommandError) else next(results) for each in wanted
         ]
-        told, encoded = Counter[ItemOutcome](), []
+        counts, encoded = Counter[ItemOutcome](), []
         for command, outcome in zip(wanted, outcomes, strict=True):
             item = _item(command, outcome)
-            told[_told(item, outcome)] += 1
+            counts[_counted_as(item, outcome)] += 1
             encoded.append(msgspec.json.encode(item))
             await time_slice.yield_if_over()
-        resp.context.outcomes = told
+        resp.context.outcomes = counts
         resp.content_type = falcon.MEDIA_JSON
         resp.data = b'{"items":[%b]}' % b",".join(encoded)
 
@@ -145,7 +145,7 @@ def _problem(problem: Problem, position: int | None = None) -> dict[str, Any]:
     return item
 
 
-def _told(item: dict[str, Any], result: Result) -> ItemOutcome:
+def _counted_as(item: dict[str, Any], result: Result) -> ItemOutcome:
     reason = item.get("reason", "ok")
     if isinstance(result, RefusedError):
         return ItemOutcome(item["status"], reason, result.refusal.rule, result.position is None)

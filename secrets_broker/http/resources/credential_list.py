@@ -46,7 +46,7 @@ class Credentials:
             return await credential_list.page(connection, wanted, rules, limit, after)
 
         lines, following = await self._reader.ask(ask)
-        await self._admission.leave(READ, caller)
+        await self._admission.recheck(READ, caller)
         if (now := self._rules(caller)) is not None:
             lines = credential_list.allowed(lines, now, _request(caller))
         resp.content_type = falcon.MEDIA_JSON

@@ -113,30 +113,30 @@ class Acceptor:
 
     def _take(self, connection: socket.socket, address: Any) -> None:
         client = address if isinstance(address, tuple) else None  # a Unix socket's peer has none
-        place = self._connections.admit(peer_address({"client": client}))
-        if place is None:
+        slot = self._connections.admit(peer_address({"client": client}))
+        if slot is None:
             self._turn_away(connection)
             return
-        task = self._loop.create_task(self._shake_hands(connection, place))
+        task = self._loop.create_task(self._shake_hands(connection, slot))
         if self._context:
-            place.close = lambda: _cancel(task)
+            slot.close = lambda: _cancel(task)
         self._handshakes.add(task)
 
         def over(task: asyncio.Task[None]) -> None:
             self._handshakes.discard(task)
             # It failed, took too long, or was cancelled, perhaps before it began.
             if task.cancelled() or task.exception():
-                if place.spare:
-                    place.refuse()
-                place.give_up()
+                if slot.spare:
+                    slot.refuse()
+                slot.give_up()
                 connection.close()
 
         task.add_done_callback(over)
 
-    async def _shake_hands(self, connection: socket.socket, place: ConnectionSlot) -> None:
+    async def _shake_hands(self, connection: socket.socket, slot: ConnectionSlot) -> None:
         protocol = self._protocol()
-        protocol.place = place
-        seconds = protocol.spare_seconds if place.spare else HANDSHAKE_SECONDS
+        protocol.slot = slot
+        seconds = protocol.spare_seconds if slot.spare else HANDSHAKE_SECONDS
         await self._loop.connect_accepted_socket(
             lambda: protocol,
             connection,

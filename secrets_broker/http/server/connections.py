@@ -25,11 +25,11 @@ SPARE_PER_SOURCE: Final = 4
 SOURCE: Final = "source"
 ALL: Final = "all"
 FORWARDED: Final = "forwarded"
-_TELL_EACH_SECONDS: Final = 10.0  # refused connections must not fill the disk through the log
+_LOG_EACH_SECONDS: Final = 10.0  # refused connections must not fill the disk through the log
 
 
 class ConnectionSlot:
-    """The place that one connection takes until it is given up."""
+    """The slot that one connection takes until it is given up."""
 
     def __init__(
         self,
@@ -84,7 +84,7 @@ class ConnectionSlot:
         self._connections.refused(self._cap or FORWARDED)
 
     def give_up(self) -> None:
-        """Give up the place; a second call does nothing."""
+        """Give up the slot; a second call does nothing."""
         if self._open:
             self._open = False
             while self._forwarded:
@@ -92,7 +92,7 @@ class ConnectionSlot:
             self._connections.leave(self)
 
     def clear(self) -> None:
-        """Give up the place to another connection, and close this one."""
+        """Give up the slot to another connection, and close this one."""
         self.give_up()
         self.close()
 
@@ -103,8 +103,8 @@ class ConnectionLimits:
     def __init__(self, caps: Caps, proxies: Peers, counts: SharedCounts = SHARED) -> None:
         self._caps, self._proxies, self._counts = caps, proxies, counts
         self._spare: list[ConnectionSlot] = []
-        self._untold: Counter[str] = Counter()
-        self._told = -_TELL_EACH_SECONDS
+        self._unlogged: Counter[str] = Counter()
+        self._logged_at = -_LOG_EACH_SECONDS
 
     def admit(self, ip: str | None) -> ConnectionSlot | None:
         """A slot for a connection from an address; None where there is not even a spare one."""
@@ -113,12 +113,12 @@ class ConnectionLimits:
         if cap is not None and not self._makes_room(source):
             self.refused(cap)
             return None
-        place = ConnectionSlot(self, source, cap, proxy=source is None and ip is not None)
+        slot = ConnectionSlot(self, source, cap, proxy=source is None and ip is not None)
         if cap is None:
             self._counts.add(source, 1)
         else:
-            self._spare.append(place)
-        return place
+            self._spare.append(slot)
+        return slot
 
     def source(self, ip: str | None) -> Source:
         """The source whose cap applies; None for a proxy's address, and over a Unix socket."""
@@ -139,21 +139,21 @@ class ConnectionLimits:
         """Stop counting it."""
         self._counts.move(source, -1)
 
-    def leave(self, place: ConnectionSlot) -> None:
+    def leave(self, slot: ConnectionSlot) -> None:
         """A connection has ended."""
-        if place.spare:
-            self._spare.remove(place)
+        if slot.spare:
+            self._spare.remove(slot)
         else:
-            self._counts.add(place.source, -1)
+            self._counts.add(slot.source, -1)
 
     def refused(self, cap: str) -> None:
         """Count a refusal by its cap; the log has a line now and then, with how many there were."""
         counters.connection_refused(cap)
-        self._untold[cap] += 1
-        if time.monotonic() - self._told >= _TELL_EACH_SECONDS:
-            self._told = time.monotonic()
-            _log.warning("connections_refused", caps=dict(self._untold), open=self._counts.all)
-            self._untold.clear()
+        self._unlogged[cap] += 1
+        if time.monotonic() - self._logged_at >= _LOG_EACH_SECONDS:
+            self._logged_at = time.monotonic()
+            _log.warning("connections_refused", caps=dict(self._unlogged), open=self._counts.all)
+            self._unlogged.clear()
 
     def observe(self) -> None:
         """Show how many there are."""
@@ -168,10 +168,10 @@ class ConnectionLimits:
 
     def _makes_room(self, source: Source) -> bool:
         """Clear the oldest idle spare slot where there are too many; False where none is idle."""
-        crowd = [place for place in self._spare if place.source == source]
+        crowd = [slot for slot in self._spare if slot.source == source]
         if len(crowd) < SPARE_PER_SOURCE:
             crowd = self._spare if len(self._spare) >= SPARE else []
-        idle = next((place for place in crowd if not place.serving), None)
+        idle = next((slot for slot in crowd if not slot.serving), None)
         if idle is not None:
             idle.clear()
         return idle is not None or not crowd

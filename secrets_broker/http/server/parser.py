@@ -44,12 +44,12 @@ class Callbacks(Protocol):
 class UpgradelessParser:
     """Parses requests and ignores their offers; has the methods of httptools' parser."""
 
-    def __init__(self, told: Callbacks) -> None:
-        self._told = told
+    def __init__(self, callbacks: Callbacks) -> None:
+        self._callbacks = callbacks
         self._parser = self._begun()
 
     def _begun(self) -> httptools.HttpRequestParser:
-        parser = httptools.HttpRequestParser(_Held(self, self._told))
+        parser = httptools.HttpRequestParser(_Held(self, self._callbacks))
         parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
         return parser
 
@@ -91,31 +91,31 @@ class UpgradelessParser:
 
     def _head(self) -> bytes:
         """The same head without the offer; its parts were parsed, so none has a line break."""
-        told = self._told
+        callbacks = self._callbacks
         version = self._parser.get_http_version().encode()
-        line = b"%s %s HTTP/%s" % (self._parser.get_method(), told.url, version)
-        kept = [_line(name, value) for name, value in told.headers if name not in _OFFER]
+        line = b"%s %s HTTP/%s" % (self._parser.get_method(), callbacks.url, version)
+        kept = [_line(name, value) for name, value in callbacks.headers if name not in _OFFER]
         return b"\r\n".join([line, *kept, b"", b""])
 
 
 class _Held:
     """Holds back the callbacks for a complete head while it has to be parsed again."""
 
-    def __init__(self, parser: UpgradelessParser, told: Callbacks) -> None:
+    def __init__(self, parser: UpgradelessParser, callbacks: Callbacks) -> None:
         self._parser = parser
-        self._told = told
-        self.on_message_begin = told.on_message_begin
-        self.on_url = told.on_url
-        self.on_header = told.on_header
-        self.on_body = told.on_body
+        self._callbacks = callbacks
+        self.on_message_begin = callbacks.on_message_begin
+        self.on_url = callbacks.on_url
+        self.on_header = callbacks.on_header
+        self.on_body = callbacks.on_body
 
     def on_headers_complete(self) -> None:
         if not self._parser.offers:
-            self._told.on_headers_complete()
+            self._callbacks.on_headers_complete()
 
     def on_message_complete(self) -> None:
         if not self._parser.offers:
-            self._told.on_message_complete()
+            self._callbacks.on_message_complete()
 
 
 def _line(name: bytes, value: bytes) -> bytes:

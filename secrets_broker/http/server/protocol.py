@@ -89,7 +89,7 @@ class CarefulProtocol(HttpToolsProtocol):
         self._answering: RequestResponseCycle | None = None  # uvicorn's `cycle` is the newest
         self._deadline: asyncio.TimerHandle | None = None
         self._certificate: ClientCertificate | None = None
-        self.place: ConnectionSlot | None = None
+        self.slot: ConnectionSlot | None = None
         """The slot of the connection; None where connections are not counted."""
         self._unsent, self._stale = 0, 0
         self._routes: Routes = self.app_state.get(TABLE, NO_ROUTES)
@@ -103,9 +103,9 @@ class CarefulProtocol(HttpToolsProtocol):
         der = tls.getpeercert(binary_form=True) if tls else None
         self._certificate = client_certificate.read(der) if der else None
         self._set_deadline()
-        if self.place:
-            self.place.close = self._give_way
-            if not self.place.is_taken:  # it was cleared before the connection was made
+        if self.slot:
+            self.slot.close = self._give_way
+            if not self.slot.is_taken:  # it was cleared before the connection was made
                 self._give_way()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -113,8 +113,8 @@ class CarefulProtocol(HttpToolsProtocol):
         self._drop_deadline()
         self._mark_truncated()
         self._abandon()
-        if self.place:
-            self.place.give_up()
+        if self.slot:
+            self.slot.give_up()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -189,8 +189,8 @@ class CarefulProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """Close a connection whose client is still sending a body that is too large."""
         super().on_response_complete()
-        if self.place:
-            self.place.end()
+        if self.slot:
+            self.slot.end()
         cycle = self.cycle
         if self._receiving and not self._in_head and cycle.response_complete and self._too_long:
             self._linger()
@@ -229,14 +229,14 @@ class CarefulProtocol(HttpToolsProtocol):
 
     @property
     def _is_spare(self) -> bool:
-        return self.place is not None and self.place.spare
+        return self.slot is not None and self.slot.spare
 
     def _check_place(self) -> None:
-        if self.place is None:
+        if self.slot is None:
             return
         if self.url.partition(b"?")[0] in KEPT:
-            self.place.begin(None)
-        elif self._is_spare or not self.place.begin(self.scope):
+            self.slot.begin(None)
+        elif self._is_spare or not self.slot.begin(self.scope):
             self._stop(503)
 
     def sweep(self) -> None:
@@ -264,8 +264,8 @@ class CarefulProtocol(HttpToolsProtocol):
         self._linger()
 
     def _note(self, status: int, *, answered: bool) -> None:
-        if status == 503 and self.place:
-            self.place.refuse()
+        if status == 503 and self.slot:
+            self.slot.refuse()
             return
         counters.REFUSED.inc()
         ip = peer_address({"client": self.client})
