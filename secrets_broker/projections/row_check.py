@@ -17,7 +17,7 @@ ENTRIES: Final = 10_000
 """The most changes that one page reads: about a tenth of a second."""
 
 # The newest change of a name comes first, so a page has it even where the older ones are cut off.
-# The next page begins behind the last name. A page that is not full reaches to the end.
+# The next page begins after the last name. A page that is not full reaches to the end.
 _DIFFERING: Final = (
     """
     WITH changes AS (
@@ -80,7 +80,7 @@ class RowCheckPage:
 async def page(
     connection: "AsyncConnection[Any]", after: Name | None = None, entries: int = ENTRIES
 ) -> RowCheckPage:
-    """Count the names behind `after` whose row is not of their last change."""
+    """Count the names after `after` whose row is not of their last change."""
     statement = _DIFFERING.format(behind=_FIRST if after is None else _NEXT) + _COUNT
     host, purpose = after or (None, None)
     values = {"entries": entries, "host": host, "purpose": purpose}

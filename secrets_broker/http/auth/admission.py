@@ -38,7 +38,7 @@ class RefusedError(Exception):
 
 
 Result = Outcome | RefusedError | InvalidCommandError
-"""What became of one of several commands."""
+"""The result of one of several commands."""
 
 
 class Admission:

@@ -64,7 +64,7 @@ class StateCursor(cursors.Cursor, frozen=True):
 
     @property
     def name(self) -> Name:
-        """The name behind which the next page begins."""
+        """The name after which the next page begins."""
         return self.host, self.purpose
 
 
@@ -91,7 +91,7 @@ class _Replayed(ABC):
     async def part(
         self, fetch: Fetch, ends: Ends, patterns: Sequence[str | None], after: Name, limit: int
     ) -> _Part:
-        """A page's items, and the name behind which the next one begins."""
+        """A page's items, and the name after which the next one begins."""
 
     async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
         """Give a page; it holds no secret and no ciphertext."""

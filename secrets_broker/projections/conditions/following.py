@@ -42,7 +42,7 @@ class ReadPosition:
     """The leaf hash, in hex, of the event before it."""
 
     def after(self, leaf: str) -> "ReadPosition":
-        """The place behind the event at this position, given its leaf hash."""
+        """The place after the event at this position, given its leaf hash."""
         return ReadPosition(self.position + 1, leaf)
 
 
@@ -59,7 +59,7 @@ async def place_at(connection: "AsyncConnection[Any]", position: int) -> ReadPos
 async def more(
     connection: "AsyncConnection[Any]", place: ReadPosition, most: int = AT_ONCE
 ) -> list[tuple[Happened, ReadPosition]]:
-    """The next events, each with the place behind it.
+    """The next events, each with the place after it.
 
     Raises LedgerMismatchError where the event before the place is missing or another one: the
     ledger was restored from a backup, or rewritten.

@@ -80,7 +80,7 @@ async def page(
     limit: int,
     after: CredentialCursor = BEGINNING,
 ) -> tuple[list[CredentialLine], CredentialCursor | None]:
-    """At most `limit` lines behind the cursor, and the next page's; None where there is none.
+    """At most `limit` lines after the cursor, and the next page's; None where there is none.
 
     `rules` are those that let the caller read from its address; None lets it read everything.
     """

@@ -110,7 +110,7 @@ BEGINNING: Final = DueCursor(-1, datetime(1, 1, 1, tzinfo=UTC), 0)
 async def page(
     connection: "AsyncConnection[Any]", wanted: DueFilter, limit: int, after: DueCursor = BEGINNING
 ) -> tuple[list[DueLine], DueCursor | None]:
-    """At most `limit` lines behind the cursor, and the next page's; None where there is none."""
+    """At most `limit` lines after the cursor, and the next page's; None where there is none."""
     answer = await connection.execute(
         _PAGE,
         {

@@ -174,7 +174,7 @@ class StatePage:
     credentials: tuple[Credential, ...]
     unreadable: tuple[Unreadable, ...]
     following: Name | None
-    """The name behind which the next page begins; None after the last page."""
+    """The name after which the next page begins; None after the last page."""
 
 
 async def state(fetch: Fetch, keyring: Keyring | None, scope: Scope) -> AsyncIterator[StatePage]:

@@ -133,7 +133,7 @@ async def page(
     limit: int = PAGE_NAMES,
 ) -> DiffPage:
     """At most `limit` differences after a name; without a keyring, without columns."""
-    found = await _pairs(fetch, since, scope, after, limit + 1)  # one more: is there a next page
+    found = await _pairs(fetch, since, scope, after, limit + 1)  # one more tells of a next page
     shown = found[:limit]
     columns: dict[int, tuple[str, ...] | None] = {}
     unreadable: list[Unreadable] = []

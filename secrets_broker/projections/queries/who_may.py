@@ -24,7 +24,7 @@ ON_CREDENTIALS: Final = (READ, WRITE, DELETE)
 
 
 class WhoLine(msgspec.Struct, frozen=True, kw_only=True):
-    """What a grant allows there, by one of its rules; times are RFC 3339 in UTC."""
+    """What a grant allows for the credential, by one of its rules; times are RFC 3339 in UTC."""
 
     name: str
     id: str
