@@ -1,8 +1,7 @@
-"""Logging: structlog, JSON lines in production and readable ones in development.
+"""Logging by structlog: JSON lines in production, readable lines in development.
 
-Nothing that could hold a secret is ever handed to a logger, and two nets stand below that
-rule: values under a name that sounds secret are masked, and tracebacks are printed without
-local variables.
+Nothing that could hold a secret is passed to a logger. Two safeguards back this rule: values under
+a name that sounds secret are masked, and tracebacks are printed without local variables.
 """
 
 import logging
@@ -17,7 +16,7 @@ import structlog
 from secrets_broker.settings import ATTRIBUTES, colours_are_welcome
 
 _SECRET_NAMES: Final = ("password", "secret", "key", "token", "body", "authorization", "dsn", "url")
-# Under the name that the environment has for it, or our own.
+# By its name in the environment, or by our own.
 _SECRET_SETTINGS: Final = frozenset(
     name
     for attribute, setting in ATTRIBUTES.items()
@@ -55,9 +54,11 @@ def configure(*, readable: bool = False, level: int = logging.INFO) -> None:
         )
     )
     logging.basicConfig(handlers=[handler], level=level, force=True)
-    logging.getLogger("urllib3").propagate = False  # it tells URLs, and what was answered
-    logging.getLogger("botocore").setLevel(logging.WARNING)  # it tells where it finds its login
-    logging.getLogger("yoyo").setLevel(logging.WARNING)  # the runner tells of each file itself
+    logging.getLogger("urllib3").propagate = False  # it logs URLs and answers
+    logging.getLogger("botocore").setLevel(logging.WARNING)  # it logs where it finds its login
+    logging.getLogger("yoyo").setLevel(
+        logging.WARNING
+    )  # our migration runner logs each file itself
 
 
 def _console() -> structlog.dev.ConsoleRenderer:
@@ -70,14 +71,14 @@ def _console() -> structlog.dev.ConsoleRenderer:
 def mask_secrets(
     _logger: Any, _method: str, event: MutableMapping[str, Any]
 ) -> MutableMapping[str, Any]:
-    """Mask every value whose name sounds secret, however it came here."""
+    """Mask every value whose name sounds secret, from whichever logger."""
     for name in event:
         if _sounds_secret(name):
             event[name] = MASK
     return event
 
 
-@cache  # the names come from our own code, so there are few
+@cache  # all names come from our own code, so there are few
 def _sounds_secret(name: str) -> bool:
     return name in _SECRET_SETTINGS or (
         name not in _PUBLIC_NAMES and any(word in name.lower() for word in _SECRET_NAMES)

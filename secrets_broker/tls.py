@@ -1,8 +1,7 @@
-"""TLS: the context that the service is served with, made in the master and handed to its workers.
+"""TLS: the server's context, made in the master process and inherited by its workers.
 
-The files are read at the start and at a reload (SIGHUP), so that a worker which begins in between
-does not depend on what lies there at that moment. Where they cannot be used at a reload, what was
-served before is served on.
+The files are read at the start and at a reload (SIGHUP). So a worker that starts in between does
+not depend on the files of that moment. Where a reload cannot use the files, the old context stays.
 """
 
 import os
@@ -23,13 +22,13 @@ TLS_CERT_FILE: Final = Settings.tls_cert_file.name
 TLS_KEY_FILE: Final = Settings.tls_key_file.name
 TLS_CLIENT_CA_FILE: Final = Settings.tls_client_ca_file.name
 
-# With AEAD and forward secrecy alone, for TLS 1.2 (RFC 9325, section 4.2; ChaCha20: RFC 7905).
+# Only AEAD with forward secrecy, for TLS 1.2 (RFC 9325, section 4.2; ChaCha20: RFC 7905).
 # All suites of TLS 1.3 are so (RFC 8446, appendix B.4).
 CIPHERS: Final = "ECDHE+AESGCM:ECDHE+CHACHA20"
 
 
 class Served:
-    """What the workers serve with."""
+    """The context that the workers serve with; None without TLS."""
 
     def __init__(self) -> None:
         self.context: ssl.SSLContext | None = None
@@ -40,15 +39,15 @@ class Served:
         self.context = server_context(tls) if tls else None
 
     def reload(self) -> None:
-        """Read them again; what cannot be used changes nothing.
+        """Read the files again; where they cannot be used, log it and keep the old context.
 
-        Nor does a reload begin or end to serve TLS: clients would be cut off unawares, or what
-        they send go over the wire in the clear.
+        A reload never switches TLS on or off: clients would be cut off, or send secrets in the
+        clear.
         """
         try:
             tls = Settings.load().tls
             if tls is None or self.context is None:
-                raise SettingsError("whether it is served over TLS is settled at a start")
+                raise SettingsError("TLS can only be switched on or off by a restart")
             self.context = server_context(tls)
         except SettingsError as error:
             _log.error("tls_not_reloaded", why=str(error))
@@ -58,41 +57,41 @@ SERVED: Final = Served()
 
 
 class UnresumedContext(ssl.SSLContext):
-    """Gives every connection a context of its own, in which there is no session to resume.
+    """Gives every connection a context of its own, so that there is no session to resume.
 
-    OpenSSL keeps the sessions of TLS 1.2 in the context, by ids, whether or not there are tickets,
-    and Python has no name to switch that off. In a resumed session no certificate is shown: who
-    the client is would be what it was at the first handshake, for hours (RFC 5246, section F.1.4).
+    OpenSSL caches TLS 1.2 sessions in the context by their ids, even without tickets, and Python
+    cannot switch that off. A resumed session shows no certificate: the client's identity would stay
+    that of the first handshake, for hours (RFC 5246, section F.1.4).
     """
 
     _held: "_Held"
 
     @classmethod
     def of(cls, held: "_Held") -> "UnresumedContext":
-        """A context like those that it gives; raises SettingsError, which names the setting."""
+        """A context that makes others like it; raises SettingsError, which names the setting."""
         made = cls(ssl.PROTOCOL_TLS_SERVER)
         made._held = held
         _configure(made, held)
         return made
 
     def wrap_bio(self, *args: Any, **kwargs: Any) -> ssl.SSLObject:
-        """Begin a connection; all that asyncio and uvloop ask of a context."""
+        """Begin a connection; the only method that asyncio and uvloop call on a context."""
         own = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         _configure(own, self._held)
         return own.wrap_bio(*args, **kwargs)
 
 
 def server_context(tls: Tls) -> ssl.SSLContext:
-    """Make a context from files, which are read now; raises SettingsError, which names the setting.
+    """Read the files and make a context; raises SettingsError, which names the setting.
 
-    No session of it is ever resumed: in each connection the client shows its certificate.
+    Sessions are never resumed, so a client shows its certificate in each connection.
     """
     return UnresumedContext.of(_Held.read(tls))
 
 
 @dataclass(frozen=True, slots=True)
 class _Held:
-    """The files as they were read: what makes a context must not depend on what lies there then."""
+    """Copies of the files, so that later contexts do not depend on changed files."""
 
     cert: "_Copy"
     key: "_Copy"
@@ -101,7 +100,7 @@ class _Held:
 
     @classmethod
     def read(cls, tls: Tls) -> "_Held":
-        """Read them; raises SettingsError."""
+        """Read the files; raises SettingsError."""
         authorities = tls.client_ca_file
         return cls(
             _Copy(TLS_CERT_FILE, tls.cert_file),
@@ -112,7 +111,7 @@ class _Held:
 
 
 class _Copy:
-    """A file's content at a path of its own, in memory: OpenSSL takes paths alone from Python."""
+    """A file's content in memory, at a path of its own: Python gives OpenSSL only paths."""
 
     def __init__(self, name: str, file: Path) -> None:
         try:
@@ -121,7 +120,7 @@ class _Copy:
             raise SettingsError(f"{name}: {file} cannot be read ({error.strerror})") from None
         self.path = file
         if sys.platform == "linux":
-            # Gone with this object; workers have it from their master.
+            # Closed with this object; workers inherit it from the master.
             descriptor = os.memfd_create("secrets-broker-tls")
             weakref.finalize(self, os.close, descriptor)
             os.pwrite(descriptor, content, 0)
@@ -131,8 +130,8 @@ class _Copy:
 def _configure(context: ssl.SSLContext, held: _Held) -> None:
     context.minimum_version = ssl.TLSVersion.TLSv1_2  # RFC 9325, section 3.1.1
     context.set_ciphers(CIPHERS)
-    # No renegotiation and no compression (RFC 9325, sections 3.3 and 3.5), and no tickets, which a
-    # context would have to know again.
+    # No renegotiation and no compression (RFC 9325, sections 3.3 and 3.5), and no tickets, which
+    # would resume sessions.
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION | ssl.OP_NO_TICKET
     context.options |= ssl.OP_CIPHER_SERVER_PREFERENCE
     context.num_tickets = 0
@@ -158,8 +157,8 @@ def _load_own(context: ssl.SSLContext, held: _Held) -> None:
 
 
 def _load_authorities(context: ssl.SSLContext, path: Path) -> None:
-    # What the file holds is trusted, and nothing above it has to be: an authority between may
-    # be named without its root, whose other clients are then none of ours.
+    # Every certificate in the file is trusted by itself. So an intermediate authority can be named
+    # without its root, and other clients of the root are not trusted.
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     try:
         context.load_verify_locations(cafile=path)
@@ -170,4 +169,4 @@ def _load_authorities(context: ssl.SSLContext, path: Path) -> None:
 
 
 def _no_password() -> str:
-    return ""  # else OpenSSL would ask a terminal, and wait
+    return ""  # else OpenSSL would prompt on the terminal and wait

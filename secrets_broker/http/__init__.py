@@ -1,8 +1,8 @@
-"""The internal HTTP API: what every request passes.
+"""The internal HTTP API: from a request's head to its answer.
 
-`routes` is the one table of what there is. `app` puts all together. A request passes `head_first`
-(judged by its head), `middleware` (an id, admission, one line in the log), its resource, and then
-`problems` and `error_handlers` where it fails. The process that serves is in server, who asks in
-auth, each endpoint in resources, what is counted in metrics. No SQL belongs in any of them, and no
-rule about credentials.
+`routes` is the one table of endpoints. `app` assembles the application. A request passes
+`head_first` (it is judged by its head), `middleware` (an id, admission, one log line) and its
+resource; an error becomes an answer by `problems` and `error_handlers`. `server` holds the process
+that serves, `auth` finds out who asks, `resources` holds the endpoints, `metrics` what is counted.
+No SQL belongs here, and no rule about credentials.
 """

@@ -1,4 +1,4 @@
-"""What a command that was recorded is answered with, alone or as an item of a batch."""
+"""The body that answers a recorded command, in a single request or as an item of a batch."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The ASGI application: routes, the gate before them, and the writer behind them."""
+"""The ASGI application: the routes, the middleware before them, and the writer behind them."""
 
 import gc
 from collections.abc import Iterator, Mapping, Sequence
@@ -48,26 +48,26 @@ _GARBAGE_THRESHOLD: Final = 20_000  # allocations; some hundred requests
 App = falcon.asgi.App[Any, Any]
 
 
-class Beside(Protocol):
-    """What works beside the requests."""
+class BackgroundJob(Protocol):
+    """A background job that runs beside the requests."""
 
     async def start(self) -> None:
-        """Begin, without waiting for anything."""
+        """Begin; return at once."""
 
     async def close(self) -> None:
         """End within a few seconds."""
 
 
 class _Lifespan:
-    """Starts the writer with the server and lets it finish before the server ends."""
+    """Starts the writer and the background jobs with the server, and ends them before it ends."""
 
     def __init__(
-        self, writer: Writer, desk: Admission, reader: Reader, beside: Sequence[Beside]
+        self, writer: Writer, admission: Admission, reader: Reader, jobs: Sequence[BackgroundJob]
     ) -> None:
         self._writer = writer
-        self._desk = desk
+        self._admission = admission
         self._reader = reader
-        self._beside = beside
+        self._jobs = jobs
 
     async def process_startup(self, scope: Mapping[str, Any], event: Mapping[str, Any]) -> None:
         try:
@@ -75,31 +75,31 @@ class _Lifespan:
         except LedgerUnavailableError as error:
             # Not fatal: requests get 503 until the writer, which tries again, succeeds.
             _log.error("not_ready", why=str(error))
-        await self._tell_of_a_loss()
-        for task in (self._desk, *self._beside):
+        await self._log_lost_events()
+        for task in (self._admission, *self._jobs):
             await task.start()
         _settle_garbage_collector()
 
-    async def _tell_of_a_loss(self) -> None:
-        """Say what is missing for good, since whoever looks for it will look here first."""
+    async def _log_lost_events(self) -> None:
+        """Log which events are lost for good: an operator looks for that in the log first."""
         try:
             lost = await self._reader.ask(last_loss)
         except LedgerUnavailableError:
-            return  # who cannot reach the ledger has said so
+            return  # already logged where the ledger was not reached
         if lost:
             _log.warning("events_were_lost", of=lost.origin, first=lost.first, last=lost.last)
 
     async def process_shutdown(self, scope: Mapping[str, Any], event: Mapping[str, Any]) -> None:
         await self._reader.close()
-        await self._desk.close()  # before the writer: it has refusals to tell of
+        await self._admission.close()  # before the writer: it records counted refusals
         await self._writer.close()
-        for task in self._beside:  # after the writer: what it recorded last is signed, too
+        for task in self._jobs:  # after the writer: its last events are signed, too
             await task.close()
 
 
 def _settle_garbage_collector() -> None:
-    # Modules and classes live as long as the process: they need not be looked through again and
-    # again. A batch's own objects die by their reference counts.
+    # Modules and classes live as long as the process, so the collector need not scan them again.
+    # A batch's own objects are freed by their reference counts.
     gc.collect()
     gc.freeze()
     gc.set_threshold(_GARBAGE_THRESHOLD)
@@ -108,35 +108,35 @@ def _settle_garbage_collector() -> None:
 def create_app(
     writer: Writer,
     reader: Reader,
-    doors: Authentication,
-    beside: Sequence[Beside] = (),
+    authentication: Authentication,
+    jobs: Sequence[BackgroundJob] = (),
     peers: Peers | None = None,
 ) -> App:
-    """Put the application together; what runs beside the requests starts and ends with it."""
-    desk = Admission(writer)
-    app: App = table_app(SERVICE, _behind(writer, reader, desk, doors))
-    app.add_middleware(RequestMiddleware(SERVICE, doors, desk, peers or Peers()))
-    app.add_middleware(_Lifespan(writer, desk, reader, beside))
+    """Assemble the application; `jobs` start and end with it."""
+    admission = Admission(writer)
+    app: App = table_app(SERVICE, _resources(writer, reader, admission, authentication))
+    app.add_middleware(RequestMiddleware(SERVICE, authentication, admission, peers or Peers()))
+    app.add_middleware(_Lifespan(writer, admission, reader, jobs))
     error_handlers.install(app)
     return app
 
 
-def _behind(
-    writer: Writer, reader: Reader, desk: Admission, doors: Authentication
+def _resources(
+    writer: Writer, reader: Reader, admission: Admission, authentication: Authentication
 ) -> dict[str, object]:
-    """What answers for each operation of the table of routes."""
+    """The resource that answers each operation of the table of routes."""
     return {
-        "upsert": CredentialUpsert(desk),
-        "lookup": CredentialLookup(desk),
-        "delete": CredentialDelete(desk),
-        "upsert_batch": UpsertBatch(desk),
-        "lookup_batch": LookupBatch(desk),
-        "credentials": Credentials(desk, reader),
+        "upsert": CredentialUpsert(admission),
+        "lookup": CredentialLookup(admission),
+        "delete": CredentialDelete(admission),
+        "upsert_batch": UpsertBatch(admission),
+        "lookup_batch": LookupBatch(admission),
+        "credentials": Credentials(admission, reader),
         "access_keys": Keys(reader),
-        "access_key_grant": KeyGrant(desk),
-        "access_key_change": KeyChange(desk),
-        "access_key_rotate": KeyRotate(desk),
-        "access_key_revoke": KeyRevoke(desk),
+        "access_key_grant": KeyGrant(admission),
+        "access_key_change": KeyChange(admission),
+        "access_key_rotate": KeyRotate(admission),
+        "access_key_revoke": KeyRevoke(admission),
         "due": Due(reader),
         "proof": ProofOfInclusion(reader),
         "consistency": ProofOfConsistency(reader),
@@ -147,7 +147,7 @@ def _behind(
         "exposure": Exposure(reader),
         "events": Events(reader),
         "unused": Unused(reader),
-        "who": Who(reader, internal_key_is_on=doors.internal_key_is_on),
+        "who": Who(reader, internal_key_is_on=authentication.internal_key_is_on),
         "log_checkpoint": LogCheckpoint(reader),
         "log_tile": LogTile(reader),
         "live": Liveness(),
@@ -166,17 +166,17 @@ def from_settings() -> App:
     writer = Writer(
         settings.database_url, keys, HostCredentials(), asked, known, counters.committed
     )
-    doors = Authentication(settings.internal_key_if_on, settings.auditor_key)
+    authentication = Authentication(settings.internal_key_if_on, settings.auditor_key)
     submitter = Submitter(settings.database_url, witnesses(settings), writer.halt)
     checkpointer = list(_checkpointer(settings, known, writer))
     url, seconds, signs = settings.database_url, settings.metrics_seconds, bool(checkpointer)
     gatherer = Gatherer(url, writer, keys, seconds, signs=signs)
-    beside = [*checkpointer, submitter, gatherer, ConditionCounts(url)]
+    jobs = [*checkpointer, submitter, gatherer, ConditionCounts(url)]
     peers = Peers(settings.trusted_proxies)
-    return create_app(writer, Reader(url), doors, beside, peers)
+    return create_app(writer, Reader(url), authentication, jobs, peers)
 
 
-def _checkpointer(settings: Settings, known: Continuity, writer: Writer) -> Iterator[Beside]:
+def _checkpointer(settings: Settings, known: Continuity, writer: Writer) -> Iterator[BackgroundJob]:
     key = signing_key(settings)
     if key is None:
         _log.warning("no_checkpoints", why="LEDGER_SIGNING_KEY is not set")

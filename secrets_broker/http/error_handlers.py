@@ -1,4 +1,4 @@
-"""Errors as answers: whatever is raised becomes a problem, and a problem fills an answer."""
+"""Errors as answers: each exception becomes a problem, and the problem fills the answer."""
 
 from typing import Any, get_args
 
@@ -32,7 +32,7 @@ Foreseen = (
     | LedgerUnavailableError
     | RefusedError
 )
-"""What is raised on purpose; of anything else only its kind is logged."""
+"""Errors that are raised on purpose; of any other, only its type is logged."""
 
 
 def write(resp: falcon.asgi.Response, problem: Problem) -> None:
@@ -46,7 +46,7 @@ def write(resp: falcon.asgi.Response, problem: Problem) -> None:
 
 
 def install(app: "falcon.asgi.App[Any, Any]") -> None:
-    """Make this module answer for everything that is raised."""
+    """Make this module handle every exception of the application."""
     app.add_error_handler(Exception, _unexpected)
     app.add_error_handler(falcon.HTTPError, _http_error)
     for kind in get_args(Foreseen):
@@ -54,7 +54,7 @@ def install(app: "falcon.asgi.App[Any, Any]") -> None:
 
 
 def answer(resp: falcon.asgi.Response, error: Foreseen) -> None:
-    """Fill an answer in place of the one that was there."""
+    """Fill the answer for an error, in place of any earlier content."""
     match error:
         case InvalidRequestError() | InvalidCommandError():
             write(resp, problems.of_rules(error.errors))
@@ -100,8 +100,7 @@ async def _unexpected(
     error: Exception,
     _params: dict[str, Any],
 ) -> None:
-    # The text of an exception that nobody foresaw may quote a value, so it is not logged;
-    # where it was raised is.
+    # The text of an unforeseen exception may quote a value: only its type and place are logged.
     _log.error(
         "unexpected_error",
         kind=type(error).__qualname__,

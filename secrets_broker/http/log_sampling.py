@@ -1,7 +1,7 @@
-"""Which lines of the log are written of requests that need no key: some of each source's.
+"""Log sampling: which requests without a key get a log line.
 
-Anybody may ask for health, metrics and what does not exist, as often as he likes; a line each would
-let him fill the disk. All are counted in the metrics, and what was left out is told of in a line.
+Anybody may ask for health, metrics and unknown paths without limit, and a line for each could fill
+the disk. The metrics count all of them; one line a period says how many lines were left out.
 """
 
 import time
@@ -17,9 +17,9 @@ _log = structlog.get_logger("secrets_broker.request")
 
 PERIOD_SECONDS: Final = 60.0
 OF_ONE: Final = 300
-"""Lines of one source within a period: more than probes and scrapes need."""
+"""Lines of one source within a period; more than probes and scrapes need."""
 ALTOGETHER: Final = 900
-"""The same over all sources, of which anybody may have many."""
+"""Lines of all sources within a period, since one attacker may use many."""
 MAX_SOURCES: Final = 4_096
 
 
@@ -46,15 +46,15 @@ class LogSampling:
         self._sources: OrderedDict[str | None, _Period] = OrderedDict()
 
     def take(self, ip: str | None, now: float | None = None) -> bool:
-        """Tell whether a line of this address is written; `now` is in seconds, of any origin."""
+        """Tell whether to write a line for this address; `now` is in seconds, of any origin."""
         now = time.monotonic() if now is None else now
         if now - self._all.began >= PERIOD_SECONDS and self._all.left_out:
             _log.warning("requests_not_logged", count=self._all.left_out)
             self._all.left_out = 0
-        told = self._of(source_of(ip), now).take(now, OF_ONE) and self._all.take(now, ALTOGETHER)
-        if not told:
+        written = self._of(source_of(ip), now).take(now, OF_ONE) and self._all.take(now, ALTOGETHER)
+        if not written:
             self._all.left_out += 1
-        return told
+        return written
 
     def _of(self, source: str | None, now: float) -> _Period:
         period = self._sources.setdefault(source, _Period(now))

@@ -1,8 +1,8 @@
-"""What every request passes: an id, the key check, and on the way out one log line and a count.
+"""The middleware of every request: an id and admission first; one log line and a count at the end.
 
-All of it goes by the route that the request is for. Where it is for none, nothing else of it is
-looked at. Whoever has no key may ask as often as he likes, so only some of his lines are written
-(sparing.py); the count is of all.
+The request's route decides what is checked. A request for no route is refused without another look.
+Anybody can send requests without a key, so `log_sampling` writes a line for some of them only; the
+metrics count all of them.
 """
 
 import time
@@ -29,26 +29,26 @@ from secrets_broker.ledger.events import Context
 _log = structlog.get_logger("secrets_broker.request")
 
 MALFORMED: Final = frozenset({400, 405, 413, 415})
-"""Answers to what broke a rule of the interface; none of them has an event."""
+"""Statuses of requests that break a rule of the interface; none of them has an event."""
 
 
 class RequestMiddleware:
-    """Falcon middleware."""
+    """Falcon's middleware: runs before and after each resource."""
 
     def __init__(
-        self, routes: Routes, doors: Authentication, desk: Admission, peers: Peers
+        self, routes: Routes, authentication: Authentication, admission: Admission, peers: Peers
     ) -> None:
-        self._doors = doors
-        self._desk = desk
+        self._authentication = authentication
+        self._admission = admission
         self._requests = counters.Requests({*(route.label for route in routes.all), NONE})
         self._peers = peers
-        self._sparing = LogSampling()
+        self._log_sampling = LogSampling()
 
     async def process_request(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
-        """Refuse who may not enter, before a body or a header is looked at.
+        """Authenticate and admit the caller, before its body or other headers are read.
 
-        Raises HTTPRouteNotFound where there is nothing to enter, RefusedError, or
-        LedgerUnavailableError where a refusal cannot be judged.
+        Raises HTTPRouteNotFound for a request for no route, RefusedError, and
+        LedgerUnavailableError where the caller cannot be judged.
         """
         req.context.started = time.perf_counter()
         req.context.request_id = new_request_id()
@@ -61,12 +61,12 @@ class RequestMiddleware:
         if route.right is None:
             return
         resp.set_header("Cache-Control", "no-store")
-        authn, subject = self._doors.identify(req, route)
+        authn, subject = self._authentication.identify(req, route)
         if subject is not None:
-            req.context.caller = stranger(req, authn, self._desk.granted(subject), subject)
-            await self._desk.enter(route.right, req.context.caller, names=route.names)
+            req.context.caller = stranger(req, authn, self._admission.granted(subject), subject)
+            await self._admission.enter(route.right, req.context.caller, names=route.names)
         req.context.request_id = request_id(req) or req.context.request_id
-        req.context.caller = known(req, authn, self._desk.granted(subject), subject)
+        req.context.caller = known(req, authn, self._admission.granted(subject), subject)
 
     async def process_response(
         self,
@@ -77,16 +77,16 @@ class RequestMiddleware:
     ) -> None:
         """Echo the request's id, count it, and log it in one line.
 
-        What was only read for a caller with a grant goes out if he has it still.
+        An answer that was only read is sent if the caller's grant still allows it.
         """
         resp.set_header("X-Request-Id", req.context.request_id)
         route: Route | None = req.context.route
-        await self._leave(req, resp, route)
+        await self._recheck(req, resp, route)
         await self._count_malformed(req, resp, route)
         outcome = str(resp.context.get("outcome", "ok"))
         seconds = time.perf_counter() - req.context.started
         self._count(route, resp, outcome, seconds)
-        if not self._is_told(req, resp):
+        if not self._is_logged(req, resp):
             return
         caller = req.context.get("caller")
         _log.info(
@@ -103,12 +103,12 @@ class RequestMiddleware:
             duration_ms=round(seconds * 1000, 2),
         )
 
-    def _is_told(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> bool:
+    def _is_logged(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> bool:
         if resp.context.get("counted"):
-            return False  # nor may a flood of refusals fill the disk by way of the log
+            return False  # counted refusals must not fill the disk through the log
         if req.context.get("caller") is not None:
             return True
-        return self._sparing.take(req.context.ip)
+        return self._log_sampling.take(req.context.ip)
 
     def _count(
         self, route: Route | None, resp: falcon.asgi.Response, outcome: str, seconds: float
@@ -123,7 +123,7 @@ class RequestMiddleware:
     async def _count_malformed(
         self, req: falcon.asgi.Request, resp: falcon.asgi.Response, route: Route | None
     ) -> None:
-        """Count what broke a rule, items of a batch too; past the caller's rate say that instead.
+        """Count malformed requests and batch items; past the caller's rate, answer 429 instead.
 
         Died before or after: what was malformed is no event, and counts in this process only.
         """
@@ -135,32 +135,32 @@ class RequestMiddleware:
         if caller is None or caller.subject is None:
             return
         try:
-            await self._desk.malformed(route.right, caller, times)
+            await self._admission.malformed(route.right, caller, times)
         except RefusedError as error:
             if whole:
                 error_handlers.answer(resp, error)
         except LedgerUnavailableError:
-            pass  # it was refused anyway, and nothing else is done meanwhile
+            pass  # the request has failed anyway; its answer stays
 
-    async def _leave(
+    async def _recheck(
         self, req: falcon.asgi.Request, resp: falcon.asgi.Response, route: Route | None
     ) -> None:
         caller: Context | None = req.context.get("caller")
-        if route is None or route.right is None or not route.leaves:
+        if route is None or route.right is None or not route.recheck:
             return
         if caller is None or caller.subject is None:
             return
-        if resp.status_code >= 400:  # it gives nothing out
+        if resp.status_code >= 400:  # it discloses nothing
             return
         try:
-            await self._desk.leave(route.right, caller)
+            await self._admission.recheck(route.right, caller)
         except (RefusedError, LedgerUnavailableError) as error:
             resp.text = resp.media = resp.stream = None
             error_handlers.answer(resp, error)
 
 
 def _outcomes(resp: falcon.asgi.Response, outcome: str) -> Counter[ItemOutcome]:
-    """What became of each item of a batch, or of the one thing that was asked for."""
+    """The outcome of each item of a batch, or of the single request."""
     found: Counter[ItemOutcome] | None = resp.context.get("outcomes")
     if found is not None:
         return found
@@ -170,7 +170,7 @@ def _outcomes(resp: falcon.asgi.Response, outcome: str) -> Counter[ItemOutcome]:
 
 def _malformed_items(resp: falcon.asgi.Response) -> int:
     found: Counter[ItemOutcome] = resp.context.get("outcomes") or Counter()
-    return sum(times for told, times in found.items() if told.status in MALFORMED)
+    return sum(times for item, times in found.items() if item.status in MALFORMED)
 
 
 def _items(resp: falcon.asgi.Response) -> dict[str, dict[str, int]]:

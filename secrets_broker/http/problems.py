@@ -1,11 +1,11 @@
-"""What went wrong, as a status and a body: the one place that says which error is which answer.
+"""Problems: which error is answered with which status and body.
 
-Each problem is a constant here; openapi.yaml and the table in docs/api.md list their statuses and
-reasons, and a test holds them to it.
+Each problem is a constant here. openapi.yaml and the table in docs/api.md list their statuses and
+reasons, and a test compares them.
 
 Bodies are `{"reason": word, "detail": sentence, "errors": [{"field", "message"}]}`; a credential's
-404 is `{"reason": "not_found"}` or `{"reason": "expired"}` and no more. No body holds a value that
-the caller sent.
+404 is only `{"reason": "not_found"}` or `{"reason": "expired"}`. No body repeats a value that the
+caller sent.
 """
 
 from collections.abc import Mapping
@@ -47,7 +47,7 @@ class Problem:
 
     @property
     def body(self) -> dict[str, Any]:
-        """What the caller is told."""
+        """The body of the answer."""
         body: dict[str, Any] = {"reason": self.reason}
         if self.detail is not None:
             body["detail"] = self.detail
@@ -75,10 +75,10 @@ EXPIRED: Final = Problem(404, "expired")
 NOT_PUBLISHED: Final = Problem(404, "not_found", retry_after=RETRY_AFTER_SECONDS)
 NO_TILE: Final = Problem(404, "not_found", "The published log has no such tile.")
 NO_SUCH_PATH: Final = Problem(
-    404, "no_such_path", "There is no such path here: it has to be as documented, byte for byte."
+    404, "no_such_path", "There is no such path; a path must be as documented, byte for byte."
 )
 OTHER_METHODS: Final = Problem(
-    405, "method_not_allowed", "The path knows other methods; see the Allow header."
+    405, "method_not_allowed", "The path does not take this method; see the Allow header."
 )
 TOO_SLOW: Final = Problem(408, "timeout", "The request did not arrive in time.")
 TOO_LARGE: Final = Problem(413, "too_large", "The request's body is too large.")
@@ -99,7 +99,7 @@ UNDISCLOSABLE: Final = Problem(
 )
 UNEXPECTED: Final = Problem(500, "internal_error", "The service failed; nothing was disclosed.")
 METRICS_OFF: Final = Problem(
-    503, "metrics_off", "This process could not make the files that it counts in; see the log."
+    503, "metrics_off", "This process could not create its metric files; see the log."
 )
 TOO_MANY_CONNECTIONS: Final = Problem(
     503,
@@ -123,12 +123,12 @@ OUTCOME_UNKNOWN: Final = Problem(
 
 @dataclass(frozen=True, slots=True)
 class Unavailable:
-    """What an error of a ledger that cannot be used is, wherever HTTP tells of it."""
+    """How HTTP reports that the ledger cannot be used: in /metrics, /health/ready and answers."""
 
     cause: str = OTHER
-    """As /metrics counts the requests that it fails."""
+    """The label under which /metrics counts the requests that fail."""
     not_ready: str = "The database does not answer, or is not fit for the ledger; see the log."
-    """As /health/ready says it to everybody: never the error's text, which names hosts and keys."""
+    """What /health/ready answers to everybody; the error's own text names hosts and keys."""
     problem: Problem = UNAVAILABLE
 
 
@@ -156,7 +156,7 @@ OF_LEDGER: Final[Mapping[type[LedgerUnavailableError], Unavailable]] = {
     ),
     QueueFullError: Unavailable("queue_full", "Too many requests wait for the ledger."),
 }
-"""Every one of them, by itself: a new one is declared here, or a test fails."""
+"""Each type of the error; a test fails for one that is missing here."""
 
 OF_HTTP: Final = {
     400: MALFORMED,
@@ -166,7 +166,7 @@ OF_HTTP: Final = {
     413: TOO_LARGE,
     415: NOT_JSON,
 }
-"""What falcon itself refuses, by its status; any other is a 400."""
+"""Errors that falcon itself raises, by status; any other is a 400."""
 
 OF_PROTOCOL: Final = {
     problem.status: problem
@@ -174,24 +174,24 @@ OF_PROTOCOL: Final = {
         *(NOT_HTTP, TOO_SLOW, TOO_LARGE, NOT_EXPECTED, HEAD_TOO_LARGE, TOO_MANY_CONNECTIONS),
     )
 }
-"""What is refused before it is a request, by its status."""
+"""What the protocol refuses before falcon sees a request, by status."""
 
 OF_OUTCOMES: Final = {
     CREDENTIAL_NOT_FOUND: NOT_FOUND,
     CREDENTIAL_EXPIRED: EXPIRED,
     DECRYPT_FAILED: UNDISCLOSABLE,
 }
-"""A command that was recorded and came to nothing, by its event's error."""
+"""Commands that were recorded and failed, by the error of their event."""
 
 
 def of_rules(errors: tuple[FieldError, ...]) -> Problem:
-    """A request that breaks rules of the interface; nothing was recorded."""
+    """The answer to a request that breaks rules of the interface; nothing was recorded."""
     return replace(INVALID, errors=errors)
 
 
 def of_refusal(refusal: Refusal) -> Problem:
-    """A caller who may not do what he asks for."""
-    # One answer for all who are not known, so that nobody learns whether a key once was good.
+    """The answer to a caller that may not do what it asks for."""
+    # One answer for every unknown caller, so that nobody learns whether a key was valid once.
     if refusal.authn is None:
         return FORBIDDEN
     if refusal.error == REASON_REQUIRED:
@@ -202,10 +202,10 @@ def of_refusal(refusal: Refusal) -> Problem:
 
 
 def of_ledger(error: LedgerUnavailableError) -> Unavailable:
-    """A ledger that cannot be written, or did not say whether it was."""
+    """How to report this error: the entry of its type, or of the nearest base class."""
     return next(OF_LEDGER[kind] for kind in type(error).__mro__ if kind in OF_LEDGER)
 
 
 def not_published(why: str) -> Problem:
-    """Nothing that is published has it; soon it may, since a checkpoint follows the growth."""
+    """No published checkpoint covers it yet; the next one may, hence Retry-After."""
     return replace(NOT_PUBLISHED, detail=f"It is not published: {why}.")

@@ -1,4 +1,4 @@
-"""Query strings, read strictly: each parameter once, and exact."""
+"""Query strings, read strictly: each parameter at most once, and decoded exactly."""
 
 import re
 from collections.abc import Collection
@@ -17,7 +17,7 @@ _NUMBER: Final = re.compile("[0-9]{1,4}")
 
 def read_query(query: str) -> dict[str, str]:
     """The query's parameters; raises InvalidRequestError."""
-    # Not falcon's own parser: that one replaces what is not UTF-8, and a name must be exact.
+    # Not falcon's parser: it replaces bytes that are not UTF-8, and a name must be exact.
     try:
         pairs = parse_qsl(
             query,
@@ -35,7 +35,7 @@ def read_query(query: str) -> dict[str, str]:
 
 
 def known_fields(query: str, known: Collection[str]) -> dict[str, str]:
-    """The query's parameters, all of them known; raises InvalidRequestError."""
+    """The query's parameters, where all are known; raises InvalidRequestError."""
     fields = read_query(query)
     if not fields.keys() <= set(known):
         message = f"has a parameter that is not known; known are {', '.join(known)}"

@@ -1,4 +1,4 @@
-"""Request bodies: bounded, whole, and of the one media type that there is."""
+"""Request bodies: bounded in size, complete, and JSON."""
 
 from typing import Any, Final
 
@@ -20,11 +20,11 @@ async def read_json(req: falcon.asgi.Request) -> Any:
 
 
 async def read_typed(req: falcon.asgi.Request) -> bytes:
-    """Read the body, which says that it is JSON; raises as `read_json` does."""
+    """Read a body whose headers say that it is JSON; raises as `read_json` does."""
     media_type = (req.content_type or "").partition(";")[0].strip().lower()
     coding = (req.get_header("Content-Encoding") or "identity").strip().lower()
     if media_type != "application/json" or coding != "identity":
-        # The header says what would be taken (RFC 9110, section 15.5.16).
+        # The header says which coding is accepted (RFC 9110, section 15.5.16).
         raise falcon.HTTPUnsupportedMediaType(headers={"Accept-Encoding": "identity"})
     return await read_bounded(req)
 
@@ -36,8 +36,8 @@ async def read_bounded(req: falcon.asgi.Request) -> bytes:
     if (req.content_length or 0) > limit:
         raise falcon.HTTPContentTooLarge
     data = await req.stream.read(limit + 1)
-    if req.scope["state"].get(TRUNCATED):  # what did arrive may be JSON, but is not what was meant
+    if req.scope["state"].get(TRUNCATED):  # a part may be valid JSON, but is not what was sent
         raise InvalidRequestError(FieldError("", "the body ended early"))
-    if len(data) > limit:  # sent in chunks, with no length to refuse it by
+    if len(data) > limit:  # sent in chunks, without a Content-Length
         raise falcon.HTTPContentTooLarge
     return data

@@ -1,7 +1,7 @@
-"""Falcon's router, which is the table of routes and nothing else.
+"""Falcon's router, made from the table of routes.
 
-Which route a request is for was found out once, by the protocol, from the target as it was sent;
-here it is only taken from the request. No path is split, decoded or compared again.
+The protocol has found the route once, from the target as it was sent. The router takes it from the
+request: no path is split, decoded or compared again.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
@@ -19,26 +19,26 @@ _Found = tuple[object, Mapping[str, Responder], dict[str, Any], str]
 
 
 class TableRouter:
-    """Leads requests to the resources that stand behind the routes of a table."""
+    """Gives falcon the resource of a request's route."""
 
-    def __init__(self, routes: Routes, behind: Mapping[str, object]) -> None:
-        assert {route.operation for route in routes.all} == behind.keys()  # noqa: S101 - both ours
-        self._behind = {
-            route.path: (behind[route.operation], _methods(route, behind[route.operation]))
+    def __init__(self, routes: Routes, resources: Mapping[str, object]) -> None:
+        assert {route.operation for route in routes.all} == resources.keys()  # noqa: S101 - both ours
+        self._resources = {
+            route.path: (resources[route.operation], _methods(route, resources[route.operation]))
             for route in routes.all
         }
 
     def find(self, uri: str, req: falcon.asgi.Request | None = None) -> _Found | None:
-        """What is behind the request's route; falcon knows this name and these parameters."""
+        """The resource of the request's route; falcon calls this method by this name."""
         match = matched(req) if req is not None else None
         if match is None:
             return None
-        resource, methods = self._behind[match.route.path]
+        resource, methods = self._resources[match.route.path]
         return resource, methods, match.parameters, match.route.path
 
 
 class _Methods(dict[str, Responder]):
-    """A responder for each method, whatever it is called."""
+    """Responders by method; any other method has the one that answers 405."""
 
     def __init__(self, others: Responder, known: Mapping[str, Responder]) -> None:
         super().__init__(known)
@@ -55,25 +55,25 @@ def _methods(route: Route, resource: object) -> Mapping[str, Responder]:
 
 
 class Lifespan:
-    """Tells the protocol, when the server begins, which routes there are."""
+    """Hands the table of routes to the protocol when the server starts."""
 
     def __init__(self, routes: Routes) -> None:
         self._routes = routes
 
     async def process_startup(self, scope: Mapping[str, Any], event: Mapping[str, Any]) -> None:
-        """Hand the table on; without it no request is for anything."""
+        """Put the table into the state; without it no request has a route."""
         scope["state"][TABLE] = self._routes
 
 
-def table_app(routes: Routes, behind: Mapping[str, object]) -> HeadFirstApp:
-    """An application that has these routes, each with the resource of its operation behind it."""
-    # falcon names the type of its own router, and uses `find` of it.
-    found = HeadFirstApp(router=cast(CompiledRouter, TableRouter(routes, behind)))
+def table_app(routes: Routes, resources: Mapping[str, object]) -> HeadFirstApp:
+    """An application with these routes, each answered by the resource of its operation."""
+    # falcon's type is its own router; of it, it uses only `find`.
+    found = HeadFirstApp(router=cast(CompiledRouter, TableRouter(routes, resources)))
     found.add_middleware(Lifespan(routes))
     return found
 
 
 def matched(req: falcon.asgi.Request) -> Match | None:
-    """The route that a request is for, as the protocol found it."""
+    """The request's route, as the protocol found it."""
     match: Match | None = req.scope["state"].get(MATCH)
     return match

@@ -1,10 +1,9 @@
-"""The one table of routes: what there is over HTTP, and who may have it. Pure.
+"""The one table of routes: which endpoints there are, and who may use them. Pure.
 
 The router, the keys that open a path, the rights that a grant needs, the operations in the log, the
-labels of the metrics and the bounds of bodies all follow from here. A request is for a route only
-where its target is that route's path byte for byte, with nothing behind it but a query: no other
-spelling is looked for, so that no two readers can take one target for two routes. What is not in
-the table does not exist.
+labels of the metrics and the bounds of bodies all follow from it. A request matches a route only if
+its target is the route's path byte for byte, followed by nothing but a query. No other spelling is
+tried, so no two readers can take one target for two routes.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -24,12 +23,12 @@ INTERNAL_KEY: Final = "internal_key"
 AUDITOR_KEY: Final = "auditor_key"
 
 NONE: Final = "none"
-"""The operation of a request for what does not exist."""
+"""The operation of a request that has no route."""
 
 TABLE: Final = "secrets_broker.routes"
-"""Where the application hands its table to the protocol: in the state of its lifespan (ASGI)."""
+"""The key in the lifespan's state (ASGI) under which the application hands over its table."""
 MATCH: Final = "secrets_broker.match"
-"""Where the protocol says which route a request is for: in the state of its scope."""
+"""The key in the scope's state under which the protocol puts a request's route."""
 
 _SERVICES: Final = frozenset({INTERNAL_KEY})
 _AUDITORS: Final = frozenset({AUDITOR_KEY})
@@ -42,42 +41,42 @@ class Route:
     """A path, and all that follows from it."""
 
     path: str
-    """With a name in braces at its end where `grammar` says what may stand there."""
+    """Ends with a name in braces where `grammar` says what may stand there."""
     method: str
-    """GET has HEAD beside it (RFC 9110, section 9.3.2)."""
+    """GET implies HEAD (RFC 9110, section 9.3.2)."""
     operation: str
-    """As the log has it."""
+    """Its name in the log."""
     right: str | None = None
-    """What a grant needs; None where it is open to everybody."""
+    """The right that a grant needs; None where the route is open to everybody."""
     keys: frozenset[str] = _NOBODY
     """The shared keys that open it."""
     names: bool = False
-    """Whether what is asked for names credentials: then its caller is judged with each name."""
-    leaves: bool = False
-    """Whether the answer is only read: then its caller is judged again before it goes out."""
+    """Whether a request names credentials: then its caller is judged with each name."""
+    recheck: bool = False
+    """Whether the answer is only read: then the caller is judged again before it is sent."""
     item: str | None = None
-    """The operation of each item, where there may be several."""
+    """The operation of each item of a batch."""
     max_body: int = MAX_BODY_BYTES
     grammar: Callable[[str], bool] | None = None
 
     @property
     def methods(self) -> tuple[str, ...]:
-        """All that it takes, as the Allow header has them."""
+        """All methods that it takes, as in the Allow header."""
         return ("GET", "HEAD") if self.method == "GET" else (self.method,)
 
     @property
     def label(self) -> str:
-        """The operation as metrics have it: by itself, or by the right where there are many."""
+        """Its label in the metrics: the operation, or one label for all of audit and of admin."""
         return self.right if self.right in (AUDIT, ADMIN) else self.operation
 
     @property
     def counted_as(self) -> str:
-        """What each item is counted as; what is refused as a whole counts as one."""
+        """The operation that each item is counted as; a batch refused as a whole counts as one."""
         return self.item or self.operation
 
     @property
     def prefix(self) -> str:
-        """The path up to what its grammar is about."""
+        """The path up to the name in braces."""
         return self.path.partition("{")[0]
 
 
@@ -87,11 +86,11 @@ class Match:
 
     route: Route
     rest: str | None = None
-    """What stands in the place of the name in braces."""
+    """The text in the place of the name in braces."""
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """What a responder is called with."""
+        """The arguments of the responder."""
         return (
             {}
             if self.rest is None
@@ -117,7 +116,7 @@ class Routes:
     def match(self, target: bytes) -> Match | None:
         """The route whose path the target is, byte for byte; None where there is none."""
         path, _, query = target.partition(b"?")
-        if b"#" in query:  # no part of a target (RFC 9112, section 3.2), and readers differ over it
+        if b"#" in query:  # no part of a target (RFC 9112, section 3.2), and parsers differ over it
             return None
         return self._exact.get(path) or self._by_grammar(path)
 
@@ -162,34 +161,34 @@ SERVICE: Final = Routes(
             item="lookup",
             max_body=MAX_BATCH_BYTES,
         ),
-        # It judges its caller again by itself, and line by line.
+        # This resource judges its caller again itself, line by line.
         Route("/internal/secrets/credentials", "GET", "credentials", READ, _SERVICES),
-        # No shared key: whoever finds one could make a key that outlives it.
-        Route("/internal/access/keys", "GET", "access_keys", ADMIN, leaves=True),
+        # No shared key: with a leaked one, somebody could make a key that outlives it.
+        Route("/internal/access/keys", "GET", "access_keys", ADMIN, recheck=True),
         Route("/internal/access/key-grant", "POST", "access_key_grant", ADMIN),
         Route("/internal/access/key-change", "POST", "access_key_change", ADMIN),
         Route("/internal/access/key-rotate", "POST", "access_key_rotate", ADMIN),
         Route("/internal/access/key-revoke", "POST", "access_key_revoke", ADMIN),
-        # They say nothing about anybody else's secret.
-        Route("/internal/audit/due", "GET", "due", AUDIT, _BOTH, leaves=True),
-        Route("/internal/audit/proof", "GET", "proof", AUDIT, _BOTH, leaves=True),
-        Route("/internal/audit/consistency", "GET", "consistency", AUDIT, _AUDITORS, leaves=True),
-        Route("/internal/audit/checkpoints", "GET", "checkpoints", AUDIT, _AUDITORS, leaves=True),
-        Route("/internal/audit/replay", "GET", "replay", AUDIT, _AUDITORS, leaves=True),
-        Route("/internal/audit/replay/diff", "GET", "replay_diff", AUDIT, _AUDITORS, leaves=True),
-        Route("/internal/audit/history", "GET", "history", AUDIT, _AUDITORS, leaves=True),
-        Route("/internal/audit/exposure", "GET", "exposure", AUDIT, _AUDITORS, leaves=True),
-        Route("/internal/audit/events", "GET", "events", AUDIT, _AUDITORS, leaves=True),
-        Route("/internal/audit/who", "GET", "who", AUDIT, _AUDITORS, leaves=True),
-        Route("/internal/audit/unused", "GET", "unused", AUDIT, _AUDITORS, leaves=True),
-        Route("/log/checkpoint", "GET", "log_checkpoint", AUDIT, _AUDITORS, leaves=True),
+        # These disclose nothing about another caller's secret.
+        Route("/internal/audit/due", "GET", "due", AUDIT, _BOTH, recheck=True),
+        Route("/internal/audit/proof", "GET", "proof", AUDIT, _BOTH, recheck=True),
+        Route("/internal/audit/consistency", "GET", "consistency", AUDIT, _AUDITORS, recheck=True),
+        Route("/internal/audit/checkpoints", "GET", "checkpoints", AUDIT, _AUDITORS, recheck=True),
+        Route("/internal/audit/replay", "GET", "replay", AUDIT, _AUDITORS, recheck=True),
+        Route("/internal/audit/replay/diff", "GET", "replay_diff", AUDIT, _AUDITORS, recheck=True),
+        Route("/internal/audit/history", "GET", "history", AUDIT, _AUDITORS, recheck=True),
+        Route("/internal/audit/exposure", "GET", "exposure", AUDIT, _AUDITORS, recheck=True),
+        Route("/internal/audit/events", "GET", "events", AUDIT, _AUDITORS, recheck=True),
+        Route("/internal/audit/who", "GET", "who", AUDIT, _AUDITORS, recheck=True),
+        Route("/internal/audit/unused", "GET", "unused", AUDIT, _AUDITORS, recheck=True),
+        Route("/log/checkpoint", "GET", "log_checkpoint", AUDIT, _AUDITORS, recheck=True),
         Route(
             "/log/tile/{path}",
             "GET",
             "log_tile",
             AUDIT,
             _AUDITORS,
-            leaves=True,
+            recheck=True,
             grammar=_is_tile,
         ),
         Route("/health/live", "GET", "live"),
@@ -198,7 +197,7 @@ SERVICE: Final = Routes(
         Route("/openapi.yaml", "GET", "openapi"),
     )
 )
-"""What the service has."""
+"""The routes of the service."""
 
 WITNESS: Final = Routes(
     (
@@ -206,4 +205,4 @@ WITNESS: Final = Routes(
         Route("/", "GET", "about"),
     )
 )
-"""What a witness has; it has no keys."""
+"""The routes of a witness; none needs a key."""

@@ -1,10 +1,10 @@
 """JSON that every reader understands the same way, read in bounded work. Pure.
 
-The standard library's parser is used for its hooks: duplicate keys, NaN, and numbers that a double
-does not hold as written are refused (RFC 7493), which faster parsers let pass. A hook is a call
-for each number and object, a hundred times what the parser itself takes, so what cannot be stored
-anyway is refused before, or while, it is counted. A batch is read item by item, so that others may
-have their turn in between.
+The standard library's parser is used for its hooks. They refuse duplicate keys, NaN, and numbers
+that a double does not hold as written (RFC 7493); faster parsers let these pass. A hook is called
+for each number and object and costs a hundred times the parsing. So values that are too many to be
+stored are refused before or while they are counted. A batch is read item by item, so that other
+requests run in between.
 """
 
 import json
@@ -18,17 +18,17 @@ from secrets_broker.http.error_handlers import InvalidRequestError
 from secrets_broker.ledger.errors import FieldError
 
 MAX_ITEM: Final = 256 * 1024
-"""Characters of an item of a batch: what a single request's body may have."""
+"""Characters of one item of a batch, as of a single request's body."""
 MAX_COUNTED: Final = 16 * 1024
 """Numbers, or objects, of a request: as many as fit into 32 KiB, a digit and a comma each."""
 MAX_MARKS: Final = 45_000
-"""Commas, colons and opening brackets of a request, in its texts too: a password of 8 KiB and data
-of 32 KiB that consist of nothing else have fewer."""
+"""Commas, colons and opening brackets of a request, also inside strings. A password of 8 KiB and
+data of 32 KiB that consist of nothing else have fewer."""
 _MARKS: Final = (b",", b":", b"[", b"{")
-# As large as this, a body may be worth a count; smaller ones cannot hold that much work.
+# Smaller bodies are not counted: they cannot hold that much work.
 _LARGE: Final = 32 * 1024
-# A double holds any 15 digits (DBL_DIG of C), but near the ends of its range; one more character
-# is the point or the e.
+# A double holds any 15 digits (DBL_DIG of C), except near the ends of its range. One more
+# character is the point or the e.
 _EXACT_LENGTH: Final = 16
 _SMALLEST: Final = 1e-290
 _LARGEST: Final = 1e290
@@ -38,7 +38,7 @@ _TOO_MUCH: Final = "the body has more values than can be stored"
 def decode(data: bytes) -> Any:
     """Decode strict JSON; raises InvalidRequestError, which never quotes the data.
 
-    A byte order mark before it is passed over, as RFC 8259, section 8.1, allows.
+    A byte order mark at the start is skipped, as RFC 8259, section 8.1, allows.
     """
     if len(data) > _LARGE and sum(data.count(mark) for mark in _MARKS) > MAX_MARKS:
         raise InvalidRequestError(FieldError("", _TOO_MUCH))
@@ -48,7 +48,7 @@ def decode(data: bytes) -> Any:
 
 
 def items(data: bytes, name: str, most: int) -> Iterator[Any] | None:
-    """The items of `{"name": [item, …]}`, each decoded when it is asked for.
+    """The items of `{"name": [item, …]}`, each decoded when the iterator reaches it.
 
     None where the body is anything else. Raises InvalidRequestError, which never quotes the data,
     before the first item or at any later one.
@@ -59,12 +59,12 @@ def items(data: bytes, name: str, most: int) -> Iterator[Any] | None:
     return None if start is None else _items(text, start, name, most)
 
 
-class NotAloneError(Exception):
-    """Something follows the array that the body was said to consist of."""
+class MoreMembersError(Exception):
+    """The body has another member after the array of items."""
 
 
 def _array(text: str, name: str) -> int | None:
-    """Where the array of that name begins, if the text begins with it."""
+    """Where the array of that name begins, if it is the first member of the text."""
     at = _after(text, "{", _skip(text, 0))
     if at is None or text[at : at + 1] != '"':
         return None
@@ -76,7 +76,7 @@ def _array(text: str, name: str) -> int | None:
 def _items(text: str, at: int, name: str, most: int) -> Iterator[Any]:
     for _ in range(most):
         with _Refusals():
-            # No further than one item may reach: else one of 4 MiB would be read in one piece.
+            # Bounded by the size of one item: else an item of 4 MiB would be parsed in one piece.
             value, length = _counting().raw_decode(text[at : at + MAX_ITEM])
         yield value
         at = _skip(text, at + length)
@@ -90,7 +90,7 @@ def _items(text: str, at: int, name: str, most: int) -> Iterator[Any]:
 
 def _check_end(text: str, at: int) -> None:
     if text[at : at + 1] == ",":
-        raise NotAloneError
+        raise MoreMembersError
     if text[at : at + 1] != "}" or _skip(text, at + 1) != len(text):
         raise InvalidRequestError(FieldError("", "the body is not JSON"))
 
@@ -105,14 +105,14 @@ def _skip(text: str, at: int) -> int:
 
 
 class _RefusedError(ValueError):
-    """JSON by the grammar, but not to every reader the same, or more than can be stored."""
+    """Valid JSON that readers understand differently, or with more values than can be stored."""
 
 
 class _Refusals:
-    """Says what is wrong without the data: the parser's own errors quote it."""
+    """Reports what is wrong without the data: the parser's own errors quote it."""
 
     def __enter__(self) -> None:
-        """Nothing is wrong yet."""
+        """Do nothing."""
 
     def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
         """Raise InvalidRequestError in place of what was raised."""
@@ -131,7 +131,7 @@ class _Refusals:
 
 
 def _counting() -> json.JSONDecoder:
-    """A decoder for one value, which refuses more numbers or objects than can be stored."""
+    """A decoder for one value that refuses more numbers or objects than can be stored."""
     left = MAX_COUNTED
 
     def counted(hook: Callable[[Any], Any]) -> Callable[[Any], Any]:

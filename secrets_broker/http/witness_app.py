@@ -52,7 +52,7 @@ class Add:
         self._logs = known
 
     async def on_post(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
-        """Cosign, or say why not."""
+        """Cosign the checkpoint, or answer why not."""
         try:
             request = AddCheckpoint.parse(await read_bounded(req))
         except RequestError as error:
@@ -67,7 +67,7 @@ class Add:
         self, req: falcon.asgi.Request, request: AddCheckpoint, decision: CosignDecision
     ) -> None:
         checkpoint = request.signed.checkpoint
-        # The name of an unknown log is anybody's text.
+        # An unknown log's name is not logged: it may be any text.
         known = {"origin": checkpoint.origin} if checkpoint.origin in self._logs else {}
         tell = _log.info if decision.finding is None else _log.warning
         tell(
@@ -100,7 +100,7 @@ class About:
         self._logs = known
 
     async def on_get(self, _req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
-        """Say who this is, and which logs it cosigns, how far."""
+        """Answer the witness's key, its logs, and the size that it cosigned last of each."""
         heads = await asyncio.to_thread(self._state.heads)
         sizes = {origin: head.size for origin, head in heads.items()}
         lines = [
@@ -125,9 +125,9 @@ async def _unusable(
 
 
 def create_app(state: WitnessState, key: SigningKey, known: Logs) -> "falcon.asgi.App[Any, Any]":
-    """Put the witness together."""
-    behind = {"add_checkpoint": Add(state, key, known), "about": About(state, key, known)}
-    app = table_app(WITNESS, behind)
+    """Assemble the application of a witness."""
+    resources = {"add_checkpoint": Add(state, key, known), "about": About(state, key, known)}
+    app = table_app(WITNESS, resources)
     error_handlers.install(app)
     app.add_error_handler(WitnessStateError, _unusable)
     return app

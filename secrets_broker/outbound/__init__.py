@@ -1,1 +1,1 @@
-"""Every HTTP request that we send: addresses, TLS, the one client; no ledger, setting or route."""
+"""Outbound HTTP: addresses, TLS and the one client. No ledger, setting or route belongs here."""

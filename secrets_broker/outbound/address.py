@@ -1,4 +1,4 @@
-"""A server that is spoken to over HTTP, and how its certificate is checked."""
+"""The address of an HTTP server, and how its certificate is checked."""
 
 import ssl
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ _TIMEOUT: Final = 5.0
 
 
 class HttpUrlError(ValueError):
-    """A URL that is not one of an HTTP server; the text does not repeat it."""
+    """A URL that names no HTTP server; the text does not repeat it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,9 +23,9 @@ class Endpoint:
     port: int
     ca_file: Path | None = None
     cert_file: Path | None = None
-    """What we prove ourselves with where the server asks for it."""
+    """Our client certificate, for a server that asks for one."""
     key_file: Path | None = None
-    """Its private key, where it is not in the same file."""
+    """The certificate's private key, where it is not in the same file."""
     timeout: float = _TIMEOUT
 
     @property
@@ -35,10 +35,10 @@ class Endpoint:
         return f"{'https' if self.tls else 'http'}://{host}:{self.port}"
 
     def context(self) -> ssl.SSLContext:
-        """How TLS is spoken; raises OSError, of which ssl.SSLError is one, for its files."""
+        """The TLS context; raises OSError (also ssl.SSLError) for its files."""
         made = ssl.create_default_context(cafile=str(self.ca_file) if self.ca_file else None)
         if self.cert_file is not None:
-            # A key with a password is an error, rather than a question on the terminal.
+            # A key with a password is an error, not a prompt on the terminal.
             made.load_cert_chain(self.cert_file, self.key_file, password=lambda: b"")
         return made
 

@@ -1,7 +1,7 @@
-"""The one HTTP client: bounded in time and in what is read, and never in the way of the end.
+"""The one HTTP client: bounded in time and size, and never delaying the end of the process.
 
-No proxy and no .netrc of the environment is used, and no redirect followed: what is sent, a key
-among it, goes to the named server and to nothing else. Nothing is sent a second time.
+It uses no proxy and no .netrc of the environment, and follows no redirect: a request, with its key,
+goes only to the named server. Nothing is sent a second time.
 """
 
 import asyncio
@@ -23,9 +23,9 @@ _OURS: Final = {"User-Agent": "secrets-broker", "Accept-Encoding": "identity"}
 
 
 class UnreachableError(Exception):
-    """No answer: the text is a short reason, free of what was sent and of what was answered.
+    """No answer; the text is a short reason that quotes neither the request nor the answer.
 
-    `cause` is the error beneath it; its own text may quote what was answered.
+    `cause` is the underlying error; its own text may quote the answer.
     """
 
     def __init__(self, words: str, cause: Exception) -> None:
@@ -34,7 +34,7 @@ class UnreachableError(Exception):
 
 
 class TooLongError(UnreachableError):
-    """The answer is longer than what is read of one."""
+    """The answer is longer than the limit."""
 
     def __init__(self, most: int) -> None:
         super().__init__(f"the answer is longer than {most} bytes", ValueError())
@@ -42,24 +42,24 @@ class TooLongError(UnreachableError):
 
 @dataclass(frozen=True, slots=True)
 class HttpRequest:
-    """What is asked; the target is a path, with a query perhaps."""
+    """A request; the target is a path, with or without a query."""
 
     method: str
     target: str = field(repr=False)
     fields: Mapping[str, str] = field(default_factory=dict, repr=False)
     body: bytes | None = field(default=None, repr=False)
     most: int | None = MAX_ANSWER_BYTES
-    """How many bytes of a body are taken; None: it is not read at all."""
+    """The most bytes of the answer's body; None: the body is not read."""
 
     @property
     def headers(self) -> dict[str, str]:
-        """The fields, and those of every request."""
+        """The fields of this request, and those of every request."""
         return {**_OURS, **self.fields}
 
 
 @dataclass(frozen=True, slots=True)
 class HttpAnswer:
-    """What was answered, as it came."""
+    """An answer."""
 
     status: int
     media_type: str
@@ -68,7 +68,7 @@ class HttpAnswer:
 
 
 class Client:
-    """Asks one server, from any number of threads, over connections that are used again."""
+    """Asks one server, from any number of threads, over reused connections."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
@@ -76,7 +76,7 @@ class Client:
         self._making = Lock()
 
     def ask(self, request: HttpRequest) -> HttpAnswer:
-        """Each step is bounded by the endpoint's time-out; raises UnreachableError."""
+        """Send one request, with the endpoint's time-out for each step; raises UnreachableError."""
         return self._opened().ask(request)
 
     def close(self) -> None:
@@ -105,27 +105,27 @@ def ask_once(
 ) -> HttpAnswer:
     """Ask over a connection of its own; raises UnreachableError.
 
-    The endpoint's time-out is for the connection, and for each step; `seconds` are for all of the
-    rest: a server may send a byte now and then for ever.
+    The endpoint's time-out bounds the connect and each step. `seconds` bound all that follows the
+    connect, since a server may send a byte now and then for ever.
     """
-    from secrets_broker.outbound.wire import ask_alone  # noqa: PLC0415 - as in Client
+    from secrets_broker.outbound.wire import ask_unpooled  # noqa: PLC0415 - as in Client
 
-    return ask_alone(endpoint, request, seconds)
+    return ask_unpooled(endpoint, request, seconds)
 
 
 async def ask_apart(
     endpoint: Endpoint, request: HttpRequest, seconds: float = REQUEST_SECONDS
 ) -> HttpAnswer:
-    """The same beside the event loop; raises UnreachableError."""
+    """The same in a thread of its own, for the event loop; raises UnreachableError."""
     loop = asyncio.get_running_loop()
     done: asyncio.Future[HttpAnswer] = loop.create_future()
 
     def work() -> None:
         try:
             outcome: HttpAnswer | Exception = ask_once(endpoint, request, seconds)
-        except Exception as error:  # of whatever kind: who waits would wait for ever
+        except Exception as error:  # of any type: otherwise the caller would wait for ever
             outcome = error
-        with suppress(RuntimeError):  # the loop has ended, and nobody waits any more
+        with suppress(RuntimeError):  # the loop has ended, and nobody waits
             loop.call_soon_threadsafe(_settle, done, outcome)
 
     # Not a thread of the loop's pool: the end of the process would wait for it.

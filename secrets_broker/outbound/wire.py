@@ -1,4 +1,4 @@
-"""The client's connections, by urllib3; imported by the client alone, when something is sent."""
+"""The client's connections, by urllib3; only `client` imports this, and only to send."""
 
 import socket
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from urllib3.exceptions import HTTPError
 from secrets_broker.outbound.address import Endpoint
 from secrets_broker.outbound.client import HttpAnswer, HttpRequest, TooLongError, UnreachableError
 
-# More than any job of ours has threads; one that is over it would be closed after its request.
+# More than any job of ours has threads; further connections are closed after their request.
 _KEPT: Final = 32
 
 
@@ -22,13 +22,13 @@ class ConnectionPool:
     """Connections to one server, kept open between requests."""
 
     def __init__(self, endpoint: Endpoint) -> None:
-        """Nothing is sent yet; raises UnreachableError for what TLS is spoken with."""
+        """Send nothing yet; raises UnreachableError for the files of TLS."""
         self._endpoint = endpoint
         with _unreachable(endpoint):
             self._pool = _pool(endpoint)
 
     def ask(self, request: HttpRequest) -> HttpAnswer:
-        """One try; raises UnreachableError."""
+        """Send once; raises UnreachableError."""
         with _unreachable(self._endpoint):
             response = self._pool.urlopen(
                 request.method,
@@ -43,12 +43,12 @@ class ConnectionPool:
             return _answer(response, request.most)
 
     def close(self) -> None:
-        """Close those that nobody uses; the others when they are given back."""
+        """Close idle connections now, and the others after their request."""
         self._pool.close()
 
 
-def ask_alone(endpoint: Endpoint, request: HttpRequest, seconds: float) -> HttpAnswer:
-    """One try, over a connection that is cut off so long after it stands; UnreachableError."""
+def ask_unpooled(endpoint: Endpoint, request: HttpRequest, seconds: float) -> HttpAnswer:
+    """Send once over a new connection with a time limit after connect; UnreachableError."""
     with _unreachable(endpoint), closing(_connection(endpoint)) as connection:
         connection.connect()
         with _cut_off(connection.sock, seconds):
@@ -65,7 +65,7 @@ def ask_alone(endpoint: Endpoint, request: HttpRequest, seconds: float) -> HttpA
 
 @contextmanager
 def _unreachable(endpoint: Endpoint) -> Iterator[None]:
-    """Make an UnreachableError of whatever keeps an answer from coming."""
+    """Turn every error of a request into an UnreachableError."""
     try:
         yield
     except (HTTPError, HTTPException, OSError, ValueError) as error:
@@ -94,7 +94,7 @@ def _connection(endpoint: Endpoint) -> HTTPConnection:
 
 
 def _answer(response: BaseHTTPResponse, most: int | None) -> HttpAnswer:
-    with closing(response):  # one that was read to its end has given its connection back
+    with closing(response):  # an answer that was read to its end has returned its connection
         body = b"" if most is None else _body(response, most)
         media_type = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
         return HttpAnswer(response.status, media_type, body, response.headers.get("Retry-After"))
@@ -104,13 +104,13 @@ def _body(response: BaseHTTPResponse, most: int) -> bytes:
     body = response.read(most + 1)
     if len(body) > most:
         raise TooLongError(most)
-    if response.length_remaining:  # still to come, when the connection has ended
+    if response.length_remaining:  # the connection ended before the end of the body
         raise IncompleteRead(b"", response.length_remaining)
     return body
 
 
 def _beneath(error: Exception) -> Exception:
-    """What urllib3 wrapped: as cause, or among the arguments."""
+    """The error that urllib3 wrapped, as its cause or among its arguments."""
     inner = [error.__cause__, *error.args] if isinstance(error, HTTPError) else []
     found = next((one for one in inner if isinstance(one, Exception)), None)
     return error if found is None else _beneath(found)
@@ -121,14 +121,14 @@ def _words(cause: Exception, endpoint: Endpoint) -> str:
         return f"no answer within {endpoint.timeout:g} s"
     if isinstance(cause, IncompleteRead):
         return "the answer ended early"
-    # Of the text only that of the operating system: the rest may quote what was answered.
+    # Only the operating system's text: others may quote the answer.
     words = cause.strerror if isinstance(cause, OSError) else None
     return words or f"no HTTP answer ({type(cause).__name__})"
 
 
 @contextmanager
 def _cut_off(sock: socket.socket, seconds: float) -> Iterator[None]:
-    """End the connection after that time: a server may send a byte now and then for ever."""
+    """End the connection after that time, since a server may send a byte now and then for ever."""
     late = Event()
     timer = Timer(seconds, _shut, [sock, late])
     timer.daemon = True
@@ -137,15 +137,15 @@ def _cut_off(sock: socket.socket, seconds: float) -> Iterator[None]:
         yield
     finally:
         timer.cancel()
-        if late.is_set():  # whatever was made of what had come until then
+        if late.is_set():  # even if an answer was made of the bytes so far
             words = f"no whole answer within {seconds:g} s"
             raise UnreachableError(words, TimeoutError()) from None
 
 
 def _shut(sock: socket.socket, late: Event) -> None:
-    late.set()  # first: whoever reads wakes up as soon as the connection ends
-    # The base class's: TLS is not to be ended in order with a server that lets us wait.
+    late.set()  # first: the reader wakes up as soon as the connection ends
+    # The base class's method: an orderly end of TLS would wait for the server.
     try:
         socket.socket.shutdown(sock, socket.SHUT_RDWR)
     except OSError:
-        return  # it has ended by itself
+        return  # it has already ended

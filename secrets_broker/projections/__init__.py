@@ -1,5 +1,5 @@
-"""What follows from the events, and can be made again from them.
+"""Projections: what follows from the events and can be made again from them.
 
-Here live the table of live credentials, its rebuild and its comparison. Nothing here appends an
-event, but for the one that says that the table was rebuilt.
+This package holds the table of live credentials, its rebuild, its comparison, and the queries.
+It appends one event only: the one that says that the table was rebuilt.
 """

@@ -1,9 +1,9 @@
 """secrets.host_credentials: the live credentials, as a lookup serves them.
 
-Takes: the state-changing events with their bodies. Applied in the transaction of the event, so
-that a lookup right after an upsert sees it. A row is a function of the credential's last
-state-changing event, its body, the event that set this content (the same one, but for a change
-of the data key, which names it), and the event that created the credential.
+It follows from the state-changing events and their bodies. It is updated in the transaction of the
+event, so a lookup right after an upsert sees it. A row is a function of the credential's last
+state-changing event, its body, the event that set this content (the same one, unless the last event
+changed the data key; then that event names it), and the event that created the credential.
 """
 
 from collections.abc import Iterable, Sequence
@@ -21,7 +21,7 @@ from secrets_broker.ledger.projection_protocol import Change, Row
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column, and what it is made from: its body, and the events `last`, `content`, `first`."""
+    """A column and its SQL source: `body`, or one of the events `last`, `content`, `first`."""
 
     name: LiteralString
     source: LiteralString
@@ -31,8 +31,8 @@ def _of_body(names: Iterable[LiteralString]) -> tuple[Column, ...]:
     return tuple(Column(name, f"body.{name}") for name in names)
 
 
-# In the table's order. Everything but the body comes from the events themselves, so a row edited
-# by hand is whole again after its next change, and a rebuilt row cannot differ from a live one.
+# In the table's order. Everything but the body comes from the events themselves. So a row edited
+# by hand is right again after its next change, and a rebuilt row cannot differ from a live one.
 COLUMNS: Final = (
     Column("id", "last.credential_id"),
     Column("host", "last.host"),
@@ -59,7 +59,7 @@ COLUMNS: Final = (
 """Each column of the table, once."""
 NAMES: Final = tuple(column.name for column in COLUMNS)
 STATE: Final = ("id", "version", "position", "data_key")
-"""The columns that say of which change a row is."""
+"""The columns that say which change a row follows from."""
 _KEY: Final = ("host", "purpose")
 
 
@@ -68,7 +68,7 @@ def _listed(parts: Iterable[LiteralString]) -> LiteralString:
 
 
 def _text(column: str) -> str:
-    # A time has one text, which the ciphertexts are bound to: that of encoding.rfc3339.
+    # Ciphertexts are bound to the text of a time, which must be that of encoding.rfc3339.
     is_time = PARTS[column] == "timestamptz"
     as_utc = f"""to_char({column} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')"""
     return as_utc if is_time else column
@@ -94,16 +94,16 @@ _REPLACE: Final = f"""
     ON CONFLICT ({_listed(_KEY)}) DO UPDATE SET
         {_listed(f"{name} = excluded.{name}" for name in NAMES if name not in _KEY)}
 """
-# Counted: a rule, a trigger or a row policy may take rows away, or refuse this form.
+# Rows are counted: a rule, a trigger or a row policy may drop some, or refuse this form.
 _PUT: Final = f"""
     WITH made AS (
         INSERT INTO secrets.host_credentials {_COLUMNS} {_FROM_EVENTS} {_REPLACE} RETURNING 1)
     SELECT ledger.require_rows('secrets.host_credentials', (SELECT count(*) FROM made), $2)
 """  # noqa: S608
 REBUILD: Final = f"INSERT INTO pg_temp.rebuilt {_COLUMNS} {_FROM_EVENTS}"
-"""Puts rows beside the live ones, made by the very same expressions."""
+"""Makes rows beside the live table, by the same expressions."""
 REPLAY: Final = f"SELECT made.* FROM ({_FROM_EVENTS}) AS made {_COLUMNS}"  # noqa: S608
-"""Gives rows as they were, without storing them; `$1` as for the others, a body or none of it."""
+"""Gives rows as they were, without storing them; in `$1`, a body may be missing."""
 _DELETE: Final = """
     DELETE FROM secrets.host_credentials AS live
     USING jsonb_to_recordset($1::jsonb) AS gone (host text, purpose text)
@@ -117,7 +117,7 @@ class HostCredentials:
     select = _SELECT
 
     def row(self, name: Name, record: Sequence[Any]) -> Row | None:
-        """Make a row of what `select` gave for a name."""
+        """Make a row from the record that `select` gave for a name."""
         if record[0] is None:
             return None
         return Row(name, LiveCredential(*record[: len(STATE)]), Body(*record[len(STATE) :]))
@@ -136,5 +136,5 @@ class HostCredentials:
 
 
 def parameters(position: int, body: Body) -> dict[str, Any]:
-    """What a row is made of besides the events at this position and at the credential's first."""
+    """The parameter of a row: a position and a body; the rest comes from events."""
     return {"position": position, **msgspec.structs.asdict(body)}

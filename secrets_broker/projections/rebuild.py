@@ -1,13 +1,13 @@
 """Rebuild secrets.host_credentials from the ledger, beside the live table, while it serves.
 
-1. Build: a table of this session is filled from the last change of each name, in short
-   transactions, with no lock.
-2. Compare: one snapshot (REPEATABLE READ) catches up with what changed since, and compares.
-   Events and rows are committed together, so in a snapshot they agree to the byte.
-3. Apply: under the ledger's lock, names that changed since are caught up once more, the rows
-   that differ are replaced in place, and `projection.rebuilt` is appended, in one transaction.
+1. Build: fill a temporary table from the last change of each name, in short transactions without a
+   lock.
+2. Compare: in one snapshot (REPEATABLE READ), take in the changes since, and compare. Events and
+   rows are committed together, so in a snapshot they agree to the byte.
+3. Apply: under the ledger's lock, take in the changes since once more, replace the rows that
+   differ, and append `projection.rebuilt`, in one transaction.
 
-A swap of tables by renaming would break views and wait for readers; this does neither.
+Swapping tables by renaming would break views and wait for readers.
 """
 
 import asyncio
@@ -70,7 +70,7 @@ _FORGET: Final = """
         AS name (host text, purpose text)
     WHERE made.host = name.host AND made.purpose = name.purpose
 """
-# As text, whole rows: jsonb values that are equal but not the same byte for byte differ too.
+# Whole rows as text: jsonb values that are equal but not the same bytes differ, too.
 _COMPARE: Final = """
     INSERT INTO pg_temp.differing
     SELECT coalesce(live.host, made.host), coalesce(live.purpose, made.purpose),
@@ -106,7 +106,7 @@ _REBUILD: Final = REBUILD.replace("$1", "%s")
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A name whose live row is not what the ledger says; columns are named, never shown."""
+    """A name whose live row differs from the ledger; only names of columns, never values."""
 
     host: str
     purpose: str
@@ -116,14 +116,14 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What the ledger's first `size` events say about the live table."""
+    """The live table compared with the ledger's first `size` events."""
 
     size: int
     rows: int
     differences: tuple[Difference, ...]
     unreadable: tuple[Unreadable, ...]
     position: int | None = None
-    """Where projection.rebuilt stands; None for a comparison only."""
+    """The position of projection.rebuilt; None for a comparison only."""
 
 
 class Rebuild:
@@ -194,7 +194,7 @@ class Rebuild:
         return await cursor.fetchall()
 
     async def _catch_up(self) -> None:
-        """Take in the changes since this was last asked, as this transaction sees them."""
+        """Take in the changes since the last call, as this transaction sees them."""
         cursor = await self._connection.execute(_CHANGED_NAMES, (self._size,))
         records = await cursor.fetchall()
         names = msgspec.json.encode([{"host": r[0], "purpose": r[1]} for r in records]).decode()
@@ -258,7 +258,7 @@ async def rebuild(
 async def _sessions(
     owner_url: str, keyring: Keyring
 ) -> AsyncIterator[tuple[Store, AsyncConnection[Any]]]:
-    """One to write and one to read; what the database refuses there comes as our own error."""
+    """One session to write and one to read; psycopg's errors become LedgerUnavailableError."""
     async with AsyncExitStack() as undo:
         store = await Store.connect(owner_url, HostCredentials(), keyring, TOOL_SESSION)
         undo.push_async_callback(store.close)

@@ -1,7 +1,7 @@
-"""Whether each row of secrets.host_credentials is of its name's last change, without any key.
+"""Checks that each row of secrets.host_credentials is of its name's last change, without keys.
 
-What a row's columns hold is not compared: that takes the keys, and `rebuild` does it. Each
-statement sees one moment, so a change that is just being recorded is no difference.
+The contents of the columns are not compared: `rebuild` does that, with the keys. Each statement has
+one snapshot, so a change that is just being recorded is no difference.
 """
 
 from dataclasses import dataclass
@@ -14,10 +14,10 @@ from secrets_broker.ledger.event_types import IS_CHANGE
 from secrets_broker.projections.host_credentials import STATE
 
 ENTRIES: Final = 10_000
-"""Changes that one page looks at, at most: about a tenth of a second."""
+"""The most changes that one page reads: about a tenth of a second."""
 
-# The newest change of a name comes first, so it is there even where the others are cut off; the
-# next page begins behind the name. A page that is not full reaches to the end.
+# The newest change of a name comes first, so a page has it even where the older ones are cut off.
+# The next page begins after the last name. A page that is not full reaches to the end.
 _DIFFERING: Final = (
     """
     WITH changes AS (
@@ -59,7 +59,7 @@ MISMATCHES: Final = """
     __differing__
     SELECT position, claimed, what FROM differing ORDER BY 1, 2 LIMIT %s
 """.replace("__differing__", _DIFFERING.format(behind=_FIRST).replace("%(entries)s", "NULL"))
-"""All in one statement, at most so many: the change's position, the row's, and what is wrong."""
+"""All mismatches in one statement, limited: the change's position, the row's, and the text."""
 _COUNT: Final = """
     SELECT (SELECT count(*) FROM differing), final.host, final.purpose
     FROM (VALUES (1)) AS one LEFT JOIN final ON true
@@ -70,17 +70,17 @@ _MAY_READ: Final = "SELECT has_table_privilege('secrets.host_credentials', 'SELE
 
 @dataclass(frozen=True, slots=True)
 class RowCheckPage:
-    """What a stretch of names came to."""
+    """The result for a range of names."""
 
     differing: int
     last: Name | None
-    """The name that it ended with; None where it reached the end."""
+    """The last name of the range; None where it reached the end."""
 
 
 async def page(
     connection: "AsyncConnection[Any]", after: Name | None = None, entries: int = ENTRIES
 ) -> RowCheckPage:
-    """Count the names behind that one whose row is not of their last change."""
+    """Count the names after `after` whose row is not of their last change."""
     statement = _DIFFERING.format(behind=_FIRST if after is None else _NEXT) + _COUNT
     host, purpose = after or (None, None)
     values = {"entries": entries, "host": host, "purpose": purpose}
@@ -90,12 +90,12 @@ async def page(
 
 
 async def may_read(connection: "AsyncConnection[Any]") -> bool:
-    """Whether this login may read the rows; an auditor's may not."""
+    """Whether this login may read the rows; an auditor's login may not."""
     ((may,),) = await (await connection.execute(_MAY_READ)).fetchall()
     return bool(may)
 
 
 async def mismatches(connection: "AsyncConnection[Any]", most: int) -> list[int]:
-    """Their positions, at most so many: of the last change, or what a row names that has none."""
+    """Positions of mismatches, at most `most`: the last change's, or without one, the row's."""
     cursor = await connection.execute(MISMATCHES.encode(), (most,))
     return [claimed if last is None else last for last, claimed, _ in await cursor.fetchall()]

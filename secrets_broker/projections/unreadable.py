@@ -1,11 +1,11 @@
-"""A change whose body does not open: said by whatever makes rows, and never guessed over."""
+"""The report of a change whose body cannot be decrypted."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """A change whose body does not open; its row is left as it is."""
+    """A change whose body cannot be decrypted; its row is left as it is."""
 
     host: str
     purpose: str

@@ -197,11 +197,11 @@ def test_every_route_says_who_may_have_it() -> None:
     """No right means no key either; each of the rights is one that a grant can have."""
     for route in SERVICE.all:
         assert route.right in (None, *RIGHTS)
-        assert route.right is not None or not (route.keys or route.names or route.leaves)
+        assert route.right is not None or not (route.keys or route.names or route.recheck)
         assert route.right != "admin" or not route.keys
         # What gives something out that was only read is judged again, by the gate or by itself.
         reads = route.method == "GET" and route.right is not None
-        assert route.leaves is (reads and route.operation != "credentials")
+        assert route.recheck is (reads and route.operation != "credentials")
         assert route.names is (route.right in (READ, WRITE, DELETE) and not reads)
         assert (route.item is not None) is route.path.endswith("-batch")
 

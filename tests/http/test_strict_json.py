@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from secrets_broker.http.error_handlers import InvalidRequestError
 from secrets_broker.http.routes import MAX_BATCH_BYTES, MAX_BODY_BYTES
-from secrets_broker.http.strict_json import MAX_COUNTED, NotAloneError, decode, items
+from secrets_broker.http.strict_json import MAX_COUNTED, MoreMembersError, decode, items
 from secrets_broker.ledger.commands import Upsert, parse
 from secrets_broker.ledger.content import MAX_DATA_BYTES, MAX_PASSWORD_BYTES
 from secrets_broker.ledger.errors import InvalidCommandError
@@ -58,7 +58,7 @@ def _checked(item: object) -> None:
 def most_calls(data: bytes) -> int:
     """The largest piece of a batch's work."""
     most = 0
-    with suppress(InvalidRequestError, NotAloneError):
+    with suppress(InvalidRequestError, MoreMembersError):
         for piece in pieces(data):
             most = max(most, calls(piece))
     return most

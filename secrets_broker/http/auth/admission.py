@@ -1,12 +1,11 @@
-"""The desk: judges who asks before the writer is bothered, and records who was refused.
+"""Admission: lets a caller in to an operation, or records that it was refused.
 
-What counts is the judgement under the ledger's lock, in the transaction of the event. The one
-here is by the grants as this process last read them: it keeps a refused caller from costing more
-than a comparison, and a caller whom it would refuse is judged under the lock all the same as long
-as his refusal is an event of its own. While refusals are only counted, the grants are read again
-each second, so that a grant of a moment ago opens even from where a flood comes. Nobody is refused
-because this process has not read his grant yet: for a key or a certificate that it does not know
-they are read first, together with all others who wait for that.
+The judgement that counts is made under the ledger's lock, in the transaction of the event. The
+early judgement here uses the grants as this process last read them, and costs one comparison. A
+caller that it would refuse is still judged under the lock, as long as its refusal is an event.
+While refusals are only counted, the grants are read again each second, so a new grant takes effect
+even for a source whose refusals are counted. No caller is refused because this process has not
+read its grant yet: an unknown key or certificate causes one reading, shared by all that wait.
 """
 
 from collections import Counter
@@ -29,49 +28,50 @@ from secrets_broker.ledger.writer import Writer
 
 
 class RefusedError(Exception):
-    """The caller is not allowed what he asks for."""
+    """The caller may not do what it asks for."""
 
     def __init__(self, refusal: Refusal, position: int | None = None) -> None:
         super().__init__(refusal.rule)
         self.refusal = refusal
         self.position = position
-        """Of its event; None where it was only counted."""
+        """Of the refusal's event; None where it was only counted."""
 
 
 Result = Outcome | RefusedError | InvalidCommandError
-"""What became of one of several commands."""
+"""The result of one of several commands."""
 
 
 class Admission:
-    """Takes commands to the writer, for those who may give them."""
+    """Passes commands on to the writer, for callers that may give them."""
 
     def __init__(self, writer: Writer) -> None:
         self._writer = writer
-        self._tally = CountedRefusals(writer)
+        self._counted_refusals = CountedRefusals(writer)
 
     async def start(self) -> None:
-        """Begin to tell of floods that are over."""
-        await self._tally.start()
+        """Begin to record the counts of windows that are over."""
+        await self._counted_refusals.start()
 
     async def close(self) -> None:
-        """Tell of all that was counted; the writer has to be there still."""
-        await self._tally.close()
+        """Record all counts; the writer must still be running."""
+        await self._counted_refusals.close()
 
     async def enter(self, operation: str, context: Context, *, names: bool = False) -> None:
         """Let a caller in to an operation; raises RefusedError.
 
-        Who may enter is judged again, with what he asks for: with each name, where it `names` any.
+        A caller that is let in is judged again with what it asks for: with each credential's name
+        where the operation `names` any.
         """
-        await self._get_to_know(context.subject)
+        await self._read_if_unknown(context.subject)
         command = Enter(operation=operation, names=names)
         early = self._early(command, context)
         if early:
             await self._refuse(command, context, early)
 
-    async def leave(self, operation: str, context: Context) -> None:
-        """Judge under the lock, once an answer is there and before it goes out.
+    async def recheck(self, operation: str, context: Context) -> None:
+        """Judge under the lock, when the answer is ready and before it is sent.
 
-        Raises RefusedError: nothing is given out by a grant that ended before.
+        Raises RefusedError: no answer is sent for a grant that has ended.
         """
         if context.subject is None:
             return
@@ -81,13 +81,13 @@ class Admission:
 
     async def submit(self, command: Command, context: Context) -> Outcome:
         """Record a command; raises RefusedError, and what the writer raises."""
-        await self._get_to_know(context.subject)
+        await self._read_if_unknown(context.subject)
         early = self._early(command, context)
         if early:
             outcome = await self._refuse(command, context, early)
         else:
             outcome = await self._writer.submit(command, context)
-        assert outcome is not None  # noqa: S101 - only who enters has none
+        assert outcome is not None  # noqa: S101 - only Enter has none
         if outcome.refusal:
             raise RefusedError(outcome.refusal, outcome.position)
         return outcome
@@ -95,14 +95,14 @@ class Admission:
     async def submit_all(self, commands: Sequence[Command], context: Context) -> list[Result]:
         """Record up to MAX_BATCH commands, in order and in one commit; each has a result.
 
-        Raises LedgerUnavailableError where one that may be allowed cannot be recorded.
+        Raises LedgerUnavailableError where a command that may be allowed cannot be recorded.
         """
-        await self._get_to_know(context.subject)
-        early, pace = [], TimeSlice()
+        await self._read_if_unknown(context.subject)
+        early, time_slice = [], TimeSlice()
         for command in commands:
             early.append(self._early(command, context))
-            await pace.yield_if_over()
-        windows = [self._tally.window(context) if refusal else None for refusal in early]
+            await time_slice.yield_if_over()
+        windows = [self._counted_refusals.window(context) if refusal else None for refusal in early]
         recorded = [number for number, window in enumerate(windows) if window is None]
         results: dict[int, Result] = {}
         try:
@@ -110,8 +110,10 @@ class Admission:
                 told = await self._writer.submit_all([commands[n] for n in recorded], context)
                 results.update(zip(recorded, map(_result, told), strict=True))
         except LedgerUnavailableError:
-            # Who is refused is refused all the same, and it is told of once the ledger is back.
-            windows = [self._tally.window_of(context) if refusal else None for refusal in early]
+            # Refused commands stay refused; their count is recorded once the ledger is back.
+            windows = [
+                self._counted_refusals.window_of(context) if refusal else None for refusal in early
+            ]
             if not all(early):
                 raise
         finally:
@@ -122,10 +124,10 @@ class Admission:
         return [results[number] for number in range(len(commands))]
 
     async def malformed(self, operation: str, context: Context, times: int) -> None:
-        """Count what broke a rule of the interface against the rate of the caller's grant.
+        """Count malformed requests or items against the rate of the caller's grant.
 
-        It is no event. Raises RefusedError where the rate was used up before: that is counted as
-        in a flood. Raises LedgerUnavailableError where it is not known how much was used.
+        They are no events. Raises RefusedError where the rate is used up; that refusal is only
+        counted. Raises LedgerUnavailableError where the use so far is not known.
         """
         granted, now = self.granted(context.subject), datetime.now(UTC)
         if context.subject is None or granted is None or not _has_rate(granted):
@@ -137,22 +139,22 @@ class Admission:
         if refusal is None:
             self._writer.meters.note(granted.id, now, times)
             return
-        await self._tally.count(self._tally.window_of(context), times)
+        await self._counted_refusals.count(self._counted_refusals.window_of(context), times)
         raise RefusedError(replace(refusal, authn=authn(granted, context.subject)))
 
     def granted(self, subject: Subject | None) -> Granted | None:
-        """The grant of what was presented, as this process last read them."""
+        """The grant of the presented key or certificate, as this process last read the grants."""
         return self._writer.grants.of(subject) if subject else None
 
-    async def _get_to_know(self, subject: Subject | None) -> None:
-        """Read the grants where what was presented may be one that this process has not read.
+    async def _read_if_unknown(self, subject: Subject | None) -> None:
+        """Read the grants where this process knows none for the presented key or certificate.
 
-        Raises LedgerUnavailableError: then nobody knows whether it is.
+        Raises LedgerUnavailableError where they cannot be read.
         """
         if subject is None or subject.problem or not subject.well_formed:
             return
         if self.granted(subject) is None:
-            await self._tally.read_grants()
+            await self._counted_refusals.read_grants()
 
     def _early(self, command: Command | Enter, context: Context) -> Refusal | None:
         grants, meters = self._writer.grants, self._writer.meters
@@ -161,15 +163,15 @@ class Admission:
     async def _refuse(
         self, command: Command | Enter, context: Context, early: Refusal
     ) -> Outcome | None:
-        """Record the refusal, or count it; comes back where there is an outcome."""
-        window = self._tally.window(context)
+        """Judge under the lock and return the outcome, or count it and raise RefusedError."""
+        window = self._counted_refusals.window(context)
         if window is None:
             try:
                 return await self._judged(command, context)
             except LedgerUnavailableError:
-                # He is refused all the same, and it is told of once the ledger is back.
-                window = self._tally.window_of(context)
-        await self._tally.count(window)
+                # The caller stays refused; the count is recorded once the ledger is back.
+                window = self._counted_refusals.window_of(context)
+        await self._counted_refusals.count(window)
         raise RefusedError(early)
 
     async def _judged(self, command: Command | Enter, context: Context) -> Outcome | None:
@@ -184,7 +186,7 @@ class Admission:
         found = {id(window): window for window in windows if window is not None}
         times = Counter(id(window) for window in windows if window is not None)
         for key, window in found.items():
-            await self._tally.count(window, times[key])
+            await self._counted_refusals.count(window, times[key])
 
 
 def _has_rate(granted: Granted) -> bool:

@@ -1,11 +1,11 @@
-"""Who asks, and what he asks for: which key opens which paths.
+"""Authentication: how a caller proves who it is.
 
-The shared keys are compared here. The internal key opens what services ask for; the auditor's
-opens what auditors ask for, and no secret: none of its routes reads a ciphertext or holds a key. A
-few routes that say nothing about anybody else's secret are open to both, and none to either from
-which grants are changed: which ones, the table of routes says. Any other key may be an access key;
-what it is worth is judged by the grants, which the ledger has. So is a client's certificate, which
-comes from the connection and from no header.
+The two shared keys are compared here. The internal key opens the routes of services. The auditor
+key opens the routes of auditors, and none of those reads a ciphertext or holds a key. A few routes
+that disclose nothing about another caller's secret accept both keys; the routes that change grants
+accept neither. The table of routes says which. Any other key may be an access key: the grants in
+the ledger decide. They decide about a client certificate, too, which comes from the connection and
+never from a header.
 """
 
 from typing import Final
@@ -35,15 +35,15 @@ class Authentication:
         return self._internal is not None
 
     def identify(self, req: falcon.asgi.Request, route: Route) -> tuple[str, Subject | None]:
-        """How the caller is known, and what is still to be judged; None where nothing is."""
+        """How the caller is known, and the subject still to be judged; None where none is."""
         keys, certificate = _keys(req), req.scope.get("state", {}).get(STATE)
         if certificate is not None:
-            # Whose request it would be with a key besides, two readers could disagree about.
+            # With a key besides, two readers could disagree about whose request it is.
             return UNKNOWN, Subject(problem=TWO_KEYS) if keys else _named(certificate)
         if len(keys) != 1:
             return UNKNOWN, Subject(problem=TWO_KEYS if keys else NO_KEY)
         key = keys[0]
-        # All are computed, whichever it is.
+        # Both are computed, so that time does not tell which key it is.
         internal = self._internal is not None and self._internal.admits(key)
         auditor = self._auditor is not None and self._auditor.admits(key)
         subject = Subject(sha256=digest(key), well_formed=is_well_formed(key))
@@ -64,7 +64,7 @@ def _named(certificate: ClientCertificate) -> Subject:
 
 
 def _keys(req: falcon.asgi.Request) -> list[str]:
-    """What is presented; a header that is there twice counts twice, whatever it says."""
+    """The presented keys; a header that is there twice counts twice, even if it is empty."""
     own, authorization = values(req, "X-Internal-Key"), values(req, "Authorization")
     tokens = authorization if len(authorization) > 1 else filter(None, map(_bearer, authorization))
     keys = own if len(own) > 1 else filter(None, own)

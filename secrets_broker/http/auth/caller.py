@@ -1,7 +1,8 @@
-"""Who calls: the shared key is checked before anything else of a request is read.
+"""The caller of a request, read from its headers: name, reason, request id.
 
-The key proves that the caller is one of ours, not which one: X-Service-Name is what the caller
-calls itself, and the event says how far that is known (`authn`).
+The shared key is checked before any of these is read. It proves that the caller is one of our
+services, not which one: X-Service-Name is the caller's claim, and `authn` in the event says what
+proves it.
 """
 
 import secrets
@@ -26,7 +27,7 @@ IDENTIFYING: Final = {
         *("X-Service-Name", "X-Access-Reason", "X-Request-Id"),
     )
 }
-"""Headers that say who asks, why and for what."""
+"""Headers that say who asks, why, and under which request id."""
 
 
 class KeyCheck:
@@ -37,8 +38,7 @@ class KeyCheck:
 
     def admits(self, presented: str | None) -> bool:
         """Tell whether the key is right; the time does not depend on where it differs."""
-        # Digests have one length, so not even the key's length shows (compare_digest gives
-        # away a difference in length).
+        # compare_digest gives away a difference in length; digests have one length.
         return compare_digest(_digest(presented or ""), self._expected) and presented is not None
 
 
@@ -49,9 +49,9 @@ def _digest(key: str) -> bytes:
 def stranger(
     req: falcon.asgi.Request, authn: str, granted: Granted | None, subject: Subject
 ) -> Context:
-    """A caller who is still to be judged; of what he sends, only what is well-formed is kept.
+    """A caller that is still to be judged; only well-formed headers of it are kept.
 
-    Where he has no grant, the name in his certificate is his claim.
+    Where it has no grant, the name in its certificate is its claim.
     """
     shown = None if granted else subject.certificate
     return Context(
@@ -70,7 +70,7 @@ def known(
 ) -> Context:
     """Who asks, from where and why; raises InvalidRequestError.
 
-    Where a grant proves who he is, what he calls himself is kept beside it, as his claim.
+    Where a grant proves the caller's name, X-Service-Name is kept beside it as its claim.
     """
     named = _name(req, "X-Service-Name")
     asserted = (named or DEFAULT_ACTOR) if subject is None else None
@@ -86,10 +86,10 @@ def known(
 
 
 def request_id(req: falcon.asgi.Request) -> str | None:
-    """The id that a request came with; None where it has none that is fit for the record.
+    """The request's X-Request-Id; None where it has none that can be recorded.
 
-    A proxy may make one of any kind, or add its own beside the client's. Neither is a reason to
-    refuse what is asked for: it only goes by an id of ours then.
+    A proxy may send any text, or add its own id beside the client's. That is no reason to refuse
+    the request: it gets an id of ours instead.
     """
     return _lenient(_name, req, "X-Request-Id")
 
@@ -109,7 +109,7 @@ def new_request_id() -> str:
 
 
 def _name(req: falcon.asgi.Request, header: str) -> str | None:
-    """A header's text in UTF-8, which is to be told from others by people.
+    """A header's text in UTF-8 that people can tell from other names.
 
     Raises InvalidRequestError.
     """
@@ -126,8 +126,8 @@ def _name(req: falcon.asgi.Request, header: str) -> str | None:
 def _reason(req: falcon.asgi.Request, header: str) -> str | None:
     """A header's text; raises InvalidRequestError.
 
-    Many a client sends what fits into ISO 8859-1 in that, and all else in UTF-8; no text of more
-    than ASCII in the one is likely to be a text in the other.
+    Many clients send ISO 8859-1 where a text fits into it, and UTF-8 otherwise. A text beyond
+    ASCII in one of the two is hardly ever valid in the other.
     """
     value = _once(req, header)
     try:
@@ -142,7 +142,7 @@ def _reason(req: falcon.asgi.Request, header: str) -> str | None:
 def _once(req: falcon.asgi.Request, header: str) -> bytes:
     """A header's value; raises InvalidRequestError where there are two.
 
-    Nobody could say which one a proxy before us went by.
+    A proxy before us may have used either of them.
     """
     found = values(req, header)
     if len(found) > 1:
@@ -151,9 +151,9 @@ def _once(req: falcon.asgi.Request, header: str) -> bytes:
 
 
 def values(req: falcon.asgi.Request, name: str) -> list[bytes]:
-    """Every line of one of IDENTIFYING, in order; falcon joins them, so that two look like one.
+    """Every line of one of IDENTIFYING, in order; falcon would join two lines to one.
 
-    White space around a value is none of it (RFC 9110, section 5.5); the parser leaves it there.
+    White space around a value is no part of it (RFC 9110, section 5.5); the parser leaves it in.
     """
     sent = getattr(req.context, "identifying", None)
     if sent is None:  # one pass for all of them: there are five, and most requests have ten headers

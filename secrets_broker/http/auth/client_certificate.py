@@ -1,9 +1,9 @@
-"""A client's certificate: whose name it proves, and until when. Pure.
+"""A client's certificate: which name it proves, and until when. Pure.
 
-The handshake has proven that it comes from an authority that is trusted, and that the client
-holds its key. The name is the certificate's one URI (as SPIFFE has it), or where it has none, its
-subject's one common name. A URI has a colon and a common name that is taken has none, so that an
-authority which lets people choose a common name cannot be made to prove somebody's URI.
+The handshake has proven that a trusted authority issued it and that the client holds its key. The
+name is the certificate's one URI (as in SPIFFE), or without a URI, its subject's one common name.
+A URI must have a colon, and a common name must not: so nobody who may choose a common name can
+pass for a URI.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from cryptography.x509.oid import NameOID
 from secrets_broker.ledger.access.grant_commands import grantee_problem
 
 STATE: Final = "secrets_broker.certificate"
-"""Where a request's scope has it, in its state."""
+"""The key in the state of a request's scope that holds the certificate."""
 
 _UNREADABLE: Final = (
     ValueError,
@@ -31,17 +31,17 @@ _UNREADABLE: Final = (
 
 @dataclass(frozen=True, slots=True)
 class ClientCertificate:
-    """What of a certificate counts."""
+    """The parts of a certificate that are used."""
 
     fingerprint: str
     """The SHA-256 of the certificate in DER, in hex (FIPS 180-4), as `openssl x509` prints it."""
     name: str | None = None
-    """None where it names nobody, or more than one."""
+    """None where it has no name, or more than one."""
     not_after: datetime | None = None
 
 
 def read(der: bytes) -> ClientCertificate:
-    """Take a certificate's name and end; what cannot be read names nobody."""
+    """Take a certificate's name and end; one that cannot be read has no name."""
     fingerprint = sha256(der).hexdigest()
     try:
         certificate = x509.load_der_x509_certificate(der)

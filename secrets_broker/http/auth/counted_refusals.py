@@ -1,7 +1,7 @@
-"""The tally: refusals that are only counted, and the events that tell of them.
+"""Counted refusals: those without an event of their own, and the events that tell how many.
 
-Nobody whose refusal is only counted is answered before it is durable that counting began; when a
-window is over, its count is an event. flood.py says which refusals those are.
+A refusal that is only counted is answered once the event that counting began is durable. When a
+window is over, its count becomes an event. `throttle` says which refusals are only counted.
 """
 
 import asyncio
@@ -21,46 +21,46 @@ from secrets_broker.ledger.scheduling.background import BackgroundTask
 from secrets_broker.ledger.scheduling.network_source import Source, source_of
 from secrets_broker.ledger.writer import Writer
 
-_TELL_EACH_SECONDS: Final = 1.0
+_RECORD_EACH_SECONDS: Final = 1.0
 READ_EACH_SECONDS: Final = 0.05
-"""How far apart the readings of the grants are that callers bring about whom nobody knows."""
+"""The least time between two readings of the grants that unknown callers cause."""
 
 
 class CountedRefusals:
-    """Counts in this process, and tells the ledger."""
+    """Counts in this process, and records the counts in the ledger."""
 
     def __init__(self, writer: Writer) -> None:
         self._writer = writer
-        self._flood = Throttle()
+        self._throttle = Throttle()
         self._openings: dict[int, asyncio.Task[None]] = {}
-        self._untold: list[Window] = []
-        self._task = BackgroundTask("tally", self._run)
+        self._unrecorded: list[Window] = []
+        self._task = BackgroundTask("counted_refusals", self._run)
         self._reading: asyncio.Task[LedgerUnavailableError | None] | None = None
         self._read_at = -READ_EACH_SECONDS
 
     async def start(self) -> None:
-        """Begin to tell of floods that are over."""
+        """Begin to record the counts of windows that are over."""
         self._task.start()
 
     async def close(self) -> None:
-        """Tell of all that was counted; the writer has to be there still."""
+        """Record all counts; the writer must still be running."""
         await self._task.close(within=None)
-        self._untold += self._flood.windows.values()
-        self._flood.windows.clear()
-        await self._tell()
+        self._unrecorded += self._throttle.windows.values()
+        self._throttle.windows.clear()
+        await self._record_counts()
 
     def window(self, context: Context) -> Window | None:
-        """Where a refusal of this caller is counted; None where it is to be an event."""
-        return self._flood.window(source_of(context.ip), time.monotonic())
+        """The window that counts a refusal of this caller; None where it is to be an event."""
+        return self._throttle.window(source_of(context.ip), time.monotonic())
 
     def window_of(self, context: Context) -> Window:
-        """The same, for one that cannot be an event now."""
-        return self._flood.open(source_of(context.ip), time.monotonic())
+        """The same, for a refusal that cannot be an event now."""
+        return self._throttle.open(source_of(context.ip), time.monotonic())
 
     async def count(self, window: Window, times: int = 1) -> None:
-        """Count refusals; comes back once it is durable that they are counted."""
+        """Count refusals; returns once the event that counting began is durable."""
         window.add(time.monotonic(), datetime.now(UTC), times)
-        # At once where it is known that it cannot be made durable now.
+        # Return at once where that event could not be recorded.
         if window.position is not None or window.late:
             return
         opening = self._openings.get(id(window))
@@ -70,7 +70,7 @@ class CountedRefusals:
         await asyncio.shield(opening)
 
     async def read_grants(self) -> None:
-        """Have the grants read anew; one reading is for all who asked before it began.
+        """Read the grants again; one reading serves all callers that asked before it began.
 
         Raises LedgerUnavailableError.
         """
@@ -81,7 +81,7 @@ class CountedRefusals:
             raise error.again()
 
     async def _read_grants(self) -> LedgerUnavailableError | None:
-        # So whoever makes keys up costs the ledger a bounded share of its lock, however many come.
+        # So made-up keys cost the ledger a bounded share of its lock, however many are sent.
         await asyncio.sleep(self._read_at + READ_EACH_SECONDS - time.monotonic())
         self._read_at, self._reading = time.monotonic(), None
         try:
@@ -91,8 +91,8 @@ class CountedRefusals:
         return None
 
     async def _open(self, window: Window) -> None:
-        # Died before the commit: nobody whose refusal is only counted was answered. Died after
-        # it: the event stands without its count, which says that the count is not known.
+        # Died before the commit: no counted refusal was answered. Died after it: the event stands
+        # without its count, which says that the count is not known.
         try:
             window.position = await self._record(ACCESS_COUNTING, source=window.source)
         except LedgerUnavailableError:
@@ -103,26 +103,26 @@ class CountedRefusals:
     async def _run(self) -> None:
         closing = False
         while not closing:
-            closing = await self._task.pause(_TELL_EACH_SECONDS)
-            if self._flood.windows:
-                await self._look_again()
-            self._untold += self._flood.over(time.monotonic())
-            await self._tell()
+            closing = await self._task.pause(_RECORD_EACH_SECONDS)
+            if self._throttle.windows:
+                await self._read_grants_for_counted()
+            self._unrecorded += self._throttle.over(time.monotonic())
+            await self._record_counts()
 
-    async def _look_again(self) -> None:
-        """Read the grants: while refusals are only counted, nobody else may have it done."""
+    async def _read_grants_for_counted(self) -> None:
+        """Read the grants again: counted refusals cause no reading themselves."""
         with suppress(LedgerUnavailableError):
             await self._writer.probe()
 
-    async def _tell(self) -> None:
-        """Give the counts; what cannot be recorded now is tried again."""
-        while self._untold:
-            window = self._untold[0]
+    async def _record_counts(self) -> None:
+        """Record the counts; one that cannot be recorded now is tried again later."""
+        while self._unrecorded:
+            window = self._unrecorded[0]
             try:
                 if window.position is None:
                     window.position = await self._record(ACCESS_COUNTING, source=window.source)
                 # Died before: the count is lost, and the record says that there was one. Died
-                # after: it is told.
+                # after: the count stands.
                 await self._record(
                     ACCESS_COUNTED,
                     counting=window.position,
@@ -133,7 +133,7 @@ class CountedRefusals:
                 )
             except LedgerUnavailableError:
                 return
-            self._untold.pop(0)
+            self._unrecorded.pop(0)
 
     async def _record(self, kind: str, source: Source, **details: Any) -> int:
         command = Record(type=kind, details={"source": source, **details})

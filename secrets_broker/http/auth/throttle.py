@@ -1,12 +1,12 @@
-"""A flood of refusals: the first few of a source are events each, the rest are counted.
+"""The throttle: the first few refusals of a source are events, the rest are counted.
 
-Before anything is only counted, an event says so durably (access.counting); another one gives the
-count and the time span (access.counted). Where the process dies between the two, the first stands
-without the second: the record says where it is not complete. What a refusal costs then is a
+Before a refusal is only counted, an event says so durably (access.counting). A second event gives
+the count and the time span (access.counted). Where the process dies between the two, the first one
+stands without the second, so the record shows where it is incomplete. A counted refusal costs a
 comparison and an addition, and no disk.
 
-A source is an address, or an IPv6 /64, which is what one subscriber gets (RFC 6177). Sources are
-many and cheap, so there is a cap over all: past it what is refused is counted together.
+A source is an address, or an IPv6 /64, which one subscriber gets (RFC 6177). Sources are many and
+cheap, so there is also a cap over all sources: past it, refusals are counted together.
 """
 
 from collections import OrderedDict
@@ -18,7 +18,7 @@ from typing import Final
 from secrets_broker.ledger.scheduling.network_source import Source
 
 FEW: Final = 5
-"""Refusals of one source, within PERIOD_SECONDS, that are events each."""
+"""How many refusals of one source, within PERIOD_SECONDS, are events."""
 ALTOGETHER: Final = 100
 """The same over all sources."""
 PERIOD_SECONDS: Final = 60.0
@@ -28,7 +28,7 @@ QUIET_SECONDS: Final = 10.0
 LONGEST_SECONDS: Final = 60.0
 
 OTHERS: Final = None
-"""The source of a window that counts whoever has none of his own."""
+"""The source of the window that counts all sources without a window of their own."""
 
 
 @dataclass(slots=True)
@@ -42,19 +42,19 @@ class Window:
     last_at: datetime | None = None
     count: int = 0
     position: int | None = None
-    """Of the event that says that counting began, once it is durable."""
+    """The position of the event that says that counting began, once it is durable."""
     late: bool = False
-    """Whether that event could not be recorded when counting began, and is still to come."""
+    """Whether that event could not be recorded when counting began, and still has to be."""
 
     def add(self, now: float, at: datetime, times: int = 1) -> None:
-        """Count one, or several of the same moment."""
+        """Count one refusal, or several of the same moment."""
         self.count += times
         self.last = now
         self.first_at = self.first_at or at
         self.last_at = at
 
     def is_over(self, now: float) -> bool:
-        """Tell whether nothing came for a while, or it is long enough to be told of."""
+        """Tell whether the window had no refusal for QUIET_SECONDS, or lasted LONGEST_SECONDS."""
         return now - self.last >= QUIET_SECONDS or now - self.began >= LONGEST_SECONDS
 
 
@@ -76,14 +76,14 @@ class _Recent:
 
 @dataclass(slots=True)
 class Throttle:
-    """Says of each refusal whether it is an event or a number; in bounded memory."""
+    """Decides of each refusal whether it is an event or only counted; in bounded memory."""
 
     windows: dict[Source, Window] = field(default_factory=dict)
     _recent: "OrderedDict[str, _Recent]" = field(default_factory=OrderedDict)
     _all: _Recent = field(default_factory=lambda: _Recent(0.0))
 
     def window(self, source: Source, now: float) -> Window | None:
-        """Where to count a refusal; None where it is to be an event."""
+        """The window that counts a refusal; None where it is to be an event."""
         open_window = self.windows.get(source)
         if open_window is not None:
             return open_window
@@ -93,13 +93,13 @@ class Throttle:
         return self.open(source if few else OTHERS, now)
 
     def open(self, source: Source, now: float) -> Window:
-        """The window of a source, or where there are too many, that of all others."""
+        """The window of a source; with too many windows, the shared one of OTHERS."""
         if source not in self.windows and len(self.windows) >= MAX_WINDOWS:
             source = OTHERS
         return self.windows.setdefault(source, Window(source, now, now))
 
     def over(self, now: float) -> Iterator[Window]:
-        """Take out the windows that are to be told of."""
+        """Take out the windows that are over."""
         for window in [window for window in self.windows.values() if window.is_over(now)]:
             yield self.windows.pop(window.source)
 

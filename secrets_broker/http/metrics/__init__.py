@@ -1,5 +1,4 @@
-"""What is counted and gauged for Prometheus, over all workers of a service.
+"""Metrics for Prometheus, over all workers of a service.
 
-What is counted as it happens is declared in `counters`, what is read from time to time in
-`gauges`.
+`counters` declares what is counted as it happens, `gauges` what is read from time to time.
 """

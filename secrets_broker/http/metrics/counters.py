@@ -1,8 +1,7 @@
-"""Counters and histograms for Prometheus, right over all workers.
+"""Counters and histograms for Prometheus, added up over all workers.
 
-Each worker counts in files of its own (`counters`); /metrics adds them up. Whatever has a label has
-it from a closed set, and stands at 0 from the start: nothing that a caller sent becomes a label.
-What is read from the database is in `gauges`.
+Each worker counts in files of its own (`metric_files`); /metrics adds them up. Labels come from
+closed sets, and each stands at 0 from the start: nothing that a caller sent becomes a label.
 """
 
 import os
@@ -65,7 +64,7 @@ COMMIT_SECONDS = Histogram(
 )
 QUEUE = Gauge(
     "secrets_queue_commands",
-    "Commands that wait for a batch, each second; past his share of 16384 a caller gets 503.",
+    "Commands that wait for a batch, each second; past its share of 16384 a caller gets 503.",
     multiprocess_mode="livesum",
 )
 
@@ -76,7 +75,7 @@ CONNECTIONS = Gauge(
 )
 CONNECTIONS_REFUSED = Counter(
     "secrets_connections_refused_total",
-    "Connections, or requests through a proxy, refused since there were too many, by the cap.",
+    "Connections, or requests through a proxy, refused because there were too many, by the cap.",
     ["cap"],
 )
 
@@ -86,14 +85,14 @@ EVENT: Final = "event"
 COUNTED: Final = "counted"
 REFUSALS = Counter(
     "secrets_refusals_total",
-    "Requests refused to who may not, by the rule; on record as an event each, or in a flood"
-    " only counted.",
+    "Requests that were not allowed, by the rule; each recorded as an event, or throttled and only"
+    " counted.",
     ["rule", "record"],
 )
 _LAST_REFUSAL = Gauge(
     "secrets_last_refusal_timestamp_seconds",
-    "When the last request was refused to who may not; absent before.",
-    multiprocess_mode="mostrecent",  # it stays true when the worker ends
+    "When a request was last refused because it was not allowed; absent before.",
+    multiprocess_mode="mostrecent",  # it stays true after the worker has ended
 )
 
 UNAVAILABLE = Counter(
@@ -105,7 +104,7 @@ UNAVAILABLE = Counter(
 CONDITIONS: Final = tuple(
     word for word in WORDS if word not in (CHECKPOINT_AGE, PROJECTION_DIFFERENCE)
 )
-"""What a fold over the events finds; of the other two there are gauges."""
+"""The conditions that a fold over the events finds; the other two have gauges."""
 WATCHED = Counter(
     "secrets_watch_conditions_total",
     "Conditions that this service found in the ledger's events.",
@@ -114,11 +113,11 @@ WATCHED = Counter(
 
 WATCH_BEHIND = Gauge(
     "secrets_watch_behind_events",
-    "Events that were not looked at yet for such conditions.",
+    "Events that were not yet searched for such conditions.",
     multiprocess_mode="livemostrecent",
 )
 
-# What reading an empty or half-written file raises, and one that is gone.
+# What reading raises where a file is empty, half-written or gone.
 _NOT_WHOLE: Final = (struct.error, RuntimeError, ValueError, OSError)
 _READINGS: Final = 5
 _PAUSE_SECONDS: Final = 0.05
@@ -151,7 +150,7 @@ class Requests:
 
 
 def count(operation: str, status: int, outcome: str, times: int = 1) -> None:
-    """Count a finished request, or items of a batch, in the counters that have no labels."""
+    """Count a finished request, or items of a batch, in the counters without labels."""
     if outcome == "forbidden":
         FORBIDDEN.inc(times)
     if outcome == "decrypt_failed":
@@ -167,7 +166,7 @@ def count(operation: str, status: int, outcome: str, times: int = 1) -> None:
 
 
 def refused(rule: str, *, counted: bool, times: int = 1) -> None:
-    """Count refusals, which are events or, in a flood, were only counted."""
+    """Count refusals; `counted` says that they are no events."""
     (_refusals.get((rule, counted)) or _refusals[OTHER, counted]).inc(times)
     _LAST_REFUSAL.set_to_current_time()
 
@@ -178,31 +177,31 @@ def unavailable(error: LedgerUnavailableError) -> None:
 
 
 def connection_refused(cap: str) -> None:
-    """Count a connection that was refused; raises KeyError for a cap that is none of CAPS."""
+    """Count a connection that was refused; raises KeyError for a cap not in CAPS."""
     _connections[cap].inc()
 
 
 def committed(events: int, seconds: float) -> None:
-    """Count a batch that is durable; a writer's observer."""
+    """Count a committed batch; called by the writer."""
     BATCH_EVENTS.observe(events)
     COMMIT_SECONDS.observe(seconds)
 
 
 def condition(word: str) -> None:
-    """Count a condition that was found in the events; raises KeyError for none of CONDITIONS."""
+    """Count a condition found in the events; raises KeyError for one not in CONDITIONS."""
     _conditions[word].inc()
 
 
 def folder() -> str | None:
-    """Where the workers of this service count; None in a process that is not under gunicorn."""
+    """The folder of the workers' metric files; None in a process without gunicorn."""
     return os.environ.get(metric_files.FOLDER)
 
 
 def render() -> bytes:
-    """All workers' counters in Prometheus' text format; not for the event loop, since it may wait.
+    """All workers' metrics in Prometheus' text format; blocks, so not for the event loop.
 
-    A worker that begins makes its files while others read them, and there is no lock: what is not
-    whole is read again.
+    A worker that starts writes its files while others read them, without a lock: files that are
+    not complete are read again.
     """
     for _ in range(_READINGS - 1):
         try:

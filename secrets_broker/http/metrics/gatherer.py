@@ -1,7 +1,7 @@
-"""Gathers the gauges, beside the requests and not at each scrape.
+"""Reads the gauges of the database regularly, beside the requests and not at each scrape.
 
-One worker of a service does so at a time, whoever's turn it is. Each worker tells how much waits
-for its own writer.
+One worker of a service does so at a time: the one that holds the leader lock. Each worker also
+gauges the queue of its own writer.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ _log = structlog.get_logger(__name__)
 
 TICK_SECONDS: Final = 1.0
 COMPARE_SECONDS: Final = 300.0
-"""From the beginning of one comparison of all names to the next one's; not below its length."""
+"""From the start of one comparison of all names to the start of the next, or longer."""
 
 
 class RowComparison:
@@ -40,8 +40,8 @@ class RowComparison:
         self._after: Name | None = None
         self._differing = 0
 
-    async def go_on(self) -> None:
-        """Take the next page, unless the last comparison began not long ago."""
+    async def advance(self) -> None:
+        """Compare the next page, unless the next comparison is not due yet."""
         now = time.monotonic()
         if self._after is None:
             if self._began is not None and now - self._began < self._seconds:
@@ -58,7 +58,7 @@ class RowComparison:
 
 
 class Gatherer:
-    """Two tasks of the event loop."""
+    """Two background tasks of the event loop."""
 
     def __init__(
         self,
@@ -76,7 +76,7 @@ class Gatherer:
         self._keyring = keyring
         self._seconds = seconds
         self._signs = signs
-        self._turn = LeaderLock(counters.folder(), "gatherer")
+        self._leader_lock = LeaderLock(counters.folder(), "gatherer")
         self._comparison = RowComparison(self._reader, compare_seconds, entries)
         self._tasks = (
             BackgroundTask("queue-gauge", self._count),
@@ -89,11 +89,11 @@ class Gatherer:
             task.start()
 
     async def close(self) -> None:
-        """Stop; a question that is under way is given up."""
+        """Stop; a running query is cancelled."""
         for task in self._tasks:
             await task.close()
         await self._reader.close()
-        self._turn.give_up()
+        self._leader_lock.give_up()
 
     async def _count(self) -> None:
         while True:
@@ -104,7 +104,7 @@ class Gatherer:
         while True:
             pause = TICK_SECONDS
             try:
-                if self._turn.taken():
+                if self._leader_lock.taken():
                     pause = self._seconds
                     await self._gather()
             except Exception as error:
@@ -117,12 +117,14 @@ class Gatherer:
         try:
             found = await self._reader.ask(vitals)
         except LedgerUnavailableError:
-            gauges.down()  # who asks has logged why
+            gauges.down()  # the reader has logged why
             return
         gauges.up(found, self._keyring, signs=self._signs)
         gauges.WRITABLE.set(await self._is_writable())
-        with suppress(LedgerUnavailableError):  # as above; it goes on there
-            await self._comparison.go_on()
+        with suppress(
+            LedgerUnavailableError
+        ):  # logged by the reader; the next call continues there
+            await self._comparison.advance()
 
     async def _is_writable(self) -> bool:
         try:

@@ -1,7 +1,7 @@
-"""Gauges of what is read from the database, as the one worker that gathers last found it.
+"""Gauges of what the leading worker last read from the database.
 
-Each keeps its last value while the database is away: `secrets_ledger_up` says that it is, and
-the two times say of when the values are. They go with the worker that set them.
+While the database does not answer, each keeps its last value: `secrets_ledger_up` is 0 then, and
+the two timestamps say how old the values are. They disappear with the worker that set them.
 """
 
 from collections import Counter
@@ -46,8 +46,8 @@ EXPIRING = _gauge(
 KEKS_MISSING = _gauge(
     "keks_missing", "KEKs that wrap data keys and that the service does not have."
 )
-# Counts, and no KEK's id: an id follows from its key, and a key that somebody thought of could be
-# found by it, by anybody who may read this page.
+# Counts, and no KEK's id: an id follows from its key, so a reader of this page could find a
+# guessable key by its id.
 KEKS = _gauge("keks", "KEKs, by what keeps them and by their state.", "provider", "state")
 DIFFERENCES = _gauge(
     "projection_differences",
@@ -59,13 +59,13 @@ COMPARED = _gauge(
 
 
 def down() -> None:
-    """Say that the database does not answer; what was known stays, with its time."""
+    """Set that the database does not answer; the other gauges keep their values."""
     UP.set(0)
     WRITABLE.set(0)
 
 
 def up(vitals: Vitals, keyring: Keyring, *, signs: bool) -> None:
-    """Take over what was found just now."""
+    """Set the gauges to what was just read."""
     UP.set(1)
     GATHERED.set_to_current_time()
     EVENTS.set(vitals.events)
@@ -80,7 +80,7 @@ def up(vitals: Vitals, keyring: Keyring, *, signs: bool) -> None:
 
 
 def compared(differing: int) -> None:
-    """Take over what a comparison of all names came to."""
+    """Set the result of a comparison of all names."""
     DIFFERENCES.set(differing)
     COMPARED.set_to_current_time()
 
@@ -93,6 +93,6 @@ def _take_keks(keks: tuple[StoredKek, ...], keyring: Keyring) -> None:
 
 
 def kind(provider: str) -> str:
-    """Of a provider's id only its kind: the rest names machines, accounts and keys."""
+    """The kind of a provider's id; the rest of the id names machines, accounts and keys."""
     found = provider.partition(":")[0].partition("+")[0]
     return found if found in PROVIDERS else OTHER

@@ -1,12 +1,12 @@
-"""The files that workers count in: room for them is taken before they are used.
+"""The files that workers count in; their disk space is reserved before they are used.
 
-prometheus_client maps a file of each kind into memory, with holes in it. Where the disk is full
-when a hole is first written to, the system ends the process (SIGBUS), and the next one in the same
-way, for ever. So each worker writes its files full before it begins. Where that fails it counts in
-no file, and says so: no number is better than a service that does not serve.
+prometheus_client maps sparse files into memory. Where the disk is full at the first write to a
+hole, the system ends the process (SIGBUS), and each one after it. So a worker fills its files with
+zeros before it starts. Where that fails, it logs so and has no metrics: a service without numbers
+is better than none.
 
-gunicorn's configuration calls this before anything imports prometheus_client, which finds out by
-the environment, once, how it is to count.
+gunicorn's configuration calls this before anything imports prometheus_client, which reads the
+environment once, at import.
 """
 
 import os
@@ -21,7 +21,7 @@ import structlog
 _log = structlog.get_logger(__name__)
 
 FOLDER: Final = "PROMETHEUS_MULTIPROC_DIR"
-"""In the environment: where the workers of this service count."""
+"""The environment variable that names the folder of the files."""
 
 SIZES: Final = {
     "counter": 64 * 1024,
@@ -30,14 +30,14 @@ SIZES: Final = {
     "gauge_livemostrecent": 64 * 1024,
     "gauge_mostrecent": 64 * 1024,
 }
-"""Bytes of each file, by the kind that its name begins with. All labels are from closed sets, which
-take less than that: a file that had to be made larger would have holes again."""
+"""Bytes of each file, by the kind that its name begins with. All labels are from closed sets and
+fit: a file that had to grow would have holes again."""
 
 _off = False
 
 
 def begin() -> None:
-    """Make an empty folder, or an earlier run would be counted again; kept over a reload (HUP)."""
+    """Make an empty folder, so that no earlier run counts; a reload (HUP) keeps it."""
     prefix = f"secrets-broker-metrics-{os.getpid()}-"
     if prefix in os.environ.get(FOLDER, ""):
         return
@@ -48,7 +48,7 @@ def begin() -> None:
 
 
 def reserve(pid: int) -> None:
-    """Take the room for the files of a worker, in that worker; without it, count in none."""
+    """Reserve the files of a worker, in that worker; where that fails, switch metrics off."""
     folder = os.environ.get(FOLDER)
     if folder is None:
         _switch_off(None)
@@ -63,25 +63,25 @@ def reserve(pid: int) -> None:
 
 
 def forget(pid: int) -> None:
-    """Remove a dead worker's gauges of what it found; what it counted stays."""
+    """Remove a dead worker's live gauges; its counters stay."""
     folder = os.environ.get(FOLDER)
     for file in _live(Path(folder), pid) if folder else ():
         file.unlink(missing_ok=True)
 
 
 def end() -> None:
-    """Remove all of it; a dead worker's counts stay until then."""
+    """Remove the folder and all files."""
     if folder := os.environ.get(FOLDER):
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def is_off() -> bool:
-    """Tell whether this process counts for nobody."""
+    """Tell whether this process has no metric files."""
     return _off
 
 
 def _switch_off(error: OSError | None) -> None:
-    global _off  # noqa: PLW0603 - a process counts, or it does not
+    global _off  # noqa: PLW0603 - one state for the process
     _off = True
     os.environ.pop(FOLDER, None)
     why = error.strerror if error else "there is no folder for them"
@@ -99,6 +99,6 @@ def _live(folder: Path, pid: int) -> Iterator[Path]:
 
 
 def _fill(path: Path, size: int) -> None:
-    """Write zeros, which the client takes for an empty file; raises OSError where it is full."""
+    """Write zeros, which the client takes for an empty file; raises OSError on a full disk."""
     with path.open("wb") as file:
         file.write(bytes(size))

@@ -1,6 +1,6 @@
-"""What auditors and schedulers ask: it reads, beside the writer, and is no event.
+"""The questions of auditors and schedulers. They read beside the writer, and are no events.
 
-Every question takes its parameters from the query, each once and no other, and is answered with
+Every question takes its parameters from the query string, each at most once, and is answered with
 `{"items": [...], "next": cursor or null, "as_of": {...}}`.
 """
 
@@ -34,7 +34,7 @@ class _Page:
     items: Sequence[msgspec.Struct]
     following: cursors.Cursor | None
     about: tuple[str, Any] | None = None
-    """One more member of the answer: its name, and what it says of all items."""
+    """One more member of the answer, about all items: its name and value."""
 
     def encode(self, known: AsOf) -> bytes:
         members: dict[str, Any] = dict([self.about] if self.about else [])
@@ -45,7 +45,7 @@ class _Page:
 
 
 class _Audit(ABC):
-    """A question: subclasses say which parameters it has and how it is put."""
+    """A question; subclasses have its parameters and the query."""
 
     parameters: ClassVar[tuple[str, ...]]
 
@@ -76,7 +76,7 @@ class Due(_Audit):
     parameters = ("within", "unchanged_for", "host", "purpose")
 
     def question(self, fields: Fields, limit: int, cursor: str | None) -> Question[_Page]:
-        """Which live credentials want attention."""
+        """Which live credentials need attention."""
         wanted = due.DueFilter.parse(**fields)
         after = due.BEGINNING if cursor is None else due.DueCursor.decode(cursor)
 
@@ -137,7 +137,7 @@ class Events(_Audit):
     )
 
     def question(self, fields: Fields, limit: int, cursor: str | None) -> Question[_Page]:
-        """The record itself; several types are separated by commas."""
+        """The events themselves; several types are separated by commas."""
         types = fields.pop("type").split(",") if "type" in fields else ()
         wanted = event_list.EventFilter.parse(fields, types)
         after = None if cursor is None else event_list.EventCursor.decode(cursor)
@@ -158,7 +158,7 @@ class Who(_Audit):
         self._internal_key = internal_key_is_on
 
     def question(self, fields: Fields, limit: int, cursor: str | None) -> Question[_Page]:
-        """Who could do what to a credential now; whoever has the shared key could, too."""
+        """Who could do what to a credential now, by its grant or by the shared key."""
         name = CredentialName.parse(fields.get("host"), fields.get("purpose"))
         after = None if cursor is None else who_may.WhoCursor.decode(cursor)
 

@@ -1,8 +1,8 @@
-"""Batches: up to 500 commands of one caller in a request, each an event and an item of its own.
+"""Batches: up to 500 commands of one caller in a request, each with an event of its own.
 
-`{"items": [what the single request would be]}` is answered by `{"items": [what it would be
-answered with, and its "status"]}`, in the same order, once all of their events are committed
-together. An item that breaks a rule or is refused does not disturb the others.
+The body is `{"items": [the body of a single request, …]}`. The answer is `{"items": [the answer to
+that request and its "status", …]}` in the same order, once all events are committed together. An
+item that breaks a rule or is refused does not affect the others.
 """
 
 from collections import Counter
@@ -20,7 +20,7 @@ from secrets_broker.http.error_handlers import InvalidRequestError
 from secrets_broker.http.problems import Problem
 from secrets_broker.http.request_body import read_typed
 from secrets_broker.http.routes import MAX_BODY_BYTES
-from secrets_broker.http.strict_json import NotAloneError
+from secrets_broker.http.strict_json import MoreMembersError
 from secrets_broker.ledger.commands import Lookup, Upsert, parse, parse_at
 from secrets_broker.ledger.errors import FieldError, InvalidCommandError
 from secrets_broker.ledger.scheduling.time_slice import TimeSlice
@@ -33,7 +33,7 @@ Item = Lookup | Upsert
 
 
 class Batch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The body of a request; what its items hold is looked at one by one."""
+    """The body of a request; its items are parsed one by one."""
 
     items: Annotated[list[Any], Meta(min_length=1, max_length=MAX_ITEMS)]
 
@@ -43,44 +43,44 @@ class Batch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ItemOutcome(NamedTuple):
-    """What became of an item, as it is counted; the rule is that of a refusal."""
+    """The outcome of an item, for the metrics; `rule` is that of a refusal."""
 
     status: int
     reason: str
     rule: str | None = None
     counted: bool = False
-    """Whether the refusal is no event, but a number."""
+    """Whether the refusal was only counted, without an event."""
 
 
 class _Batch:
     kind: type[Item]
 
-    def __init__(self, desk: Admission) -> None:
-        self._desk = desk
+    def __init__(self, admission: Admission) -> None:
+        self._admission = admission
 
     async def on_post(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
-        """Record all that can be, and say of each item what came of it."""
-        pace = TimeSlice()
-        wanted = await self._wanted(await read_typed(req), pace)
+        """Record every item that can be recorded, and answer with the outcome of each."""
+        time_slice = TimeSlice()
+        wanted = await self._wanted(await read_typed(req), time_slice)
         commands = [item for item in wanted if not isinstance(item, InvalidCommandError)]
         # Died before the commit: nothing of the batch is recorded, and nothing was given out.
         # Died after it: all of it is recorded, and nothing was given out.
-        results = iter(await self._desk.submit_all(commands, req.context.caller))
+        results = iter(await self._admission.submit_all(commands, req.context.caller))
         outcomes = [
             each if isinstance(each, InvalidCommandError) else next(results) for each in wanted
         ]
-        told, encoded = Counter[ItemOutcome](), []
+        counts, encoded = Counter[ItemOutcome](), []
         for command, outcome in zip(wanted, outcomes, strict=True):
             item = _item(command, outcome)
-            told[_told(item, outcome)] += 1
+            counts[_counted_as(item, outcome)] += 1
             encoded.append(msgspec.json.encode(item))
-            await pace.yield_if_over()
-        resp.context.outcomes = told
+            await time_slice.yield_if_over()
+        resp.context.outcomes = counts
         resp.content_type = falcon.MEDIA_JSON
         resp.data = b'{"items":[%b]}' % b",".join(encoded)
 
-    async def _wanted(self, data: bytes, pace: TimeSlice) -> list[Item | InvalidCommandError]:
-        """What the items ask for, and of each that asks for nothing, which rule it breaks."""
+    async def _wanted(self, data: bytes, time_slice: TimeSlice) -> list[Item | InvalidCommandError]:
+        """The command of each item, or the rule that it breaks."""
         found = strict_json.items(data, "items", MAX_ITEMS)
         if found is None:
             raise _not_a_batch(data)
@@ -88,8 +88,8 @@ class _Batch:
         try:
             for item in found:
                 wanted.append(_parsed(self.kind, item))
-                await pace.yield_if_over()
-        except NotAloneError:
+                await time_slice.yield_if_over()
+        except MoreMembersError:
             raise _not_a_batch(data) from None
         return wanted
 
@@ -108,7 +108,7 @@ class UpsertBatch(_Batch):
 
 def _not_a_batch(data: bytes) -> InvalidCommandError | InvalidRequestError:
     """Why a body is refused that is not `{"items": [item, …]}` and nothing else."""
-    if len(data) > MAX_BODY_BYTES:  # not worth reading for a better word
+    if len(data) > MAX_BODY_BYTES:  # too large to be parsed just for a better message
         return InvalidRequestError(FieldError("", "must be an object with items, and no more"))
     try:
         parse(Batch, strict_json.decode(data))
@@ -145,7 +145,7 @@ def _problem(problem: Problem, position: int | None = None) -> dict[str, Any]:
     return item
 
 
-def _told(item: dict[str, Any], result: Result) -> ItemOutcome:
+def _counted_as(item: dict[str, Any], result: Result) -> ItemOutcome:
     reason = item.get("reason", "ok")
     if isinstance(result, RefusedError):
         return ItemOutcome(item["status"], reason, result.refusal.rule, result.position is None)

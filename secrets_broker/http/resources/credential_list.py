@@ -1,8 +1,7 @@
-"""GET /internal/secrets/credentials: what there is to look up, without any secret.
+"""GET /internal/secrets/credentials: which credentials the caller may look up, without secrets.
 
-Asking is no event, since nothing is disclosed that a lookup would record. The page is read first;
-then the caller is judged under the ledger's lock, and what goes out is what he may read by the
-grants of that moment.
+The request is no event, since it discloses no secret. The page is read first. Then the caller is
+judged under the ledger's lock, and the answer holds what it may read by the grants of that moment.
 """
 
 from datetime import UTC, datetime
@@ -26,8 +25,8 @@ _Page = tuple[list[credential_list.CredentialLine], credential_list.CredentialCu
 class Credentials:
     """The list, by host and purpose."""
 
-    def __init__(self, desk: Admission, reader: Reader) -> None:
-        self._desk = desk
+    def __init__(self, admission: Admission, reader: Reader) -> None:
+        self._admission = admission
         self._reader = reader
 
     async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
@@ -47,7 +46,7 @@ class Credentials:
             return await credential_list.page(connection, wanted, rules, limit, after)
 
         lines, following = await self._reader.ask(ask)
-        await self._desk.leave(READ, caller)
+        await self._admission.recheck(READ, caller)
         if (now := self._rules(caller)) is not None:
             lines = credential_list.allowed(lines, now, _request(caller))
         resp.content_type = falcon.MEDIA_JSON
@@ -55,10 +54,10 @@ class Credentials:
         resp.data = msgspec.json.encode(page)
 
     def _rules(self, caller: Context) -> tuple[Rule, ...] | None:
-        """What lets the caller read from where he is; None where he needs no rule."""
+        """The rules that let the caller read from its address; None where it needs no rule."""
         if caller.subject is None:
             return None
-        granted = self._desk.granted(caller.subject)
+        granted = self._admission.granted(caller.subject)
         rules = granted.rights.rules if granted and granted.rights else ()
         return tuple(rule for rule in rules if fit((rule,), _request(caller)).rule)
 

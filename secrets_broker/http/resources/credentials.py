@@ -1,4 +1,4 @@
-"""The three endpoints of the internal API: a request becomes a command, an outcome an answer."""
+"""Upsert, lookup and delete: a request becomes a command, and its outcome the answer."""
 
 from datetime import UTC, datetime
 
@@ -14,8 +14,8 @@ from secrets_broker.ledger.commands import Delete, Lookup, Upsert, parse, parse_
 
 
 class _Resource:
-    def __init__(self, desk: Admission) -> None:
-        self._desk = desk
+    def __init__(self, admission: Admission) -> None:
+        self._admission = admission
 
     async def _record(
         self,
@@ -23,7 +23,7 @@ class _Resource:
         resp: falcon.asgi.Response,
         command: Upsert | Lookup | Delete,
     ) -> None:
-        outcome = await self._desk.submit(command, req.context.caller)
+        outcome = await self._admission.submit(command, req.context.caller)
         resp.set_header("X-Ledger-Position", str(outcome.position))
         resp.context.position = outcome.position
         if outcome.error is not None:

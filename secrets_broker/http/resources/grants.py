@@ -1,7 +1,7 @@
-"""Grants over HTTP, for who has the right `admin`: each change is an event, made under the lock.
+"""Grants over HTTP, for callers with the right `admin`; each change is an event.
 
-The shared key does not open these paths. Whoever finds it could make a key of his own with it,
-which would outlive the shared one; so the first grant of `admin` comes from the command line.
+The shared key does not open these paths: with a leaked one, somebody could make an access key that
+outlives it. So the first grant of `admin` comes from the command line.
 """
 
 from datetime import UTC, datetime
@@ -32,45 +32,45 @@ from secrets_broker.projections.queries import grant_list
 
 
 class ChangedRights(Rights, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A body: a name and its rights."""
+    """A request body: a name and its rights."""
 
     name: GranteeName
 
     @property
     def rights(self) -> Rights:
-        """Without the name."""
+        """The same without the name."""
         return Rights(**{field: getattr(self, field) for field in Rights.__struct_fields__})
 
 
 class NewGrant(ChangedRights, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A body: a new name, its rights, and whether it is a client certificate's."""
+    """A request body: a new name, its rights, and whether a client certificate proves it."""
 
     certificate: bool = False
 
 
 class NewKey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A body: whose key is rotated, and until when those before it are valid."""
+    """A request body: whose key is rotated, and until when the earlier keys are valid."""
 
     name: GranteeName
     previous_until: Annotated[datetime, Meta(tz=True)]
 
 
 class GrantNameBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A body: a name."""
+    """A request body: a name."""
 
     name: GranteeName
 
 
 class _Change:
-    def __init__(self, desk: Admission) -> None:
-        self._desk = desk
+    def __init__(self, admission: Admission) -> None:
+        self._admission = admission
 
     async def _record(
         self, req: falcon.asgi.Request, resp: falcon.asgi.Response, command: GrantCommand
     ) -> None:
         # Died before the commit: nothing has changed, and a key that was made opens nothing. Died
-        # after it: it is so, but nobody was told the key; it is rotated or revoked.
-        outcome = await self._desk.submit(command, req.context.caller)
+        # after it: the change stands, but nobody was told the key; it is rotated or revoked.
+        outcome = await self._admission.submit(command, req.context.caller)
         resp.set_header("X-Ledger-Position", str(outcome.position))
         resp.context.position = outcome.position
 
@@ -132,7 +132,7 @@ class Keys:
         self._reader = reader
 
     async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
-        """Give every grant that there ever was, in the order in which they were made."""
+        """Give every grant ever made, in the order in which they were made."""
         known_fields(req.query_string, ())
         _give(resp, {"items": await self._reader.ask(_lines)})
 

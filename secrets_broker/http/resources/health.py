@@ -1,4 +1,4 @@
-"""What needs no key: health, metrics for Prometheus, and the API's description."""
+"""Endpoints without a key: health, metrics for Prometheus, and the API's description."""
 
 import asyncio
 import time
@@ -12,18 +12,17 @@ import structlog
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from secrets_broker.http import error_handlers, problems
-from secrets_broker.http.metrics import counters as metrics
-from secrets_broker.http.metrics import metric_files
+from secrets_broker.http.metrics import counters, metric_files
 from secrets_broker.ledger.errors import LedgerUnavailableError
 from secrets_broker.ledger.writer import Writer
 
 _log = structlog.get_logger(__name__)
 
-# Anybody may ask, and each probe takes the ledger's lock: one a second is enough.
+# Anybody may ask, and each probe takes the ledger's lock: at most one a second.
 PROBE_SECONDS: Final = 1.0
 
 DETAILS: Final = tuple(dict.fromkeys(each.not_ready for each in problems.OF_LEDGER.values()))
-"""All that /health/ready may say of why it is not."""
+"""Every `detail` that /health/ready may answer."""
 
 
 class Liveness:
@@ -36,7 +35,7 @@ class Liveness:
 
 
 class Readiness:
-    """GET /health/ready: the database answers, the ledger can be written, the KEK is at hand."""
+    """GET /health/ready: the database answers, the ledger can be written, its KEK is held."""
 
     def __init__(self, writer: Writer) -> None:
         self._writer = writer
@@ -45,7 +44,7 @@ class Readiness:
         self._logged: str | None = None
 
     async def on_get(self, _req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
-        """Answer 200, or 503 and why not."""
+        """Answer 200, or 503 with the reason."""
         if time.monotonic() >= self._until:
             self._detail = await self._probe()
             self._until = time.monotonic() + PROBE_SECONDS
@@ -75,17 +74,17 @@ class Metrics:
     """GET /metrics: Prometheus' text format."""
 
     def __init__(self) -> None:
-        self._turn = asyncio.Lock()
+        self._render_lock = asyncio.Lock()
 
     async def on_get(self, _req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
-        """Give the metrics of all workers; 503 from one that has no part in them."""
+        """Give the metrics of all workers; 503 from a worker without metric files."""
         if metric_files.is_off():
             error_handlers.write(resp, problems.METRICS_OFF)
             return
-        # Adding up takes tens of milliseconds, which no lookup is to wait for; one at a time,
-        # since anybody may ask.
-        async with self._turn:
-            resp.data = await asyncio.to_thread(metrics.render)
+        # Adding up takes tens of milliseconds, so it runs in a thread and no lookup waits for it.
+        # One at a time, since anybody may ask.
+        async with self._render_lock:
+            resp.data = await asyncio.to_thread(counters.render)
         resp.content_type = CONTENT_TYPE_LATEST
 
 

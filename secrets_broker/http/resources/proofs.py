@@ -1,4 +1,4 @@
-"""Proofs and kept checkpoints, for auditors; a receipt also for whoever got a position."""
+"""Proofs and published checkpoints for auditors; receipts also for services."""
 
 from base64 import b64encode
 from datetime import datetime
@@ -68,18 +68,18 @@ class CheckpointsCursor(Cursor, frozen=True):
 
     @property
     def place(self) -> published_log.Place:
-        """Where to go on from."""
+        """Where the next page continues."""
         return self.signed_at, self.origin, self.size
 
 
 class Checkpoints:
-    """GET /internal/audit/checkpoints: every one that was published."""
+    """GET /internal/audit/checkpoints: every published checkpoint."""
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
 
     async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
-        """Answer a page, oldest first, with cosignatures, and where the next one begins."""
+        """Answer a page, oldest first, with cosignatures and the next page's cursor."""
         fields = known_fields(req.query_string, ("limit", "cursor"))
         limit = page_limit(fields.get("limit"))
         after = CheckpointsCursor.decode(fields["cursor"]).place if "cursor" in fields else None

@@ -1,7 +1,7 @@
-"""The state as it was, and what changed, for auditors: from the events alone, without any key.
+"""For auditors: the state as it was, and what changed, from the events alone, without any key.
 
-Positions are found once, for the first page; each cursor has them, so all pages are of the same
-states whatever is recorded meanwhile.
+The first page resolves the requested points to positions. Each cursor holds these, so all pages
+show the same states whatever is recorded meanwhile.
 """
 
 from abc import ABC, abstractmethod
@@ -32,11 +32,11 @@ from secrets_broker.projections.queries.replay import FIRST, Scope
 from secrets_broker.projections.queries.replay_diff import StateChange
 
 Ends = list[Annotated[int, Meta(ge=BEFORE_THE_FIRST, le=MAX_POSITION)]]
-"""The positions that a question's points came to, in their order."""
+"""The positions that a question's points resolve to, in their order."""
 
 
 class StateItem(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of a credential as it was without opening anything."""
+    """What is known of a credential as it was without decrypting anything."""
 
     id: int
     host: str
@@ -51,7 +51,7 @@ class StateItem(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StateCursor(cursors.Cursor, frozen=True):
-    """The states that a page was of, and the name that it ended with."""
+    """The positions of the states, and the last name of the page."""
 
     ends: Ends
     host: str
@@ -64,7 +64,7 @@ class StateCursor(cursors.Cursor, frozen=True):
 
     @property
     def name(self) -> Name:
-        """Behind which the next page begins."""
+        """The name after which the next page begins."""
         return self.host, self.purpose
 
 
@@ -81,7 +81,7 @@ _Part = tuple[Sequence[msgspec.Struct], Name | None]
 
 class _Replayed(ABC):
     points: ClassVar[tuple[str, ...]]
-    """Parameters that say which states, the older one first."""
+    """The parameters that select states, the older one first."""
     cursor: ClassVar[type[StateCursor]]
 
     def __init__(self, reader: Reader) -> None:
@@ -91,10 +91,10 @@ class _Replayed(ABC):
     async def part(
         self, fetch: Fetch, ends: Ends, patterns: Sequence[str | None], after: Name, limit: int
     ) -> _Part:
-        """A page's items, and the name behind which the next one begins."""
+        """A page's items, and the name after which the next one begins."""
 
     async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
-        """Give a page; no secret is in it, and no ciphertext."""
+        """Give a page; it holds no secret and no ciphertext."""
         fields = known_fields(
             req.query_string, (*self.points, "host", "purpose", "limit", "cursor")
         )
@@ -144,7 +144,7 @@ class ReplayDiff(_Replayed):
     async def part(
         self, fetch: Fetch, ends: Ends, patterns: Sequence[str | None], after: Name, limit: int
     ) -> _Part:
-        """What changed between two states; which columns differ would be in the bodies."""
+        """What changed between two states; the columns that differ are only in the bodies."""
         scope = Scope.parse(ends[1], *patterns)
         page = await replay_diff.page(fetch, None, ends[0], scope, after, limit)
         found = [msgspec.convert(o, StateChange, from_attributes=True) for o in page.differences]

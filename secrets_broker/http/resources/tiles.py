@@ -1,4 +1,4 @@
-"""The log as C2SP tlog-tiles has it, for verifiers of other people: checkpoint, tiles, entries."""
+"""The transparency log for other verifiers, by C2SP tlog-tiles: checkpoint, tiles, entries."""
 
 import asyncio
 import gzip
@@ -18,7 +18,7 @@ from secrets_broker.projections.paging.reading_session import Question, Reader
 T = TypeVar("T")
 _log = structlog.get_logger(__name__)
 
-# Behind a key, so for no shared cache. A tile never changes; a checkpoint is soon an old one.
+# A key protects them, so no shared cache. A tile never changes; a checkpoint is soon out of date.
 _IMMUTABLE: Final = "private, max-age=31536000, immutable"
 _BRIEF: Final = "private, max-age=1"
 _LEVEL: Final = 6
@@ -26,7 +26,7 @@ _REFUSED: Final = re.compile(r"q\s*=\s*0(\.0{0,3})?")
 
 
 class LogCheckpoint:
-    """GET /log/checkpoint: the published one, with its cosignatures."""
+    """GET /log/checkpoint: the published checkpoint with its cosignatures."""
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
@@ -46,7 +46,7 @@ class LogTile:
         self._reader = reader
 
     async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, path: str) -> None:
-        """Answer its bytes; 404 for what is no tile of the published tree, to the letter."""
+        """Answer its bytes; 404 for any path that is no tile of the published tree."""
         wanted = Tile.parse(f"tile/{path}")
         data = None
         if wanted is not None and not req.query_string:
@@ -65,7 +65,7 @@ class LogTile:
 
 
 async def ask(reader: Reader, question: Question[T]) -> T:
-    """Ask, and be loud where the ledger is not what was signed for."""
+    """Ask; a ledger that differs from what was signed is also logged as critical."""
     try:
         return await reader.ask(question)
     except LedgerMismatchError as error:
@@ -74,7 +74,7 @@ async def ask(reader: Reader, question: Question[T]) -> T:
 
 
 def _takes_gzip(header: str) -> bool:
-    """RFC 9110, section 12.5.3, as far as it concerns gzip; a weight of 0 is a refusal."""
+    """Whether the header accepts gzip (RFC 9110, section 12.5.3); a weight of 0 refuses it."""
     for coding in header.lower().split(","):
         name, _, weight = coding.strip().partition(";")
         if name.strip() in ("gzip", "x-gzip"):

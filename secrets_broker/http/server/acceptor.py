@@ -1,8 +1,8 @@
-"""Takes connections from the listening sockets: counted from the moment that they are there.
+"""Accepts connections from the listening sockets, and counts them from that moment.
 
-uvicorn has the loop accept, which tells of a connection only once its TLS handshake is over, and
-of one that never finishes it, not at all. Here a place is taken before, and given up whatever
-becomes of it.
+uvicorn lets the event loop accept, which reports a connection only after its TLS handshake, and
+never reports one that does not finish it. Here a connection takes its slot before the handshake,
+and gives it up however it ends.
 """
 
 import asyncio
@@ -25,8 +25,8 @@ from secrets_broker.http.server.protocol import TOO_MANY, CarefulProtocol
 _log = structlog.get_logger(__name__)
 
 HANDSHAKE_SECONDS: Final = 10.0
-_AT_ONCE: Final = 16  # then others have their turn, and other workers may take some
-_PAUSE_SECONDS: Final = 0.5  # where the system has no descriptor, or no memory, for another one
+_AT_ONCE: Final = 16  # then other tasks run, and other workers may accept some
+_PAUSE_SECONDS: Final = 0.5  # after the system had no descriptor or memory for another one
 _SWEEP_SECONDS: Final = 1.0
 
 
@@ -38,14 +38,14 @@ class BrokerServer(Server):
         self._taken = connections
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start the application, then take connections."""
+        """Start the application, then accept connections."""
         await self.lifespan.startup()
         if self.lifespan.should_exit:
             sys.exit(Arbiter.WORKER_BOOT_ERROR)
         acceptors = [
             Acceptor(each, self._protocol, self.config.ssl, self._taken) for each in sockets or ()
         ]
-        self.servers = acceptors  # type: ignore[assignment]  # what of them is used, it has
+        self.servers = acceptors  # type: ignore[assignment]  # they have what uvicorn uses
         for acceptor in acceptors:
             acceptor.start()
         asyncio.get_running_loop().call_later(_SWEEP_SECONDS, self._sweep)
@@ -64,7 +64,7 @@ class BrokerServer(Server):
 
 
 class Acceptor:
-    """One listening socket; has what uvicorn uses of asyncio's server."""
+    """One listening socket; has the methods of asyncio's server that uvicorn uses."""
 
     def __init__(
         self,
@@ -80,18 +80,18 @@ class Acceptor:
         self._open = True
 
     def start(self) -> None:
-        """Begin to take connections, and again after a pause."""
+        """Begin to accept connections, also after a pause."""
         if self._open:
             self._listening.setblocking(False)
             self._loop.add_reader(self._listening.fileno(), self._accept)
 
     def close(self) -> None:
-        """Take no more."""
+        """Accept no more."""
         self._open = False
         self._loop.remove_reader(self._listening.fileno())
 
     async def wait_closed(self) -> None:
-        """Give up what is still shaking hands."""
+        """Cancel the handshakes that are not finished."""
         for task in self._handshakes:
             task.cancel()
         if self._handshakes:
@@ -113,30 +113,30 @@ class Acceptor:
 
     def _take(self, connection: socket.socket, address: Any) -> None:
         client = address if isinstance(address, tuple) else None  # a Unix socket's peer has none
-        place = self._connections.admit(peer_address({"client": client}))
-        if place is None:
+        slot = self._connections.admit(peer_address({"client": client}))
+        if slot is None:
             self._turn_away(connection)
             return
-        task = self._loop.create_task(self._shake_hands(connection, place))
+        task = self._loop.create_task(self._shake_hands(connection, slot))
         if self._context:
-            place.close = lambda: _cancel(task)
+            slot.close = lambda: _cancel(task)
         self._handshakes.add(task)
 
         def over(task: asyncio.Task[None]) -> None:
             self._handshakes.discard(task)
-            # It failed, took too long, or was given up, perhaps before it began.
+            # It failed, took too long, or was cancelled, perhaps before it began.
             if task.cancelled() or task.exception():
-                if place.spare:
-                    place.refuse()
-                place.give_up()
+                if slot.spare:
+                    slot.refuse()
+                slot.give_up()
                 connection.close()
 
         task.add_done_callback(over)
 
-    async def _shake_hands(self, connection: socket.socket, place: ConnectionSlot) -> None:
+    async def _shake_hands(self, connection: socket.socket, slot: ConnectionSlot) -> None:
         protocol = self._protocol()
-        protocol.place = place
-        seconds = protocol.spare_seconds if place.spare else HANDSHAKE_SECONDS
+        protocol.slot = slot
+        seconds = protocol.spare_seconds if slot.spare else HANDSHAKE_SECONDS
         await self._loop.connect_accepted_socket(
             lambda: protocol,
             connection,

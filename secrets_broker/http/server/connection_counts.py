@@ -1,13 +1,13 @@
 """How many connections each source has, over all workers of a service.
 
-Every worker writes in a part of its own of one piece of shared memory, and reads the parts of all:
-no lock, and nothing that a worker which dies could leave behind, since the master clears its part.
-Two workers that look at the same moment may both let one in; that is as exact as a cap needs to be.
+All workers share one piece of memory. Each writes only its own part, and reads the parts of all.
+That needs no lock, and the master clears the part of a worker that dies. Two workers that look at
+the same moment may both let a connection in; a cap need not be more exact.
 
-A part is a count-min sketch (Cormode and Muthukrishnan, 2005): some counters for each source,
-chosen by a keyed hash, the least of which is the answer. It is never too low, and too high only
-where others share all of them, which nobody can bring about without the key. The memory has no
-file, so no full disk can take it away; it is made before the workers are forked.
+A part is a count-min sketch (Cormode and Muthukrishnan, 2005): a keyed hash chooses some counters
+for each source, and the least of them is the answer. The answer is never too low. It is too high
+only where other sources share all of these counters, which nobody can cause without the hash's
+key. The memory has no file, so a full disk does not matter; it is made before the workers fork.
 """
 
 import mmap
@@ -17,19 +17,19 @@ from hashlib import blake2b
 from typing import Final
 
 PARTS: Final = 160
-"""Workers at a time: 64, twice as many while they are reloaded, and some that are slow to end."""
+"""Workers at a time: 64, twice as many during a reload, and some that are slow to end."""
 ROWS: Final = 3
 WIDTH: Final = 4_096
 _COUNTERS: Final = 1 + ROWS * WIDTH
-"""Of a part: all its connections, then the rows."""
+"""Counters of a part: first that of all its connections, then the rows."""
 _LAST: Final = PARTS - 1
-"""The part of a process that no master has given one."""
+"""The part of a process without a master, or for which no part was free."""
 _USED: Final = PARTS * _COUNTERS
-"""Where the master says how many parts, from the first, are or were some worker's."""
+"""The index of the counter of parts, from the first, that workers use or have used."""
 
 
 class SharedCounts:
-    """The memory, and which of its parts is this process's."""
+    """The shared memory, and this process's part of it."""
 
     def __init__(self) -> None:
         self._memory = mmap.mmap(-1, (PARTS * _COUNTERS + 1) * 4)
@@ -39,7 +39,7 @@ class SharedCounts:
         self._mine = _LAST
 
     def reserve(self, owner: object) -> None:
-        """In the master, before a worker is forked: the part that is to be the worker's."""
+        """In the master, before it forks a worker: choose the worker's part."""
         free = (part for part in range(_LAST) if part not in self._owners)
         self._mine = next(free, _LAST)
         if self._mine != _LAST:
@@ -47,14 +47,14 @@ class SharedCounts:
             self._counters[_USED] = max(self._counters[_USED], self._mine + 1)
 
     def release(self, owner: object) -> None:
-        """In the master, once a worker has ended: what it counted is no more."""
+        """In the master, after a worker has ended: clear its part."""
         for part in [part for part, whose in self._owners.items() if whose is owner]:
             del self._owners[part]
             begin = part * _COUNTERS
             self._counters[begin : begin + _COUNTERS] = memoryview(bytes(4 * _COUNTERS)).cast("I")
 
     def add(self, source: str | None, number: int) -> None:
-        """Count connections of a source, or of none in particular, that begin or (-1) end."""
+        """Add a number (-1 for an end) to the connections of a source, or of no source."""
         begin = self._mine * _COUNTERS
         self._counters[begin] += number
         if source is not None:
@@ -62,7 +62,7 @@ class SharedCounts:
                 self._counters[begin + counter] += number
 
     def move(self, source: str, number: int) -> None:
-        """Count for a source, or no longer, a connection that is counted already."""
+        """Add a number to a source, for connections that `add` has counted already."""
         begin = self._mine * _COUNTERS
         for counter in self._places(source):
             self._counters[begin + counter] += number

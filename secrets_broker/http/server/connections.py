@@ -1,10 +1,9 @@
-"""Who may have how many connections: a cap for each source and one over all.
+"""How many connections may be open: a cap for each source and one over all.
 
-A source is an address, or an IPv6 /64. The connections of a trusted proxy are its clients': they
-have no cap of their own as a source, and while a request is under way, its connection counts for
-the address that is forwarded with it. Past a cap a few connections are taken all the same, for
-/health and /metrics alone, and a moment long; where there are more, the oldest that has asked for
-neither goes. Whoever watches the service is not locked out with those who fill it.
+A source is an address, or an IPv6 /64. A trusted proxy has no cap as a source: while one of its
+requests is answered, its connection counts for the forwarded address. Past a cap, a few spare
+connections are accepted for a moment, for /health and /metrics only. Where there are too many, the
+oldest one that has asked for neither is closed. So monitoring still gets in when the caps are full.
 """
 
 import time
@@ -26,11 +25,11 @@ SPARE_PER_SOURCE: Final = 4
 SOURCE: Final = "source"
 ALL: Final = "all"
 FORWARDED: Final = "forwarded"
-_TELL_EACH_SECONDS: Final = 10.0  # nor may connections that are refused fill the disk by the log
+_LOG_EACH_SECONDS: Final = 10.0  # refused connections must not fill the disk through the log
 
 
 class ConnectionSlot:
-    """What one connection takes, until it is given up."""
+    """The slot that one connection takes until it is given up."""
 
     def __init__(
         self,
@@ -47,24 +46,24 @@ class ConnectionSlot:
         self._forwarded: list[Source] = []
         self._open = True
         self.serving = False
-        """Whether something was asked for that is answered on a spare connection, too."""
+        """Whether a path was requested that spare connections serve, too."""
         self.close: Callable[[], None] = _nothing
-        """Ends the connection, with a word if there can be one."""
+        """Closes the connection, with an answer where one can be sent."""
 
     @property
     def is_taken(self) -> bool:
-        """Whether it was not given up."""
+        """Whether it was not given up yet."""
         return self._open
 
     @property
     def spare(self) -> bool:
-        """Whether it is past a cap, and for /health and /metrics alone."""
+        """Whether it is past a cap, and serves only /health and /metrics."""
         return self._cap is not None
 
     def begin(self, scope: Mapping[str, Any] | None) -> bool:
-        """Count a request for whom a proxy forwards it; False where that one has too many.
+        """Count a request for the client that a proxy forwards; False where it has too many.
 
-        None stands for a request that everybody may make.
+        None stands for a request of /health or /metrics, which is always allowed.
         """
         self.serving = self.serving or scope is None
         if not self._proxy:
@@ -76,16 +75,16 @@ class ConnectionSlot:
         return True
 
     def end(self) -> None:
-        """Count the oldest request that was begun no longer."""
+        """Stop counting the oldest request that was begun."""
         if self._forwarded and (source := self._forwarded.pop(0)) is not None:
             self._connections.let_go(source)
 
     def refuse(self) -> None:
-        """Note that a request was refused, since there is no place for it."""
+        """Count that a request was refused because the cap is reached."""
         self._connections.refused(self._cap or FORWARDED)
 
     def give_up(self) -> None:
-        """Leave; more than once is once."""
+        """Give up the slot; a second call does nothing."""
         if self._open:
             self._open = False
             while self._forwarded:
@@ -93,68 +92,68 @@ class ConnectionSlot:
             self._connections.leave(self)
 
     def clear(self) -> None:
-        """Leave it to another one."""
+        """Give up the slot to another connection, and close this one."""
         self.give_up()
         self.close()
 
 
 class ConnectionLimits:
-    """Gives out places."""
+    """Gives out the slots, and counts them."""
 
     def __init__(self, caps: Caps, proxies: Peers, counts: SharedCounts = SHARED) -> None:
         self._caps, self._proxies, self._counts = caps, proxies, counts
         self._spare: list[ConnectionSlot] = []
-        self._untold: Counter[str] = Counter()
-        self._told = -_TELL_EACH_SECONDS
+        self._unlogged: Counter[str] = Counter()
+        self._logged_at = -_LOG_EACH_SECONDS
 
     def admit(self, ip: str | None) -> ConnectionSlot | None:
-        """A place for a connection from an address; None where there is not even a spare one."""
+        """A slot for a connection from an address; None where there is not even a spare one."""
         source = self.source(ip)
         cap = self._cap(source)
         if cap is not None and not self._makes_room(source):
             self.refused(cap)
             return None
-        place = ConnectionSlot(self, source, cap, proxy=source is None and ip is not None)
+        slot = ConnectionSlot(self, source, cap, proxy=source is None and ip is not None)
         if cap is None:
             self._counts.add(source, 1)
         else:
-            self._spare.append(place)
-        return place
+            self._spare.append(slot)
+        return slot
 
     def source(self, ip: str | None) -> Source:
-        """Whose cap an address comes under; None for a proxy's, and over a Unix socket."""
+        """The source whose cap applies; None for a proxy's address, and over a Unix socket."""
         return None if ip is None or self._proxies.is_proxy(ip) else source_of(ip)
 
     def client(self, scope: Mapping[str, Any]) -> Source:
-        """Whose cap a request comes under."""
+        """The source whose cap applies to a request."""
         return self.source(self._proxies.address(scope))
 
     def hold(self, source: str) -> bool:
-        """Count a connection for another source than it comes from; False past its cap."""
+        """Count a connection for the source that a proxy forwards; False past its cap."""
         if self._counts.of(source) >= self._caps.per_source:
             return False
         self._counts.move(source, 1)
         return True
 
     def let_go(self, source: str) -> None:
-        """Count it no longer."""
+        """Stop counting it."""
         self._counts.move(source, -1)
 
-    def leave(self, place: ConnectionSlot) -> None:
+    def leave(self, slot: ConnectionSlot) -> None:
         """A connection has ended."""
-        if place.spare:
-            self._spare.remove(place)
+        if slot.spare:
+            self._spare.remove(slot)
         else:
-            self._counts.add(place.source, -1)
+            self._counts.add(slot.source, -1)
 
     def refused(self, cap: str) -> None:
         """Count a refusal by its cap; the log has a line now and then, with how many there were."""
         counters.connection_refused(cap)
-        self._untold[cap] += 1
-        if time.monotonic() - self._told >= _TELL_EACH_SECONDS:
-            self._told = time.monotonic()
-            _log.warning("connections_refused", caps=dict(self._untold), open=self._counts.all)
-            self._untold.clear()
+        self._unlogged[cap] += 1
+        if time.monotonic() - self._logged_at >= _LOG_EACH_SECONDS:
+            self._logged_at = time.monotonic()
+            _log.warning("connections_refused", caps=dict(self._unlogged), open=self._counts.all)
+            self._unlogged.clear()
 
     def observe(self) -> None:
         """Show how many there are."""
@@ -168,11 +167,11 @@ class ConnectionLimits:
         return None
 
     def _makes_room(self, source: Source) -> bool:
-        """Clear the oldest spare place where there are too many; False where all are in use."""
-        crowd = [place for place in self._spare if place.source == source]
+        """Clear the oldest idle spare slot where there are too many; False where none is idle."""
+        crowd = [slot for slot in self._spare if slot.source == source]
         if len(crowd) < SPARE_PER_SOURCE:
             crowd = self._spare if len(self._spare) >= SPARE else []
-        idle = next((place for place in crowd if not place.serving), None)
+        idle = next((slot for slot in crowd if not slot.serving), None)
         if idle is not None:
             idle.clear()
         return idle is not None or not crowd

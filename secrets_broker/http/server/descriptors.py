@@ -7,9 +7,9 @@ from typing import Final
 from secrets_broker.settings import Settings
 
 OWN: Final = 64
-"""What a worker needs beside its connections: the database's, its files, counters and pipes."""
+"""What a worker needs besides clients' connections: database connections, files and pipes."""
 SPARE: Final = 64
-"""Connections past the caps that are taken for /health and /metrics."""
+"""Spare connections past the caps, for /health and /metrics."""
 _UNLIMITED: Final = 1_048_576  # where the system sets no limit: what Linux allows at most (nr_open)
 
 
@@ -18,17 +18,17 @@ class Caps:
     """How many connections may be open at a time."""
 
     all: int
-    """Of a service."""
+    """Over all workers of the service."""
     per_source: int
-    """Of an address, or an IPv6 /64."""
+    """For each address, or IPv6 /64."""
     here: int
-    """Of one worker, by its limit of file descriptors."""
+    """In one worker, by its limit of file descriptors."""
 
     @classmethod
     def of(cls, settings: Settings, descriptors: int) -> "Caps":
-        """What the settings say, as far as a process with so many descriptors has room for it.
+        """The settings' caps, reduced to what a process with so many descriptors can hold.
 
-        Where it has not, one source may have half of what there is.
+        Where they are reduced, one source may have at most half of what a worker can hold.
         """
         caps = cls(settings.max_connections, settings.max_connections_per_source, 0)
         here = max(1, descriptors - OWN - SPARE)
@@ -38,7 +38,7 @@ class Caps:
 
     @property
     def warning(self) -> str | None:
-        """What to do where there is not enough room; None where there is."""
+        """The text that tells the operator to raise the limit; None where it is high enough."""
         if self.here >= self.all:
             return None
         needed = self.all + OWN + SPARE
@@ -50,7 +50,7 @@ class Caps:
 
 
 def raised() -> int:
-    """Raise this process's limit as far as it may; how many descriptors it may have then."""
+    """Raise this process's limit of descriptors as far as possible, and return it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = _UNLIMITED if hard == resource.RLIM_INFINITY else hard
     if soft != resource.RLIM_INFINITY and soft < wanted:

@@ -16,22 +16,22 @@ metric_files.begin()
 wsgi_app = "secrets_broker.http.app:from_settings()"
 worker_class = "secrets_broker.http.server.worker.BrokerWorker"
 logger_class = "secrets_broker.http.server.gunicorn_log.BrokerLogger"
-control_socket_disable = True  # on by default, and one more way in
-accesslog = None  # the application writes one line a request itself
+control_socket_disable = True  # on by default, and one more thing to attack
+accesslog = None  # the middleware writes one line a request
 keepalive = 75
 timeout = 30
-# What waits for the ledger when a SIGTERM comes is answered, or refused in words, before that is
-# over: a batch, and the one that it waits for, may each take their time. Mostly it takes no second.
+# After a SIGTERM every request that waits for the ledger still gets its answer. The current batch
+# and the next one may each take BATCH_SECONDS; mostly this takes less than a second.
 graceful_timeout = int(2 * BATCH_SECONDS) + 5
 
 _tls = Settings.load().tls
-# That it is TLS; what it is served with, minimum version and authorities too, is in tls.py.
+# These tell gunicorn to serve TLS; tls.py makes the context that is used.
 certfile = str(_tls.cert_file) if _tls else None
 keyfile = str(_tls.key_file) if _tls else None
 
 
 def on_starting(server: Any) -> None:
-    """Read the files of TLS once for all workers, and say what is not as it should be."""
+    """Read the TLS files once for all workers, and log warnings about the settings."""
     _warn_of_keys()
     if warning := Caps.of(Settings.load(), raised()).warning:
         server.log.warning(warning)
@@ -40,19 +40,19 @@ def on_starting(server: Any) -> None:
 
 
 def pre_fork(_server: Any, worker: Any) -> None:
-    """Give a worker its part of what all of them count."""
+    """Reserve a worker's part of the shared connection counts."""
     SHARED.reserve(worker)
 
 
 def on_reload(server: Any) -> None:
-    """The same again, for the workers to come."""
+    """Do the same again for the new workers."""
     _warn_of_keys()
     if server.cfg.is_ssl or tls.SERVED.context:
         tls.SERVED.reload()
 
 
 def post_fork(_server: Any, worker: Any) -> None:
-    """Take the room for what a worker counts, before it begins to."""
+    """Reserve a worker's metric files before it counts."""
     metric_files.reserve(worker.pid)
 
 
@@ -62,11 +62,11 @@ def _warn_of_keys() -> None:
 
 
 def child_exit(_server: Any, worker: Any) -> None:
-    """Forget a dead worker's connections, and its gauges; what it counted otherwise stays."""
+    """Clear a dead worker's connections and live gauges; its counters stay."""
     SHARED.release(worker)
     metric_files.forget(worker.pid)
 
 
 def on_exit(_server: Any) -> None:
-    """Remove what the workers counted in."""
+    """Remove the metric files."""
     metric_files.end()

@@ -1,4 +1,4 @@
-"""gunicorn's own lines, in the form of all the others."""
+"""gunicorn's own log lines, in the same format as all others."""
 
 from typing import Any
 
@@ -9,10 +9,10 @@ from secrets_broker.settings import Settings
 
 
 class BrokerLogger(Logger):
-    """Hands gunicorn's and uvicorn's records on to the one place that writes them."""
+    """Passes gunicorn's and uvicorn's records to the root logger, which writes all lines."""
 
     def setup(self, cfg: Any) -> None:
-        """Let records pass to the root logger, and have no handler of its own."""
+        """Remove gunicorn's handlers, and propagate to the root logger."""
         logging_setup.configure(readable=Settings.load().readable_logs)
         level = self.LOG_LEVELS[cfg.loglevel.lower()]
         for logger in (self.error_log, self.access_log):

@@ -1,9 +1,9 @@
-"""Where a request comes from: the one address that is recorded, judged and counted by.
+"""The address that a request comes from: it is recorded, judged and counted by it.
 
-It is the socket's peer, unless that is a proxy of the list. Then X-Forwarded-For is read from the
-right, where each proxy adds whom it was spoken to by, and the first address that is no listed
-proxy's is the client's: what is left of it anybody may have written. RFC 7239's Forwarded is not
-read, nor any header about a client's certificate.
+It is the socket's peer, unless that is a trusted proxy. Then X-Forwarded-For is read from the
+right, where each proxy appends its peer. The first address that is not a trusted proxy's is the
+client's; anybody may have written what is left of it. The header Forwarded (RFC 7239) is not read,
+nor any header about a client certificate.
 """
 
 import ipaddress
@@ -16,7 +16,7 @@ _FORWARDED_FOR: Final = b"x-forwarded-for"
 
 
 class Peers:
-    """Knows the proxies."""
+    """Finds the client's address, given the trusted proxies."""
 
     def __init__(self, proxies: Sequence[IPv4Network | IPv6Network] = ()) -> None:
         self._proxies = tuple(proxies)
@@ -24,7 +24,7 @@ class Peers:
     def address(self, scope: Mapping[str, Any]) -> str | None:
         """The client's address in normal form; None over a Unix socket.
 
-        Where an entry is malformed, the address is that of the proxy which handed it on.
+        Where an entry is malformed, it is the address of the proxy that sent it.
         """
         address = peer_address(scope)
         if address is None or not self.is_proxy(address):
@@ -53,7 +53,7 @@ def peer_address(scope: Mapping[str, Any]) -> str | None:
 
 
 def _forwarded(scope: Mapping[str, Any]) -> list[str]:
-    # Several lines are one list, in their order (RFC 9110, section 5.3).
+    # Several header lines are one list, in their order (RFC 9110, section 5.3).
     lines = [value for name, value in scope["headers"] if name == _FORWARDED_FOR]
     text = b",".join(lines).decode("latin-1")
     return text.split(",") if text.strip(" \t") else []

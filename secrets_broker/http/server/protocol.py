@@ -1,10 +1,10 @@
-"""The HTTP/1.1 protocol of the worker: uvicorn's on httptools, with the gaps closed.
+"""The HTTP/1.1 protocol of the worker: uvicorn's on httptools, made stricter.
 
-httptools parses strictly, but takes requests that RFC 9112 tells a server to refuse, and bounds
-neither the size nor the time of a request. Here a request has one Host and a known version, a
-head of at most 32 KiB, and 15 seconds to arrive. Whatever breaks that is answered where an
-answer can still be told apart, and the connection ends: what follows on it cannot be trusted.
-Each refusal is one line of the log, which holds nothing that was sent.
+httptools accepts some requests that RFC 9112 tells a server to refuse, and bounds neither the size
+nor the time of a request. Here a request must have one Host, a known version and a head of at most
+32 KiB, and must arrive within 15 seconds. A request that breaks a rule gets an answer where the
+client can still assign it, and the connection is closed, since its further bytes cannot be
+trusted. Each refusal is one log line, which quotes nothing of the request.
 """
 
 import asyncio
@@ -34,17 +34,17 @@ _log = structlog.get_logger(__name__)
 
 MAX_HEAD_BYTES: Final = 32 * 1024
 MAX_HEADERS: Final = 100
-# Past this many times its bound, what a refused body still sends is not waited for.
+# A refused body is still read up to this many times its bound, then the connection is closed.
 PATIENCE: Final = 4
 
 MAX_PIPELINED: Final = 32
 """Requests that wait on a connection for the one before them to be answered."""
 KEPT: Final = frozenset({b"/health/live", b"/health/ready", b"/metrics"})
-"""What is answered on a spare connection: who watches the service is not locked out."""
+"""Paths that spare connections serve, so that monitoring still gets in."""
 _STALE_SWEEPS: Final = 60
 NO_ROUTES: Final = Routes(())
 NOWHERE: Final = b"/"
-"""What the application is given for a target that is no route's path."""
+"""The path that the application gets for a target without a route."""
 
 
 def _answer(problem: Problem) -> bytes:
@@ -57,7 +57,7 @@ def _answer(problem: Problem) -> bytes:
 
 ANSWERS: Final = {status: _answer(problem) for status, problem in OF_PROTOCOL.items()}
 TOO_MANY: Final = ANSWERS[503]
-"""For a connection that is closed unread."""
+"""The answer on a connection that is closed unread."""
 
 
 class _RefusedError(Exception):
@@ -68,57 +68,57 @@ class CarefulProtocol(HttpToolsProtocol):
     """One connection."""
 
     receive_seconds: ClassVar[float] = 15.0
-    # Closing with bytes unread would reset the connection, and the client lose its answer.
+    # Closing with unread bytes resets the connection, and the client may lose its answer.
     linger_seconds: ClassVar[float] = 1.0
-    # A worker that ends may have taken a connection whose first request is still on its way.
+    # A worker that ends may have accepted a connection whose first request is still on its way.
     parting_seconds: ClassVar[float] = 0.3
-    # A spare connection has a moment, so that a few of them are enough for all who watch.
+    # A spare connection is open for a moment, so that a few are enough for all monitoring.
     spare_seconds: ClassVar[float] = 1.0
     spare_linger_seconds: ClassVar[float] = 0.1
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.parser = cast(HttpRequestParser, UpgradelessParser(self))
-        self._receiving = False  # a request has begun and is not there in full
+        self._receiving = False  # a request has begun and is not complete
         self._in_head = False
-        self._received = 0  # bytes of a request that came in more than one piece
-        self._most = MAX_HEAD_BYTES  # as many of them as are taken
-        self._too_long = False  # more is announced than anybody would wait for
+        self._received = 0  # bytes of this request after its first piece
+        self._most = MAX_HEAD_BYTES  # the bound of these bytes
+        self._too_long = False  # its Content-Length is over the bound
         self._refusal = 400
         self._lingering = False
         self._answering: RequestResponseCycle | None = None  # uvicorn's `cycle` is the newest
         self._deadline: asyncio.TimerHandle | None = None
         self._certificate: ClientCertificate | None = None
-        self.place: ConnectionSlot | None = None
-        """What the connection takes; None where nobody counts."""
+        self.slot: ConnectionSlot | None = None
+        """The slot of the connection; None where connections are not counted."""
         self._unsent, self._stale = 0, 0
         self._routes: Routes = self.app_state.get(TABLE, NO_ROUTES)
 
     # uvicorn narrows the type in the same way, which the base class of asyncio does not allow.
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Give the first request its time."""
+        """Read the client's certificate, and start the first request's deadline."""
         super().connection_made(transport)
         tls = transport.get_extra_info("ssl_object")
-        # None where the client showed none: then nothing was verified either.
+        # None where the client showed no certificate.
         der = tls.getpeercert(binary_form=True) if tls else None
         self._certificate = client_certificate.read(der) if der else None
         self._set_deadline()
-        if self.place:
-            self.place.close = self._give_way
-            if not self.place.is_taken:  # it was left to another one before it was begun
+        if self.slot:
+            self.slot.close = self._give_way
+            if not self.slot.is_taken:  # it was cleared before the connection was made
                 self._give_way()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Let nobody take half a body for a whole one."""
+        """Mark an incomplete body as truncated, and give up the slot."""
         self._drop_deadline()
         self._mark_truncated()
         self._abandon()
-        if self.place:
-            self.place.give_up()
+        if self.slot:
+            self.slot.give_up()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Parse, and bound what a request may send and how long it may take."""
+        """Parse, within the bounds of size and time."""
         if self._lingering:
             return
         if self._receiving:
@@ -129,7 +129,7 @@ class CarefulProtocol(HttpToolsProtocol):
         super().data_received(data)
         idle = self.cycle is None or self.cycle.response_complete
         if self._deadline is None and (self._receiving or idle) and not self._lingering:
-            self._set_deadline()  # most requests come in one piece, and need none
+            self._set_deadline()  # most requests come in one piece and need none
 
     def on_message_begin(self) -> None:
         """Note that a request begins."""
@@ -141,24 +141,24 @@ class CarefulProtocol(HttpToolsProtocol):
         self._received, self._most = 0, MAX_HEAD_BYTES
 
     def on_headers_complete(self) -> None:
-        """Look at the head as a whole before it becomes a request."""
+        """Check the complete head before the application sees the request."""
         self._in_head = False
         match = self._routes.match(self.url)
         self._check_head(match)
         self._check_place()
         self.scope["state"][MATCH] = match
         if match is None:
-            # What is no route's path is not parsed, decoded or handed on: nothing could be done
-            # with it. Nor need it have a path at all (RFC 9112, sections 3.2.3 and 3.2.4).
+            # A target without a route is not parsed, decoded or passed on. It need not even have
+            # a path (RFC 9112, sections 3.2.3 and 3.2.4).
             self.url = NOWHERE
         super().on_headers_complete()
         if self._is_spare:
             self.cycle.keep_alive = False
         if self.parser.should_upgrade():
-            self.cycle.keep_alive = False  # what follows is meant for a tunnel
+            self.cycle.keep_alive = False  # the next bytes are meant for a tunnel
 
     def on_message_complete(self) -> None:
-        """Note that the request is there in full."""
+        """Note that the request is complete."""
         super().on_message_complete()
         self._receiving = False
         self._drop_deadline()
@@ -168,7 +168,7 @@ class CarefulProtocol(HttpToolsProtocol):
         super()._start_asgi_task(cycle, app)
 
     def shutdown(self) -> None:
-        """Answer what is there or just coming, then close: a reload must not fail a request."""
+        """Answer requests that are here or arriving, then close: a reload must fail none."""
         idle = self.cycle is None or self.cycle.response_complete
         if idle and not self.transport.is_closing():
             self.loop.call_later(self.parting_seconds, self._part)
@@ -178,29 +178,29 @@ class CarefulProtocol(HttpToolsProtocol):
     def _part(self) -> None:
         super().shutdown()
         if self.scheme == "https" and self.transport.is_closing():
-            self.loop.call_later(self.parting_seconds, self._part_alone)
+            self.loop.call_later(self.parting_seconds, self._abort_if_sent)
 
-    def _part_alone(self) -> None:
-        # The end was said (RFC 8446, section 6.1). Whether a client who is idle says it too need
-        # not be waited for: until it did, the worker would not end in order, but be killed.
+    def _abort_if_sent(self) -> None:
+        # Our close_notify is sent (RFC 8446, section 6.1). An idle client may never send its own,
+        # and the worker would wait for it until it is killed.
         if not self.transport.get_write_buffer_size():
             self.transport.abort()
 
     def on_response_complete(self) -> None:
-        """Give up a connection whose client would go on sending what nobody reads."""
+        """Close a connection whose client is still sending a body that is too large."""
         super().on_response_complete()
-        if self.place:
-            self.place.end()
+        if self.slot:
+            self.slot.end()
         cycle = self.cycle
         if self._receiving and not self._in_head and cycle.response_complete and self._too_long:
             self._linger()
 
     def send_400_response(self, msg: str) -> None:
-        """Answer what the parser, or a check of ours within it, refused."""
+        """Answer a request that the parser, or a check in its callbacks, refused."""
         self._refuse(self._refusal)
 
     def _unsupported_upgrade_warning(self) -> None:
-        """Say nothing: a CONNECT has its line as every request has."""
+        """Log nothing: a CONNECT has a log line like every request."""
 
     def _check_head(self, match: Match | None) -> None:
         size, hosts, announced, coded, expects = len(self.url), 0, 0, False, False
@@ -229,20 +229,20 @@ class CarefulProtocol(HttpToolsProtocol):
 
     @property
     def _is_spare(self) -> bool:
-        return self.place is not None and self.place.spare
+        return self.slot is not None and self.slot.spare
 
     def _check_place(self) -> None:
-        if self.place is None:
+        if self.slot is None:
             return
         if self.url.partition(b"?")[0] in KEPT:
-            self.place.begin(None)
-        elif self._is_spare or not self.place.begin(self.scope):
+            self.slot.begin(None)
+        elif self._is_spare or not self.slot.begin(self.scope):
             self._stop(503)
 
     def sweep(self) -> None:
-        """Each second: end a connection whose client has taken nothing of its answer for long.
+        """Each second: abort a connection whose client has read nothing of its answer for long.
 
-        One that is closed, too, stays until all is sent.
+        A closed connection would otherwise stay until all is sent.
         """
         unsent = self.transport.get_write_buffer_size()
         self._stale = self._stale + 1 if unsent and unsent == self._unsent else 0
@@ -264,15 +264,15 @@ class CarefulProtocol(HttpToolsProtocol):
         self._linger()
 
     def _note(self, status: int, *, answered: bool) -> None:
-        if status == 503 and self.place:
-            self.place.refuse()
+        if status == 503 and self.slot:
+            self.slot.refuse()
             return
         counters.REFUSED.inc()
         ip = peer_address({"client": self.client})
         _log.warning("request_refused", status=status, ip=ip, answered=answered)
 
     def _may_answer(self) -> bool:
-        # Not while an earlier request's answer is due, or under way: ours would be taken for it.
+        # Not while an earlier request waits for its answer: the client would take ours for it.
         if not self._receiving or self.pipeline:
             return False
         cycle = self.cycle
@@ -281,7 +281,7 @@ class CarefulProtocol(HttpToolsProtocol):
         return not cycle.response_started
 
     def _linger(self) -> None:
-        """Say that no more is coming, and drop what still does come, for a moment."""
+        """Close our side, drop what the client still sends for a moment, then close."""
         self._lingering = True
         self._drop_deadline()
         self._unset_keepalive_if_required()
@@ -308,7 +308,7 @@ class CarefulProtocol(HttpToolsProtocol):
         self._deadline = self.loop.call_later(seconds, self._out_of_time)
 
     def _out_of_time(self) -> None:
-        if self.pipeline:  # it is we who do not read on, while earlier requests are answered
+        if self.pipeline:  # reading is paused while earlier requests are answered
             self._set_deadline()
         elif self._is_spare and not self.transport.is_closing():
             self._give_way()
@@ -318,7 +318,7 @@ class CarefulProtocol(HttpToolsProtocol):
             self.transport.close()
 
     def _give_way(self) -> None:
-        """Say on a spare connection that there is no place; what it was for did not come."""
+        """Answer 503 on a spare connection that has sent no request, and close it."""
         self._drop_deadline()
         unanswered = self.cycle is None
         if unanswered and not self._lingering:

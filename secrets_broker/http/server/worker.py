@@ -1,4 +1,4 @@
-"""gunicorn's worker: uvicorn on uvloop and httptools, trusting no header about the peer."""
+"""gunicorn's worker: uvicorn on uvloop and httptools, without trust in proxy headers."""
 
 import logging
 import sys
@@ -14,12 +14,12 @@ from secrets_broker.settings import Settings
 
 
 class BrokerWorker(UvicornWorker):
-    """Serves with uvicorn's C parser, carefully; who the peer is comes from the socket alone."""
+    """Serves with `CarefulProtocol`; `peer` finds the client's address, not uvicorn."""
 
     sockets: list[Any]  # what it listens on; gunicorn has no types
     CONFIG_KWARGS: ClassVar[dict[str, Any]] = {
         "loop": "uvloop",
-        # By name: the master is not to import what counts, nor anything that imports it.
+        # By name: the master must not import prometheus_client, nor anything that does.
         "http": "secrets_broker.http.server.protocol:CarefulProtocol",
         "lifespan": "on",
         "access_log": False,
@@ -32,22 +32,22 @@ class BrokerWorker(UvicornWorker):
         super().__init__(*args, **kwargs)
         if tls.SERVED.context:
             self.config.ssl_context_factory = lambda *_: tls.SERVED.context
-        # The base class cuts this logger off, and what it says would be printed bare.
+        # The base class stops propagation, so these lines would be printed without our format.
         logger = logging.getLogger("uvicorn.error")
         logger.propagate = True
-        logger.setLevel(logging.WARNING)  # gunicorn tells of starts and ends
+        logger.setLevel(logging.WARNING)  # gunicorn logs starts and ends
         # The protocol has a line of its own for each request that it refuses.
         logger.addFilter(_is_not_a_refusal)
 
     def run(self) -> None:
         """Serve until told to end."""
-        # gunicorn's wrappers would be closed a second time, by uvicorn, after the loop has closed
-        # what is in them: an error in the log at each end.
+        # uvicorn would close gunicorn's wrappers after the loop has closed the sockets in them,
+        # and log an error at each end.
         self.sockets = [wrapper.sock for wrapper in self.sockets]
         super().run()
 
     async def _serve(self) -> None:
-        # Here, and not above: the master is not to import what counts.
+        # Here, and not above: the master must not import prometheus_client.
         from secrets_broker.http.server.acceptor import BrokerServer  # noqa: PLC0415
         from secrets_broker.http.server.connections import ConnectionLimits  # noqa: PLC0415
 

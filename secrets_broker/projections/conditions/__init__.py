@@ -1,16 +1,15 @@
-"""What somebody should be told of, from the events alone: a fold over them, in their order.
+"""Conditions: what somebody should be told of, as a fold over the events in their order.
 
-Pure: no clock but the events' own times, no SQL but `following`, which reads the ledger as it
-grows. The same events give the same conditions, with the same ids, however often they are folded.
-An id that comes twice is one condition.
+Pure, except for `following`, which reads the ledger as it grows; the only clock is the events' own
+times. The same events always give the same conditions with the same ids. An id that comes twice is
+one condition.
 
     conditions = Conditions(Thresholds())
     for event in events:              # rows of ledger.events, the columns COLUMNS, by position
         for condition in conditions.take(event):
             ...
 
-What it remembers is bounded; a `Memory` can be kept and continued from. How somebody is told is in
-tools/watch.
+Its memory is bounded, and a stored `Memory` can be continued from. tools/watch delivers conditions.
 """
 
 from secrets_broker.projections.conditions.condition import (

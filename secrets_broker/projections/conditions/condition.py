@@ -1,4 +1,4 @@
-"""What is told, and what it is told from."""
+"""A condition, the finding before it, and the event that both follow from."""
 
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -40,12 +40,12 @@ SEVERITIES: Final[dict[str, Severity]] = {
 WORDS: Final = tuple(SEVERITIES)
 """Every word that `Condition.condition` can be."""
 
-# Columns hold longer texts; whoever wants all of one finds it at the position.
+# Columns hold longer texts; the whole text is in the event at the position.
 _LONGEST: Final = 255
 
 
 class Happened(msgspec.Struct, frozen=True):
-    """An event, as far as conditions follow from it: these columns of its row."""
+    """An event: those columns of its row that conditions follow from."""
 
     position: int
     at: datetime
@@ -65,7 +65,7 @@ class Happened(msgspec.Struct, frozen=True):
         return int(self.at.timestamp())
 
     def detail(self, name: str) -> Any:
-        """What `details` have under a name, or None."""
+        """The value of a name in `details`, or None."""
         return (self.details or {}).get(name)
 
 
@@ -73,21 +73,21 @@ COLUMNS: Final = Happened.__struct_fields__
 
 
 class Condition(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What somebody should be told of; fields that have nothing to say are left out."""
+    """What somebody should be told of; fields without a value are left out."""
 
     id: str
-    """`condition:position`: the same whenever it is told again."""
+    """`condition:position`; the same each time the condition is reported."""
     condition: str
     severity: Severity
     position: int
-    """Of the event that it is told at."""
+    """Of the event at which it is reported."""
     at: str
-    """When that was, by the ledger's clock."""
+    """The time of that event, by the ledger's clock."""
     summary: str
-    """One sentence, in which others' texts are quoted and escaped."""
+    """One sentence; texts of callers are quoted and escaped in it."""
     actor: str | None = None
     claim: str | None = None
-    """What a caller called himself whom nothing proves."""
+    """The name that an unproven caller gave itself."""
     source: str | None = None
     """An address, or an IPv6 /64."""
     host: str | None = None
@@ -97,32 +97,32 @@ class Condition(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     grant: str | None = None
     """The id of a grant."""
     name: str | None = None
-    """Whose grant it is."""
+    """The name in the grant."""
     change: str | None = None
     count: int | None = None
     of: int | None = None
-    """How many altogether, `count` being some of them."""
+    """The total that `count` is a part of."""
     baseline: int | None = None
-    """How many are usual."""
+    """The usual count."""
     seconds: int | None = None
-    """Within how long."""
+    """The time span of the count."""
     positions: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """That a condition holds at an event; whether it is told depends on when it last was."""
+    """A condition that holds at an event; `LastTold` decides whether to report it."""
 
     condition: str
     summary: str
     key: str | None = None
-    """What has a cool-down of its own; None: told always."""
+    """The key that the cool-down applies to; None: reported each time."""
     quiet: int = 0
-    """Seconds for which it must not have held, to be over."""
+    """The condition is over when it has not held for so many seconds."""
     facts: dict[str, Any] = field(default_factory=dict)
 
     def at(self, position: int, at: datetime) -> Condition:
-        """The same as it is told."""
+        """The condition that reports this finding."""
         return Condition(
             id=f"{self.condition}:{position}",
             condition=self.condition,
@@ -135,7 +135,7 @@ class Finding:
 
 
 def shown(text: object) -> str:
-    """Another's text in a sentence: quoted, bounded, and no character that steers anything."""
+    """A caller's text for a sentence: quoted, cut, and without control characters."""
     return ascii(_bounded(text))
 
 

@@ -1,4 +1,4 @@
-"""The fold: one event after the other, and what follows from each."""
+"""The fold: takes one event after the other and gives the conditions of each."""
 
 from datetime import datetime
 
@@ -27,7 +27,7 @@ _MAX_POSITIONS = 10
 
 
 class Memory(msgspec.Struct):
-    """All that a fold remembers: going on from it is as if there had been no pause."""
+    """The whole state of a fold; a fold continued from it behaves as if never interrupted."""
 
     failures: Failures
     reads: Reads
@@ -43,14 +43,14 @@ class Memory(msgspec.Struct):
 
 
 class Conditions:
-    """Takes events by position, each once."""
+    """Takes each event once, in the order of positions."""
 
     def __init__(self, thresholds: Thresholds, memory: Memory | None = None) -> None:
         self.thresholds = thresholds
         self.memory = memory or Memory.of(thresholds)
 
     def take(self, event: Happened) -> list[Condition]:
-        """What is to be told at this event."""
+        """The conditions to report at this event."""
         at = event.seconds
         return [
             finding.at(event.position, event.at)
@@ -59,7 +59,7 @@ class Conditions:
         ]
 
     def checkpoint(self, position: int, at: datetime, now: datetime) -> list[Condition]:
-        """What is to be told where the first event that no checkpoint covers is this one."""
+        """The conditions to report where this is the first event that no checkpoint covers."""
         age = int((now - at).total_seconds())
         if age <= self.thresholds.checkpoint_seconds:
             return []
@@ -73,8 +73,10 @@ class Conditions:
         return self._told(finding, position, now)
 
     def projection(self, positions: list[int], now: datetime) -> list[Condition]:
-        """What is to be told where these changes have no row that follows from them, or a row
-        says that it follows from them."""
+        """The conditions to report for changes whose row does not follow from them.
+
+        `positions` are those of the changes, or those that the wrong rows name.
+        """
         if not positions:
             return []
         finding = Finding(

@@ -1,7 +1,7 @@
-"""Reading the ledger as it grows, for `Conditions`: a stretch by the primary key at a time.
+"""Reads the ledger as it grows, for `Conditions`: a range of the primary key at a time.
 
-No transaction outlives a statement and no lock is taken, so that appending never waits. Positions
-have no gap and are committed in order: whoever has read up to one misses nothing before it.
+Each statement is its own transaction and takes no lock, so appending never waits. Positions have no
+gap and are committed in order, so a reader has missed nothing before its position.
 """
 
 from collections.abc import AsyncIterator
@@ -18,9 +18,9 @@ from secrets_broker.projections.paging.position_walk import begin_at
 
 AT_ONCE: Final = 2_000  # events a statement: a few milliseconds
 MAX_LEARNED: Final = 250_000
-"""Events that are read to learn from: some ten seconds."""
+"""The most events that are read to learn what is usual: some ten seconds."""
 
-# Of no type that means anything: what somebody disowned tells nothing, and is passed over.
+# Disowned events get a type of their own, from which no condition follows.
 _TYPE: Final = f"CASE WHEN {IS_DISOWNED} THEN 'disowned' ELSE type END"
 _EVENTS: Final = f"""
     SELECT {", ".join(COLUMNS).replace("type", _TYPE)}, encode(leaf_hash, 'hex') FROM ledger.events
@@ -35,19 +35,19 @@ _UNCOVERED: Final = """
 
 @dataclass(frozen=True, slots=True)
 class ReadPosition:
-    """How far the ledger was read: up to a position, which is the next one."""
+    """How far the ledger was read; `position` is the next one to read."""
 
     position: int = 0
     leaf: str | None = None
     """The leaf hash, in hex, of the event before it."""
 
     def after(self, leaf: str) -> "ReadPosition":
-        """The place behind the event at this position, which has that leaf hash."""
+        """The place after the event at this position, given its leaf hash."""
         return ReadPosition(self.position + 1, leaf)
 
 
 async def place_at(connection: "AsyncConnection[Any]", position: int) -> ReadPosition:
-    """The place before a position that is there, or is the next one."""
+    """The place before a position, which exists or is the next one to be recorded."""
     if position == 0:
         return ReadPosition()
     found = await _fetch(connection, _LEAF, position - 1)
@@ -59,10 +59,10 @@ async def place_at(connection: "AsyncConnection[Any]", position: int) -> ReadPos
 async def more(
     connection: "AsyncConnection[Any]", place: ReadPosition, most: int = AT_ONCE
 ) -> list[tuple[Happened, ReadPosition]]:
-    """The next events, each with the place behind it.
+    """The next events, each with the place after it.
 
-    Raises LedgerMismatchError where the event before the place is not there any more, or is
-    another one: the ledger was restored from a backup, or rewritten.
+    Raises LedgerMismatchError where the event before the place is missing or another one: the
+    ledger was restored from a backup, or rewritten.
     """
     first = max(place.position - 1, 0)
     rows = await _fetch(connection, _EVENTS, first, place.position + most)
@@ -85,9 +85,9 @@ async def more(
 async def learn(
     connection: "AsyncConnection[Any]", conditions: Conditions, position: int, period: timedelta
 ) -> None:
-    """Have the conditions know what was before a position, without telling of it.
+    """Fold the events before a position, without reporting conditions.
 
-    That is: what was recorded within `period` before it, at most MAX_LEARNED events.
+    These are the events recorded within `period` before it, at most MAX_LEARNED of them.
     """
     async for event in _before(connection, position, period):
         conditions.take(event)
@@ -96,7 +96,7 @@ async def learn(
 async def beginning(
     connection: "AsyncConnection[Any]", position: int, period: timedelta
 ) -> ReadPosition:
-    """Where to read from, to have learned what there is to learn at a position."""
+    """Where to start reading, to have learned what is usual by this position."""
     if position == 0:
         return ReadPosition()
     ((last_at, _),) = await _fetch(connection, _LEAF, position - 1)

@@ -16,15 +16,15 @@ from secrets_broker.projections.conditions.thresholds import Thresholds
 from secrets_broker.projections.conditions.time_windows import Buckets
 
 _STEPS: Final = 10
-"""Of a window: it slides by a tenth of itself."""
+"""Steps of a window: it slides by a tenth of its length."""
 _WINDOWS_BEFORE: Final = 6
-"""Without so much to compare with nothing is called usual."""
+"""How many earlier windows it takes to say what is usual."""
 
 
 class Failures(msgspec.Struct):
-    """Lookups that were not answered with a secret, of all that somebody known asked for.
+    """The lookups of known callers, and those of them that were not answered with a secret.
 
-    A refusal is one of them where the caller is known; of others `unauthorized` tells.
+    Refusals of known callers count; the condition `unauthorized` covers unknown callers.
     """
 
     lookups: Buckets
@@ -60,11 +60,11 @@ class Failures(msgspec.Struct):
 
 
 class Reads(msgspec.Struct):
-    """Lookups of late, and what is usual: the mean of the windows before."""
+    """The lookups of the last window, and what is usual: the mean of the windows before."""
 
     recent: Buckets
     all: Buckets
-    """Of late, and before."""
+    """The last window, and those before."""
     began: int | None = None
     """When the first one was counted."""
 

@@ -1,4 +1,4 @@
-"""What one event says by itself."""
+"""Conditions that follow from a single event."""
 
 from typing import Any
 
@@ -28,7 +28,7 @@ DECRYPT_FAILED = "decrypt_failed"
 
 
 def encryption_error(event: Happened) -> Finding | None:
-    """What is stored of a credential did not open, or does not follow from the ledger."""
+    """A stored credential could not be decrypted, or does not follow from the ledger."""
     if event.error != DECRYPT_FAILED:
         return None
     name = f"{shown(event.host)} {shown(event.purpose)}"
@@ -41,16 +41,16 @@ def encryption_error(event: Happened) -> Finding | None:
 
 
 def refusal(event: Happened) -> Finding | None:
-    """Somebody was refused: with a key that is good, or without one."""
+    """A caller was refused, with a valid key or without one."""
     if event.type == ACCESS_DENIED:
         return _unauthorized(event) if event.actor is None else _denied(event)
     if event.type in COUNTS:
-        return _flood(event)
+        return _counted_refusals(event)
     return None
 
 
 def grant_changed(event: Happened) -> Finding | None:
-    """Who may do what has changed: told always."""
+    """A grant has changed; reported each time."""
     if event.type not in GRANTS or not event.ok:
         return None
     change = event.type.partition(".")[2]
@@ -69,7 +69,7 @@ def grant_changed(event: Happened) -> Finding | None:
 
 
 def admin_granted(event: Happened) -> Finding | None:
-    """Somebody may change grants from here on: told always, beside the change itself."""
+    """A grant allows changing grants; reported each time, besides the change itself."""
     rules = event.detail("rules")
     if event.type not in (ACCESS_KEY_GRANTED, ACCESS_KEY_CHANGED) or not event.ok:
         return None
@@ -90,7 +90,7 @@ def admin_granted(event: Happened) -> Finding | None:
 
 
 def disowned(event: Happened) -> Finding | None:
-    """Somebody appended without the ledger's keys, and a person has left it out: told always."""
+    """An operator left out events made without the ledger's keys; reported each time."""
     if event.type != LEDGER_DISOWNED or not event.ok:
         return None
     spans = event.detail("ranges")
@@ -111,7 +111,7 @@ def _length(span: Any) -> int:
 
 
 def _allowed(rule: Any) -> Any:
-    # Of a row that anybody may have written, so it may be anything.
+    # The row may have been written by anybody, so the value may be of any type.
     return rule.get("allow") or () if isinstance(rule, dict) else ()
 
 
@@ -152,13 +152,13 @@ def _denied(event: Happened) -> Finding:
     )
 
 
-def _flood(event: Happened) -> Finding:
+def _counted_refusals(event: Happened) -> Finding:
     source, count = event.detail("source"), event.detail("count")
     many = "so many refusals" if count is None else f"{count} refusals"
     return Finding(
         UNAUTHORIZED,
         f"{many} of {source or 'several sources'} that they are only counted",
-        # A flood is told although the refusals before it were.
+        # A key of its own: reported even if the single refusals before it were.
         key=f"{UNAUTHORIZED} counting {source}",
         facts={"source": source, "count": count},
     )

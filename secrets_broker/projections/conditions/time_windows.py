@@ -1,4 +1,4 @@
-"""What is remembered over a time, in bounded memory. Times are whole seconds and never go back."""
+"""Memory over a time, bounded. Times are whole seconds and never decrease."""
 
 from typing import Final
 
@@ -8,7 +8,7 @@ MAX_TOLD: Final = 4_096
 
 
 class Buckets(msgspec.Struct):
-    """A count over a window that slides in steps: the present step, and those before it."""
+    """A count over a sliding window: the current step and those before it."""
 
     step: int
     """Seconds."""
@@ -25,26 +25,26 @@ class Buckets(msgspec.Struct):
         self.total += 1
 
     def move(self, at: int) -> None:
-        """Forget what is out of the window."""
+        """Forget the steps that have left the window."""
         first = at // self.step - self.steps + 1
         while self.counts and (oldest := next(iter(self.counts))) < first:
             self.total -= self.counts.pop(oldest)
 
 
 class LastTold(msgspec.Struct):
-    """When each condition was told last, and when it last held.
+    """When each condition was last reported, and when it last held.
 
-    Past MAX_TOLD of them the one that did not hold for longest is forgotten: it may be told again
-    before its cool-down is over, and is never kept back.
+    Past MAX_TOLD keys, the one that has not held for longest is forgotten. It may then be reported
+    again before its cool-down is over; it is never held back.
     """
 
     by_key: dict[str, tuple[int, int]] = {}
 
     def tells(self, key: str, at: int, quiet: int, cooldown: int) -> bool:
-        """Note that it holds; whether that is to be told.
+        """Note that a condition holds at a time; whether to report it.
 
-        It is where it never was, where it had not held for `quiet` seconds, and where it goes on,
-        each `cooldown` seconds.
+        It is reported the first time, again after it has not held for `quiet` seconds, and while
+        it holds each `cooldown` seconds.
         """
         told_at, held_at = self.by_key.pop(key, (None, None))
         tells = (

@@ -1,4 +1,4 @@
-"""Who reads how much, and from where."""
+"""Which hosts each actor reads, and from which sources."""
 
 from typing import Final
 
@@ -21,14 +21,14 @@ MAX_SOURCES: Final = 256
 
 
 class BulkReads(msgspec.Struct):
-    """The hosts that each actor was given secrets of lately.
+    """The hosts whose secrets each actor has read lately.
 
-    Past MAX_READERS actors the one that read nothing for longest is forgotten, and counted anew.
-    Of an actor no more hosts are kept than it takes to say that there are too many.
+    Past MAX_READERS actors, the one that has read nothing for longest is forgotten, and starts at 0
+    again. Only as many hosts are kept for an actor as it takes to find that there are too many.
     """
 
     by_actor: dict[str, dict[str, int]] = {}
-    """Host and time of its last read; both the actors and the hosts in the order of that."""
+    """By actor, the time of the last read of each host; both levels are in that order."""
 
     def take(self, event: Happened, at: int, thresholds: Thresholds) -> Finding | None:
         """Count an event."""
@@ -64,18 +64,18 @@ class BulkReads(msgspec.Struct):
 
 
 class Sources(msgspec.Struct):
-    """Where each actor was seen.
+    """The sources that each actor has used.
 
-    Past MAX_ACTORS the one not seen for longest is forgotten, and is then one never seen before:
-    what it does next is not told. Past MAX_SOURCES of an actor the source not seen for longest is
-    forgotten: it is told as new when it comes back, once a cool-down.
+    Past MAX_ACTORS, the actor that was quiet for longest is forgotten; its next source is not
+    reported, as for any new actor. Past MAX_SOURCES of an actor, the source not used for longest is
+    forgotten; it is reported as new when it is used again, once a cool-down.
     """
 
     by_actor: dict[str, dict[str, int]] = {}
-    """The sources of each actor and when it was seen there last; both in the order of that."""
+    """By actor, the last time of each source; both levels are in that order."""
 
     def take(self, event: Happened, at: int) -> Finding | None:
-        """Note where an actor was seen."""
+        """Note the source of an event's actor."""
         source = source_of(event.ip) if event.actor is not None else None
         if event.actor is None or source is None:
             return None

@@ -1,4 +1,4 @@
-"""How a question is asked in pages: the session, the cursor, the walk, and as of when it holds.
+"""How a question is answered in pages: the session, the cursor, the walk, and its moment.
 
 Nothing here knows which question is asked.
 """

@@ -1,4 +1,4 @@
-"""Of when an answer is: the last event that the database had, and whether that is a standby's."""
+"""The moment that an answer holds for: the last event, and whether a standby answered."""
 
 from typing import Any, Final
 
@@ -17,14 +17,14 @@ _AS_OF: Final = """
 
 
 class AsOf(msgspec.Struct, frozen=True, kw_only=True):
-    """All events up to that position are in the answer; times are RFC 3339 in UTC."""
+    """The answer covers all events up to `position`; times are RFC 3339 in UTC."""
 
     position: int | None
     """None where there is no event."""
     at: str | None
     """When that event was recorded."""
     standby: bool
-    """Whether the database is one: how far behind its primary it is, it cannot tell."""
+    """Whether the database is a standby; it cannot tell how far behind its primary it is."""
     replayed_at: str | None
     """When the primary committed what a standby replayed last; None on a primary."""
 
@@ -44,7 +44,7 @@ class AsOf(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def as_of(connection: "AsyncConnection[Any]") -> AsOf:
-    """Ask it before the question itself: then nothing up to there can be missing."""
+    """Read it before the question itself, so that the answer misses nothing up to there."""
     cursor = await connection.execute(_AS_OF)
     ((position, at, standby, replayed),) = await cursor.fetchall()
     return AsOf(

@@ -1,8 +1,8 @@
-"""Where a page ended, as a text that says nothing: the next page begins behind it.
+"""Cursors: an opaque text that says where a page ended and the next one begins.
 
-The text is base64url of a checksum and of the cursor's fields. The checksum is over the question's
-name too, so that a cursor of another question, or one that lost a character, is refused. It is no
-signature: a cursor gives nobody anything that the question itself would not.
+The text is base64url of a checksum and of the cursor's fields. The checksum covers the question's
+name too, so a cursor of another question, or one that lost a character, is refused. It is no
+signature: a cursor gives access to nothing that the question itself does not.
 """
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
@@ -21,7 +21,7 @@ Version = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 
 
 class Cursor(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """Subclasses have the fields; `question` names whose they are."""
+    """A cursor; subclasses add the fields and name their question."""
 
     question: ClassVar[str]
 
@@ -36,7 +36,7 @@ class Cursor(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
         try:
             joined = urlsafe_b64decode(text + "=" * (-len(text) % 4))
             cursor = msgspec.json.decode(joined[_CHECK_BYTES:], type=cls)
-            # Compared as a whole: base64 can be written in more ways than one.
+            # Compared as a whole: base64 has more than one form for the same bytes.
             if cursor.encode() != text:
                 raise refused()
         except (ValueError, OverflowError, msgspec.MsgspecError):

@@ -1,9 +1,9 @@
 """A page of events in the order of their positions, however few of them match.
 
-A filter that no index serves has to look at events one by one. A page then looks at stretches of
-the primary key until it is full or its time is over: it may come back short, or empty, and still
-say where the next one begins. Where an index finds few enough candidates, they are all looked at
-instead. No other index is needed, and none is paid for by what appends.
+A filter without an index has to read events one by one. A page then reads ranges of the primary key
+until it is full or its time is over: it may be short or empty and still have a next page. Where an
+index finds few enough candidates, all of them are read instead. No further index is needed, so
+appending does not pay for one.
 """
 
 import time
@@ -26,11 +26,11 @@ class PageBudget:
     """How much a page may do."""
 
     positions: int = 100_000
-    """Looked at by one statement: some fifty milliseconds."""
+    """Events that one statement reads: some fifty milliseconds."""
     few: int = 20_000
-    """Candidates of an index that are rather looked at all together."""
+    """Up to so many candidates of an index are all read at once."""
     seconds: float = 1.0
-    """After which a page ends, behind the statement that was at work."""
+    """A page ends with the statement that is running after this time."""
 
 
 PAGE_BUDGET: Final = PageBudget()
@@ -75,14 +75,14 @@ async def walk(
     wanted: Filter,
     stretch: Stretch,
     limit: int,
-    pace: PageBudget = PAGE_BUDGET,
+    budget: PageBudget = PAGE_BUDGET,
 ) -> tuple[list[Record], int | None]:
-    """At most `limit` records, and the position to go on from; None where all were looked at."""
-    give_up = time.monotonic() + pace.seconds
-    few = wanted.narrow is not None and await _are_few(connection, wanted, pace)
+    """At most `limit` records, and the next page's first position; None after the last page."""
+    give_up = time.monotonic() + budget.seconds
+    few = wanted.narrow is not None and await _are_few(connection, wanted, budget)
     found: list[Record] = []
     while stretch:
-        piece, stretch = stretch.split(2**63 if few else pace.positions)
+        piece, stretch = stretch.split(2**63 if few else budget.positions)
         found += await _records(connection, wanted, piece, limit + 1 - len(found), few)
         if len(found) > limit:
             return found[:limit], found[limit][0]
@@ -98,24 +98,24 @@ async def size(connection: "AsyncConnection[Any]") -> int:
 
 
 async def begin_at(connection: "AsyncConnection[Any]", moment: datetime, events: int) -> int:
-    """Where to begin, of that many events, to miss none that was recorded then or later."""
-    # Where an event is missing, all of them are looked at.
+    """Where to start, among so many events, to miss none recorded at the time or later."""
+    # Where an event is missing, start with the first one.
     return await first_at(asking(connection), moment, events) or 0
 
 
-async def _are_few(connection: "AsyncConnection[Any]", wanted: Filter, pace: PageBudget) -> bool:
+async def _are_few(connection: "AsyncConnection[Any]", wanted: Filter, budget: PageBudget) -> bool:
     query = f"""
         SELECT count(*) FROM (
             SELECT FROM ledger.events WHERE {wanted.narrow} LIMIT %(few)s + 1) AS candidate
     """  # noqa: S608 - our own words
-    ((count,),) = await _fetch(connection, query, {**wanted.values, "few": pace.few})
-    return bool(count <= pace.few)
+    ((count,),) = await _fetch(connection, query, {**wanted.values, "few": budget.few})
+    return bool(count <= budget.few)
 
 
 async def _records(
     connection: "AsyncConnection[Any]", wanted: Filter, piece: Stretch, limit: int, few: bool
 ) -> list[Record]:
-    # "+ 0": no index has that order, so the plan cannot be to walk along the primary key.
+    # "+ 0": no index has that order, so the planner cannot walk along the primary key.
     order = "position + 0" if few else "position"
     query = f"""
         SELECT {wanted.columns} FROM ledger.events

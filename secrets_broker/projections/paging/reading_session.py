@@ -1,7 +1,7 @@
-"""A connection that only reads, beside the writer's, for questions that are no commands.
+"""A read-only connection for questions, beside the writer's connection.
 
-One a process, made when it is first needed and made anew when it was lost. Every question is
-bounded in time, waiting included: a database that does not answer costs its caller seconds.
+A process has one. It opens when it is first needed, and again after it was lost. Every question has
+a time limit that includes waiting, so a database that does not answer costs a caller seconds.
 """
 
 import asyncio
@@ -21,11 +21,11 @@ _log = structlog.get_logger(__name__)
 T = TypeVar("T")
 Question = Callable[["AsyncConnection[Any]"], Awaitable[T]]
 
-QUESTION_SECONDS: Final = 5.0  # and up to 5 more where the server does not even take a cancel
+QUESTION_SECONDS: Final = 5.0  # and up to 5 more where the server does not accept a cancel
 READ_SESSION: Final = {
     "default_transaction_read_only": "on",
     "lock_timeout": "2s",
-    "statement_timeout": "4s",  # less than a question's time, so that the server says so itself
+    "statement_timeout": "4s",  # less than a question's time, so that the server cancels first
     "idle_in_transaction_session_timeout": "3s",
     "jit": "off",
 }
@@ -37,12 +37,12 @@ class Reader:
     def __init__(self, database_url: str) -> None:
         self._database_url = database_url
         self._connection: Session | None = None
-        self._turn = asyncio.Lock()
+        self._lock = asyncio.Lock()
 
     async def ask(self, question: Question[T]) -> T:
         """Its answer; raises LedgerUnavailableError, and the question's own errors."""
         try:
-            async with asyncio.timeout(QUESTION_SECONDS), self._turn:
+            async with asyncio.timeout(QUESTION_SECONDS), self._lock:
                 return await self._ask(question)
         except TimeoutError:
             raise LedgerUnavailableError("the database does not answer in time") from None
@@ -51,7 +51,7 @@ class Reader:
             raise LedgerUnavailableError("the database refused a question") from None
 
     async def close(self) -> None:
-        """Let go of the connection."""
+        """Close the connection."""
         connection, self._connection = self._connection, None
         if connection is not None:
             await connection.close()
@@ -61,8 +61,8 @@ class Reader:
             try:
                 return await self._once(self._connection, question)
             except psycopg.Error:
-                # One that lay idle may have been lost long ago, which only shows now. A question
-                # changes nothing, so that it can be asked again.
+                # An idle connection may have been lost long ago, which only shows now. A question
+                # changes nothing, so it can be asked again.
                 if self._connection is not None:
                     raise
         self._connection = await connect(self._database_url, READ_SESSION)
@@ -76,6 +76,6 @@ class Reader:
             if connection.closed:
                 self._connection = None
             raise
-        except BaseException:  # cancelled half-way: what state it is in is not known
+        except BaseException:  # cancelled half-way: the state of the connection is unknown
             await self.close()
             raise

@@ -1,5 +1,4 @@
-"""What people write in a question: times, durations, points in the ledger, a credential's name.
+"""Parameters of questions: times, durations, points in the ledger, a credential's name.
 
-Each is read strictly and turned into values; nothing here asks the database for more than a
-position.
+Each is parsed strictly into values. Nothing here asks the database for more than a position.
 """

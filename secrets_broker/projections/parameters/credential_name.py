@@ -1,4 +1,4 @@
-"""What a user wrote, read; each raises InvalidCommandError, which names the field."""
+"""Names, numbers and words of users; each parser raises InvalidCommandError with the field."""
 
 import re
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ class CredentialName:
 
     @classmethod
     def parse(cls, host: str | None, purpose: str | None) -> "CredentialName":
-        """Hold a name to what a lookup's is held to."""
+        """Parse a name by the same rules as a lookup's."""
         given = {"host": host, "purpose": purpose}
         fields = {field: text for field, text in given.items() if text is not None}
         return cls(*parse(Lookup, fields).name)

@@ -6,7 +6,7 @@ from typing import Final
 
 from secrets_broker.ledger.errors import FieldError, InvalidCommandError
 
-# Four digits, so that a time that far from now is always one that can be written.
+# Four digits, so that now plus or minus the duration is always a valid date.
 _TEXT: Final = re.compile(r"([0-9]{1,4})([mhdw])")
 _UNITS: Final = {
     "m": timedelta(minutes=1),
@@ -21,7 +21,7 @@ _RULE: Final = (
 
 
 def parse_duration(field: str, text: str) -> timedelta:
-    """Read one; a day is 24 hours. Raises InvalidCommandError, which names the field."""
+    """Parse a duration; a day is 24 hours. Raises InvalidCommandError, which names the field."""
     match = _TEXT.fullmatch(text)
     if match is None:
         raise InvalidCommandError(FieldError(field, _RULE))

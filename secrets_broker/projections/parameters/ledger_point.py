@@ -1,9 +1,8 @@
 """Points in the ledger as people write them: a position, a time, or how long ago.
 
-A time means the last event that was recorded at it or before.
-
-A time within the last moments may be answered before an event of that time is committed; what
-was found is a position, and says for ever the same.
+A time means the last event that was recorded at that time or before. A time within the last
+moments may be resolved before an event of that time is committed. The position that it resolved to
+stays valid.
 """
 
 import re
@@ -17,7 +16,7 @@ from secrets_broker.projections.parameters.duration import parse_duration
 from secrets_broker.projections.parameters.times import parse_time
 
 BEFORE_THE_FIRST: Final = -1
-"""Stands for the empty ledger's end: the state here has nothing in it."""
+"""The position before the first event; the state there is empty."""
 
 MAX_POSITION: Final = 2**63 - 1
 
@@ -38,7 +37,7 @@ _END: Final = """
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """What somebody wrote; `field` is where, for errors. One of the others is set."""
+    """A point as it was written: exactly one of the others is set; `field` is for errors."""
 
     field: str
     position: int | None = None
@@ -47,9 +46,9 @@ class Point:
 
     @classmethod
     def parse(cls, field: str, text: str) -> "Point":
-        """Read one; raises InvalidCommandError, which names the field and not the text."""
+        """Parse a point; raises InvalidCommandError, which names the field and not the text."""
         if _DIGITS.fullmatch(text):
-            # Before int(): it refuses very long ones in words of its own.
+            # Before int(): it raises an error of its own for very long ones.
             if len(text) > len(str(MAX_POSITION)) or int(text) > MAX_POSITION:
                 raise InvalidCommandError(FieldError(field, "is past the ledger's end"))
             return cls(field, position=int(text))
@@ -60,7 +59,7 @@ class Point:
     async def resolve(self, fetch: Fetch) -> int:
         """The position that it means, or BEFORE_THE_FIRST.
 
-        Raises InvalidCommandError for what is not there yet, a later position or a later time, and
+        Raises InvalidCommandError for a position or time past the ledger's end, and
         LedgerMismatchError where events are missing.
         """
         ((clock, last, last_at),) = await fetch(_END, {})
@@ -71,7 +70,7 @@ class Point:
             raise InvalidCommandError(FieldError(self.field, "is in the future"))
         if last is None:
             return BEFORE_THE_FIRST
-        # What is recorded later is so by a microsecond at least: PostgreSQL knows nothing finer.
+        # A later event is later by a microsecond at least: PostgreSQL's times are no finer.
         later = await first_at(fetch, time + timedelta.resolution, last + 1)
         if later is None:
             raise LedgerMismatchError(

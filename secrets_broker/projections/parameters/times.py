@@ -18,12 +18,12 @@ _RULE: Final = (
 
 
 def parse_moment(field: str, text: str) -> datetime:
-    """Read one, in UTC; raises InvalidCommandError, which names the field."""
+    """Parse a time, in UTC; raises InvalidCommandError, which names the field."""
     return _from_now(field, text, -1)
 
 
 def parse_later(field: str, text: str) -> datetime:
-    """The same, but a duration is how long from now; the time may be past all the same."""
+    """The same, but a duration counts from now into the future; a time may be in the past."""
     return _from_now(field, text, 1)
 
 
@@ -35,7 +35,7 @@ def _from_now(field: str, text: str, sign: int) -> datetime:
 
 
 def parse_time(field: str, text: str, rule: str) -> datetime:
-    """Read RFC 3339 with an offset, in UTC; raises InvalidCommandError, which says the rule."""
+    """Parse RFC 3339 with an offset, in UTC; raises InvalidCommandError with the rule."""
     try:
         return msgspec.convert(cut(text), _WithOffset).astimezone(UTC)
     except (msgspec.ValidationError, ValueError, OverflowError):

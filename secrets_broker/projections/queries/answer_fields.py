@@ -1,4 +1,4 @@
-"""What every answer tells of an event in the same words: when, who, from where and why."""
+"""The fields that all answers share about an event: when, who, from where and why."""
 
 from typing import Any, Final
 
@@ -13,6 +13,6 @@ _TIMES: Final = ("at", "occurred_at")
 
 
 def happening(record: tuple[Any, ...]) -> dict[str, Any]:
-    """The fields of a record of these columns; times as RFC 3339."""
+    """The fields of a record of COLUMNS; times as RFC 3339."""
     fields = dict(zip(COLUMNS, record, strict=True))
     return fields | {name: rfc3339_or_none(fields[name]) for name in _TIMES}

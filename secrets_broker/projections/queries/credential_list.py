@@ -1,7 +1,7 @@
-"""Live credentials by name, without any secret: what there is to look up.
+"""Live credentials by name, without secrets: what a caller may look up.
 
-It reads secrets.host_credentials as it is, without any key. A caller whose rights are rules is
-shown what these allow him to read, and nothing of the rest, not even how much it is.
+It reads secrets.host_credentials as it is, without any key. A caller with rules sees only the
+credentials that these let it read, and not even how many others there are.
 """
 
 from collections.abc import Sequence
@@ -48,7 +48,7 @@ class CredentialLine(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _COLUMNS: Final = ", ".join(CredentialLine.__struct_fields__).replace("credential_id", "id")
-# The rules first as the database can tell, so that pages are full. LIKE's escape is a backslash.
+# SQL applies the patterns of the rules, so that pages are full. LIKE's escape is a backslash.
 _PAGE: Final = r"""
     SELECT __columns__
     FROM secrets.host_credentials
@@ -80,9 +80,9 @@ async def page(
     limit: int,
     after: CredentialCursor = BEGINNING,
 ) -> tuple[list[CredentialLine], CredentialCursor | None]:
-    """At most `limit` lines behind the cursor, and the next page's; None where there is none.
+    """At most `limit` lines after the cursor, and the next page's; None where there is none.
 
-    `rules` are those that let the caller read from where he is; None lets him read everything.
+    `rules` are those that let the caller read from its address; None lets it read everything.
     """
     answer = await connection.execute(
         _PAGE,
@@ -104,7 +104,7 @@ async def page(
 def allowed(
     lines: Sequence[CredentialLine], rules: tuple[Rule, ...], request: Request
 ) -> list[CredentialLine]:
-    """Those that the caller may read, as the rules say themselves."""
+    """The lines that the caller may read, by the rules themselves."""
 
     def may_read(line: CredentialLine) -> bool:
         named = msgspec.structs.replace(request, host=line.host, purpose=line.purpose)

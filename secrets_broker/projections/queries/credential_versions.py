@@ -1,4 +1,4 @@
-"""The SQL of a version's life, which several questions share; in terms of ledger.events alone."""
+"""The SQL of a version's beginning and end, from ledger.events; several questions share it."""
 
 from typing import Final
 
@@ -6,16 +6,16 @@ from secrets_broker.ledger import event_types
 from secrets_broker.ledger.event_types import IS_CHANGE, REKEYED, is_one_of
 
 OF_NAME: Final = f"{IS_CHANGE} AND host = %(host)s AND purpose = %(purpose)s"
-"""The changes of one name; events_changes has them, and reads are not in it."""
+"""The changes of one name, without reads; the index events_changes serves it."""
 
 OF_NO_NAME: Final = f"{IS_CHANGE} AND host IS NULL AND purpose IS NULL"
-"""Those that belong to no name; the same index has them."""
+"""The changes that belong to no name; the same index serves it."""
 
 MAKES: Final = is_one_of(event_types.MAKES)
-"""Whether a change makes a version. A new data key does not: it keeps the version."""
+"""Whether a change makes a version; a change of the data key does not."""
 
-# A name's next change, whatever it is, ends the version before it: an update makes the next one,
-# a delete or an erasure leaves none, and nothing is created where something is live.
+# Any next change of a name ends the version before it: an update makes the next version, a delete
+# or an erasure leaves none, and nothing is created while a credential is live.
 ENDED: Final = f"""
     LEFT JOIN LATERAL (
         SELECT position, at, type, actor FROM ledger.effective_events

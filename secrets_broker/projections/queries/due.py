@@ -1,10 +1,10 @@
-"""Which live credentials want somebody's attention, and since or until when.
+"""Which live credentials need attention, and since or until when.
 
-It reads secrets.host_credentials as it is, without any key: a row that was edited by hand is
-shown as edited. `rebuild --check` tells whether there is such a row.
+It reads secrets.host_credentials as it is, without any key. A row that was edited by hand is shown
+as edited; `rebuild --check` finds such rows.
 
 Lines are ordered by kind (expiry, rotation, unchanged), then by time, then by the credential's
-id. None of these changes while the clock goes on, so a page can begin where another one ended.
+id. None of these changes as time passes, so a page can begin where another one ended.
 """
 
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ What = Literal["expired", "expires", "overdue", "due", "unchanged"]
 
 DEFAULT_WITHIN: Final = timedelta(days=30)
 
-# 24 hours, not a day: a day of some time zone may have 23.
+# 24 hours, not a day: in some time zones a day may have 23.
 _PAGE: Final = """
     SELECT kind, moment, id, what, host, purpose, updated_at, updated_by FROM (
         SELECT 0 AS kind, expires_at AS moment,
@@ -78,8 +78,8 @@ class DueFilter:
 class DueLine(msgspec.Struct, frozen=True, kw_only=True):
     """One credential, and why it is listed; times are RFC 3339 in UTC.
 
-    `at` is when it ends or ended, when its next change is or was due, or, where it is merely
-    unchanged, its last change.
+    `at` is when it expires or expired, when its next rotation is or was due, or for `unchanged`,
+    when it last changed.
     """
 
     host: str
@@ -110,7 +110,7 @@ BEGINNING: Final = DueCursor(-1, datetime(1, 1, 1, tzinfo=UTC), 0)
 async def page(
     connection: "AsyncConnection[Any]", wanted: DueFilter, limit: int, after: DueCursor = BEGINNING
 ) -> tuple[list[DueLine], DueCursor | None]:
-    """At most `limit` lines behind the cursor, and the next page's; None where there is none."""
+    """At most `limit` lines after the cursor, and the next page's; None where there is none."""
     answer = await connection.execute(
         _PAGE,
         {

@@ -1,4 +1,4 @@
-"""The record itself, filtered; every column of an event but no body, which is apart from it."""
+"""The events themselves, filtered: all columns of an event, without its body."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -38,7 +38,7 @@ _COLUMNS: Final = f"{', '.join(_FIELDS)}, encode(leaf_hash, 'hex'), {IS_DISOWNED
 
 
 class EventLine(msgspec.Struct, frozen=True, kw_only=True):
-    """One event: its position, the keys of its entry, its leaf hash in hex, and if it counts."""
+    """One event: its position, the keys of its entry, and its leaf hash in hex."""
 
     position: int
     v: int
@@ -60,11 +60,11 @@ class EventLine(msgspec.Struct, frozen=True, kw_only=True):
     body: dict[str, str] | None
     leaf_hash: str
     disowned: bool
-    """It was not made with the ledger's keys: nothing follows from it."""
+    """Whether an operator left it out, as not made with the ledger's keys."""
 
 
 class EventCursor(cursors.Cursor, frozen=True):
-    """The position to go on from."""
+    """The next page's first position."""
 
     question: ClassVar[str] = "events"
 
@@ -100,7 +100,7 @@ class EventFilter:
         if "error" in texts:
             values["error"] = word("error", texts["error"], MAX_WORD)
             conditions.append("error = %(error)s")
-        # Nothing happens after it was recorded: a later `occurred_at` is of another clock.
+        # An event cannot be recorded before it occurred: a later `occurred_at` is of another clock.
         for limit, comparison in ("since", ">="), ("until", "<"):
             if limit in texts:
                 values[limit] = parse_moment(limit, texts[limit])
@@ -117,7 +117,7 @@ class EventFilter:
 
     @property
     def filter(self) -> Filter:
-        """The same as a walk takes it."""
+        """The same for `walk`."""
         return Filter(_COLUMNS, " AND ".join(self.conditions) or "true", self.values, self.narrow)
 
 
@@ -126,21 +126,21 @@ async def page(
     wanted: EventFilter,
     limit: int,
     after: EventCursor | None = None,
-    pace: PageBudget = PAGE_BUDGET,
+    budget: PageBudget = PAGE_BUDGET,
 ) -> tuple[list[EventLine], EventCursor | None]:
     """At most `limit` events by position; a short or empty page may have a next one.
 
-    What is recorded while pages are read is on a later page, or, newest first, on none.
+    Events recorded while pages are read are on a later page, or, newest first, on none.
     """
     events = await size(connection)
-    # So positions that were recorded before this time need no look.
+    # Positions that were recorded before this time need not be read.
     recorded = await begin_at(connection, wanted.since, events) if wanted.since else 0
     low, high = max(wanted.after + 1, recorded), events - 1
     if wanted.newest_first:
         stretch = Stretch(min(high, after.position) if after else high, low, newest_first=True)
     else:
         stretch = Stretch(max(low, after.position) if after else low, high)
-    records, following = await walk(connection, wanted.filter, stretch, limit, pace)
+    records, following = await walk(connection, wanted.filter, stretch, limit, budget)
     return [_line(record) for record in records], (
         None if following is None else EventCursor(following)
     )

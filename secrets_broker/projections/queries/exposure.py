@@ -1,9 +1,9 @@
 """Who received a version of a credential: the lookups that disclosed it, and the replays.
 
 A line of an earlier installation's access log says that somebody read the credential, but not
-which content: that installation counted no versions. Such lines stand, with `version` null, among
-those who received version 1 of a credential that was imported: no other can they have received,
-and whether it was this one nobody can tell.
+which content: that installation counted no versions. Such lines are listed, with `version` null,
+for version 1 of an imported credential: it is the only one that they can have received, and nobody
+can tell whether they did.
 """
 
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ _VERSION: Final = f"""
         ORDER BY position DESC LIMIT 1
     ), made AS (
         SELECT * FROM ledger.effective_events WHERE {OF_NAME} AND {MAKES}
-          -- "+ 0": the name's changes are few, the credential's events may be millions.
+          -- "+ 0": a name has few changes, but a credential may have millions of events.
           AND credential_id + 0 = coalesce(%(credential_id)s, (SELECT credential_id FROM newest))
           AND version = coalesce(%(version)s, version)
         ORDER BY position DESC LIMIT 1
@@ -71,7 +71,7 @@ class Exposed(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Disclosure(msgspec.Struct, frozen=True, kw_only=True):
-    """Somebody received it. `version` is None where an earlier installation gave it out."""
+    """One receipt of the version; `version` is None where an earlier installation disclosed it."""
 
     host: str
     purpose: str
@@ -95,7 +95,7 @@ class Disclosure(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ExposureCursor(cursors.Cursor, frozen=True):
-    """Which version, so that a later one does not take its place, and where to go on."""
+    """The version, so that a later one does not replace it, and the next page's position."""
 
     question: ClassVar[str] = "exposure"
 
@@ -106,7 +106,7 @@ class ExposureCursor(cursors.Cursor, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Which:
-    """By default the last version of the name's newest credential, live or not."""
+    """Which version; by default the last one of the name's newest credential, live or not."""
 
     credential_id: int | None = None
     version: int | None = None
@@ -120,7 +120,7 @@ class Which:
         )
 
     def continued(self, after: ExposureCursor) -> "Which":
-        """The cursor's; raises InvalidCommandError where another one is asked for."""
+        """The cursor's version; raises InvalidCommandError where another one is requested."""
         if self.credential_id not in (None, after.credential_id):
             raise cursors.refused()
         if self.version not in (None, after.version):
@@ -130,7 +130,7 @@ class Which:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """When it was received, as far as is known: from one time on, and before another."""
+    """When the version was received, as far as is known: from `since` on, before `until`."""
 
     since: datetime | None = None
     until: datetime | None = None
@@ -145,8 +145,8 @@ class Span:
 
     @property
     def condition(self) -> str:
-        """The same for SQL, with its names for the two times."""
-        # Nothing happens after it was recorded: a later `occurred_at` is of another clock.
+        """The same as SQL, with the parameters `since` and `until`."""
+        # An event cannot be recorded before it occurred: a later `occurred_at` is of another clock.
         limits = (("since", self.since, ">="), ("until", self.until, "<"))
         return "".join(
             f" AND least(occurred_at, at) {comparison} %({name})s"
@@ -162,7 +162,7 @@ ALWAYS: Final = Span()
 async def find(
     connection: "AsyncConnection[Any]", name: CredentialName, which: Which = LATEST
 ) -> Exposed | None:
-    """The version that is asked for; None where there never was one."""
+    """The requested version; None where there never was one."""
     values = {
         "host": name.host,
         "purpose": name.purpose,
@@ -179,11 +179,11 @@ async def page(
     exposed: Exposed,
     limit: int,
     after: ExposureCursor | None = None,
-    pace: PageBudget = PAGE_BUDGET,
+    budget: PageBudget = PAGE_BUDGET,
     span: Span = ALWAYS,
 ) -> tuple[list[Disclosure], ExposureCursor | None]:
-    """At most `limit` lines in the order of the record; short or empty ones may have a next."""
-    # To the end, also where the version ended long ago: it can be read out of the history, and
+    """At most `limit` lines by position; a short or empty page may have a next one."""
+    # To the ledger's end, even where the version ended long ago: it can be replayed later, and
     # lines of an earlier installation are imported at any time after their credential.
     stop = await size(connection) - 1
     start = after.position if after else exposed.made_position
@@ -191,7 +191,7 @@ async def page(
     values: dict[str, Any] = {"credential_id": exposed.credential_id, "version": exposed.version}
     values |= {"since": span.since, "until": span.until}
     wanted = Filter(_COLUMNS, condition, values, narrow=_OF_CREDENTIAL)
-    records, following = await walk(connection, wanted, Stretch(start, stop), limit, pace)
+    records, following = await walk(connection, wanted, Stretch(start, stop), limit, budget)
     lines = [_receipt(exposed, record) for record in records]
     if following is None:
         return lines, None

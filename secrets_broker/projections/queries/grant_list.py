@@ -1,4 +1,4 @@
-"""Which grants there are, for people: their rules, their state, and when they were last used."""
+"""All grants, for people: their rules, their state, and when they were last used."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -13,7 +13,7 @@ from secrets_broker.ledger.access.stored_grants import read_grants
 from secrets_broker.ledger.encoding import rfc3339
 
 _LAST: Final = 2**63 - 1
-"""Behind every position (bigint)."""
+"""The largest bigint: after every position."""
 
 VALID, EXPIRED, REVOKED = "valid", "expired", "revoked"
 
@@ -26,7 +26,7 @@ _LAST_USED: Final = """
         ORDER BY position DESC LIMIT 1
     ) AS used
 """
-# A certificate's name can be granted again: then what was before is another grant's.
+# A certificate's name can be granted again: earlier events then belong to the earlier grant.
 _LAST_SHOWN: Final = """
     SELECT wanted.id, used.at, used.ip
     FROM unnest(%(ids)s::text[], %(names)s::text[], %(since)s::bigint[], %(until)s::bigint[])
@@ -41,20 +41,20 @@ _LAST_SHOWN: Final = """
 
 
 class GrantLine(msgspec.Struct, frozen=True, kw_only=True):
-    """A grant for people; a key is not in it, nor anything that a key could be made of."""
+    """A grant for people, without its key or anything that a key could be derived from."""
 
     id: str
     name: str
     state: str
     proof: str
-    """key or certificate."""
+    """`key` or `certificate`."""
     rules: list[dict[str, Any]]
     expires_at: str | None
     requests: list[int] | None
     hosts: list[int] | None
     granted_at_position: int
     previous_until: str | None
-    """When the keys before the newest one end, where some are valid still."""
+    """When the keys before the newest one end, where some are still valid."""
     revoked_at: str | None
     last_used_at: str | None
     last_used_from: str | None
@@ -74,7 +74,7 @@ async def lines(connection: "AsyncConnection[Any]", now: datetime) -> list[Grant
 
 
 def _spans(grants: Sequence[Granted]) -> dict[str, list[Any]]:
-    """Where each grant's events are: behind its own, before the next one of its name."""
+    """The range of each grant's events: after its own, before the next grant of its name."""
     following: dict[str, int] = {}
     until = []
     for granted in reversed(grants):

@@ -1,7 +1,7 @@
 """Each version that a name ever had: who made it, when and why, and what ended it.
 
-Over all its credential ids: a name that is stored again after a delete is another credential,
-which counts from 1. Whether a version has expired is not in the events, only in bodies.
+It covers all credential ids of the name: a name that is stored again after a delete is another
+credential, which counts from 1. Events do not say whether a version has expired; only bodies do.
 """
 
 from typing import Any, ClassVar, Final
@@ -16,8 +16,8 @@ from secrets_broker.projections.parameters.credential_name import CredentialName
 from secrets_broker.projections.queries.answer_fields import COLUMNS, happening
 from secrets_broker.projections.queries.credential_versions import ENDED, MAKES, OF_NAME, OF_NO_NAME
 
-# Data keys that were destroyed, each where it first was. An erasure that left the live
-# credential belongs to no name; its details have it.
+# Destroyed data keys, each with its first erasure. An erasure that left the live credential belongs
+# to no name; its details name it.
 _HISTORY: Final = f"""
     WITH destroyed AS MATERIALIZED (
         SELECT key, min(position) AS position
@@ -56,7 +56,7 @@ _HISTORY: Final = f"""
 
 
 class Version(msgspec.Struct, frozen=True, kw_only=True):
-    """One version and its life; times are RFC 3339 in UTC.
+    """One version from its making to its end; times are RFC 3339 in UTC.
 
     The first eleven fields are its event's. `ended_by` is the type of the event that ended it,
     None while it is live. `rekeys` counts its further data keys. `erased_at` is when the last of

@@ -1,6 +1,6 @@
-"""How the ledger does, in numbers: asked every few seconds, so each is an index look-up.
+"""The ledger's health in numbers, for metrics. Read every few seconds, so each uses an index.
 
-No row's own text is among them: they are for whoever may see metrics.
+No text of a row is among them: anybody who may read the metrics sees them.
 """
 
 from dataclasses import dataclass
@@ -10,8 +10,8 @@ from psycopg import AsyncConnection
 
 from secrets_broker.ledger.encryption.keks import StoredKek, stored_keks
 
-# In one statement, so that the checkpoint and the ledger are of the same moment. A new event's
-# time may be that of an earlier one, and a clock may be set back: no age is below 0.
+# One statement, so that the checkpoint and the ledger are of the same moment. A clock may be set
+# back, so an age below 0 becomes 0.
 _VITALS: Final = """
     SELECT (SELECT coalesce(max(position) + 1, 0) FROM ledger.events),
            (SELECT coalesce(sum(pg_total_relation_size(oid)), 0)::bigint FROM pg_class
@@ -36,21 +36,21 @@ class Vitals:
 
     events: int
     bytes: int
-    """Of the ledger's tables, with their indexes."""
+    """Size of the ledger's tables with their indexes."""
     published: int
     """Events that the published checkpoint covers."""
     uncovered_seconds: float
-    """How long the oldest event that it does not cover has been recorded; 0 where there is none."""
+    """The age of the oldest event that no published checkpoint covers; 0 without one."""
     expired: int
     within_7d: int
     within_30d: int
-    """To expire, those within 7 days among them."""
+    """Will expire within 30 days, including those within 7."""
     keks: tuple[StoredKek, ...]
-    """Those that are not retired."""
+    """The KEKs that are not retired."""
 
 
 async def vitals(connection: "AsyncConnection[Any]") -> Vitals:
-    """Read them; raises psycopg.Error."""
+    """Read the numbers; raises psycopg.Error."""
     cursor = await connection.execute(_VITALS)
     numbers: tuple[Any, ...]
     (numbers,) = await cursor.fetchall()

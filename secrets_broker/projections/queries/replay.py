@@ -1,15 +1,15 @@
 """secrets.host_credentials as it was after any event, from the events and their bodies.
 
-A state is that after the event at a position, this one included. Of each name the last change at
-or before the position counts, and where that leaves a credential, its row is made by the same SQL
+A state is that after the event at a position, which is included. It follows from the last change of
+each name at or before the position. Where that leaves a credential, its row is made by the same SQL
 as the live one: replayed at the ledger's end, a row equals the live one byte for byte.
 
-What can be told without keys is in the events. username, domain, additional_data, the limits and
-the sealed password are in the bodies alone, so without a keyring they are None; so they are where
-the body was erased since.
+Without keys, a row has what the events hold. username, domain, additional_data, the limits and the
+sealed password are only in the bodies: they are None without a keyring, and where the body was
+erased since.
 
-Names are taken in their order, a page at a time, each statement on its own: what is at or before
-the position never changes, and no transaction is long.
+Names are read in order, a page at a time, each statement in its own transaction: the events at or
+before the position never change, and no transaction is long.
 """
 
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -34,7 +34,7 @@ PAGE_NAMES: Final = 4_000  # some milliseconds of work for each statement
 FIRST: Final[Name] = ("", "")
 """Before every name."""
 
-# With the limit in the same SELECT as DISTINCT ON: else all is sorted before the first row comes.
+# The limit is in the same SELECT as DISTINCT ON: else all rows are sorted before the first comes.
 _CHANGES: Final = """
     SELECT DISTINCT ON (host, purpose) host, purpose, position, type, credential_id, version
     FROM ledger.effective_events
@@ -43,8 +43,8 @@ _CHANGES: Final = """
       AND host LIKE %(host)s ESCAPE '\\' AND purpose LIKE %(purpose)s ESCAPE '\\'
     ORDER BY host, purpose, position DESC LIMIT %(limit)s
 """.replace("__is_change__", IS_CHANGE)
-# By what the events say, which whoever may read no key can ask too. An erasure that left the
-# live credential belongs to no name; there are few events without a host, and an index on it.
+# By the events alone, so a login that may read no key can ask, too. An erasure that left the live
+# credential belongs to no name; there are few events without a host, and an index on it.
 _ERASED: Final = """
     (last.body ->> 'key' IN (
         SELECT jsonb_array_elements_text(details -> 'data_keys') FROM ledger.effective_events
@@ -73,9 +73,9 @@ _ROWS: Final = REPLAY.replace("$1", "%(bodies)s")
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """Which state: after the event at a position, of these hosts and purposes (as LIKE has them).
+    """Which state: after the event at a position, of these hosts and purposes (LIKE patterns).
 
-    Before the first event the position is -1, and the state has nothing in it.
+    Position -1 is before the first event; its state is empty.
     """
 
     position: int
@@ -84,7 +84,7 @@ class Scope:
 
     @classmethod
     def parse(cls, position: int, host: str | None, purpose: str | None) -> "Scope":
-        """With patterns as a user wrote them; raises InvalidCommandError."""
+        """Parse the patterns that a user wrote; raises InvalidCommandError."""
         return cls(
             position,
             like("host", ANY if host is None else host),
@@ -92,7 +92,7 @@ class Scope:
         )
 
     def values(self, after: Name, limit: int) -> dict[str, Any]:
-        """What a query for a page of it needs."""
+        """The parameters of a query for a page."""
         return {
             "position": self.position,
             "host": self.host,
@@ -121,23 +121,23 @@ class LastChange:
 
     @property
     def place(self) -> CiphertextPlace:
-        """Where its ciphertexts belong."""
+        """The place that its ciphertexts are bound to."""
         return CiphertextPlace(self.host, self.purpose, self.credential_id, self.version)
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """What is there of a change's body; the body is None where it was not, or cannot be, opened."""
+    """What is stored of a change; `body` is None where it was not or cannot be decrypted."""
 
     place: CiphertextPlace
     erased: bool
     body: Body | None = field(default=None, repr=False)
     cipher: AESGCM | None = field(default=None, repr=False)
     why: str | None = None
-    """Why the body does not open, where it should."""
+    """Why the body cannot be decrypted, although it was not erased."""
 
     def content(self) -> Content:
-        """Open what is secret in it too; raises DecryptionError."""
+        """Decrypt the secrets in it too; raises DecryptionError."""
         if self.body is None or self.cipher is None:
             raise DecryptionError(self.why or "the body is not there")
         return open_content(self.cipher, self.place, self.body)
@@ -146,7 +146,7 @@ class Stored:
 if TYPE_CHECKING:
 
     class Credential(msgspec.Struct, frozen=True):
-        """Its fields are those columns, which a type checker cannot know."""
+        """For the type checker: the fields are the table's columns, which it cannot know."""
 
         erased: bool
 
@@ -174,7 +174,7 @@ class StatePage:
     credentials: tuple[Credential, ...]
     unreadable: tuple[Unreadable, ...]
     following: Name | None
-    """After which name the next page begins; None where there is none."""
+    """The name after which the next page begins; None after the last page."""
 
 
 async def state(fetch: Fetch, keyring: Keyring | None, scope: Scope) -> AsyncIterator[StatePage]:
@@ -193,7 +193,7 @@ async def page(
     after: Name = FIRST,
     limit: int = PAGE_NAMES,
 ) -> StatePage:
-    """At most `limit` credentials behind that name; without a keyring, what needs no key."""
+    """At most `limit` credentials after a name; without a keyring, without body columns."""
     found = await changes(fetch, scope, after, limit + 1)  # one more tells of a next page
     shown = found[:limit]
     stored = await bodies(fetch, keyring, shown)
@@ -205,7 +205,7 @@ async def page(
 
 
 async def changes(fetch: Fetch, scope: Scope, after: Name, limit: int) -> list[LastChange]:
-    """The credentials that the state has behind that name, at most `limit`."""
+    """The last changes of at most `limit` credentials of the state after a name."""
     found: list[LastChange] = []
     wanted = limit
     while True:
@@ -213,13 +213,13 @@ async def changes(fetch: Fetch, scope: Scope, after: Name, limit: int) -> list[L
         found += [LastChange(*record) for record in records if record[3] not in GONE]
         if len(records) < wanted or len(found) >= limit:
             return found[:limit]
-        after, wanted = records[-1][:2], PAGE_NAMES  # past those that were gone
+        after, wanted = records[-1][:2], PAGE_NAMES  # after names without a live credential
 
 
 async def bodies(
     fetch: Fetch, keyring: Keyring | None, found: Sequence[LastChange]
 ) -> dict[int, Stored]:
-    """What is there of the bodies of these changes, by position; nothing is asked without keys."""
+    """What is stored of these changes, by position; without keys, no body is read."""
     positions = [change.position for change in found]
     query = _METADATA if keyring is None else _STORED
     records = {record[0]: record[1:] for record in await fetch(query, {"positions": positions})}

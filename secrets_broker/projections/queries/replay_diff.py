@@ -1,8 +1,8 @@
 """What changed between two states of secrets.host_credentials: one difference a name.
 
-A name is looked at where it has a change behind the first position and not behind the second.
-What it had at the first comes from its last change at or before that one, so what happened in
-between and was undone again is no difference.
+Names with a change after the first position, up to the second, are compared. The earlier state of a
+name follows from its last change at or before the first position. So what was created and deleted
+again in between is no difference.
 """
 
 from collections.abc import AsyncIterator, Mapping
@@ -54,7 +54,7 @@ _DIFFERENCES: Final = """
 
 
 class StateChange(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of a name; the event is the last one that changed it, `at` is RFC 3339.
+    """How a name changed; the event is its last change, `at` is RFC 3339.
 
     `rekeyed` is a new data key for the same content, `recreated` another credential of the same
     name.
@@ -77,8 +77,8 @@ class StateChange(msgspec.Struct, frozen=True, kw_only=True):
 class StateDifference(StateChange, frozen=True, kw_only=True):
     """A change, and which columns differ in content.
 
-    They are None where that is not known: without keys, where a body was erased, and where there
-    is only one side.
+    They are None where that is unknown: without keys, where a body was erased, and where a name has
+    a credential in one of the states only.
     """
 
     columns: tuple[str, ...] | None = None
@@ -116,7 +116,7 @@ class _Pair:
 async def differences(
     fetch: Fetch, keyring: Keyring | None, since: int, scope: Scope
 ) -> AsyncIterator[DiffPage]:
-    """All that changed behind the position `since`, up to the scope's, page by page."""
+    """All that changed after the position `since`, up to the scope's, page by page."""
     after: Name | None = FIRST
     while after is not None:
         found = await page(fetch, keyring, since, scope, after)
@@ -132,8 +132,8 @@ async def page(
     after: Name = FIRST,
     limit: int = PAGE_NAMES,
 ) -> DiffPage:
-    """At most `limit` differences behind that name; without a keyring, none names its columns."""
-    found = await _pairs(fetch, since, scope, after, limit + 1)  # one more: is there a next page
+    """At most `limit` differences after a name; without a keyring, without columns."""
+    found = await _pairs(fetch, since, scope, after, limit + 1)  # one more tells of a next page
     shown = found[:limit]
     columns: dict[int, tuple[str, ...] | None] = {}
     unreadable: list[Unreadable] = []
@@ -158,7 +158,10 @@ async def _pairs(fetch: Fetch, since: int, scope: Scope, after: Name, limit: int
         found += [pair for pair in pairs if pair.before or pair.after]
         if len(pairs) < wanted or len(found) >= limit:
             return found[:limit]
-        after, wanted = pairs[-1].last.name, PAGE_NAMES  # past those that came and went
+        after, wanted = (
+            pairs[-1].last.name,
+            PAGE_NAMES,
+        )  # after names that were created and deleted in between
 
 
 def _pair(host: str, purpose: str, *record: Any) -> _Pair:

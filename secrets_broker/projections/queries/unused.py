@@ -1,8 +1,8 @@
-"""Live credentials that nobody has looked up since a time, or ever, and that are older than it.
+"""Live credentials that are older than a time, and that nobody has looked up since.
 
-What is live follows from each name's last change, and a read is one of the credential's id, of
-whatever version. Lines of an earlier installation's access log count from when they happened; one
-without a time counts as a read, but not as one since any time.
+Each name's last change says what is live. A read is a lookup of the credential's id, of any
+version. Lines of an earlier installation's access log count at the time when they occurred; a line
+without a time counts as a read, but never as one since a time.
 """
 
 import time
@@ -26,19 +26,19 @@ from secrets_broker.projections.paging import cursor as cursors
 from secrets_broker.projections.paging.position_walk import PAGE_BUDGET, PageBudget, size
 
 NAMES: Final = 200
-"""Looked at by one statement, which reads all reads of those that are not in use."""
+"""Names for one statement, which reads all lookups of those that are unused."""
 RECENT: Final = 50_000
-"""So many of the last events tell the last read of what is in use, and spare looking at all reads
-of a credential that has many."""
+"""For a credential that is in use, the last read is found among so many of the last events; that
+avoids reading all lookups of a credential with many."""
 
 _READ: Final = f"""ok AND (type = '{READ}'
                         OR type = '{ACCESS_IMPORTED}' AND details ->> 'access_type' = 'read')"""
-# Nothing happens after it was recorded: so a lookup that was recorded among the last events is
-# later than whatever was recorded before them.
+# Nothing occurs after it was recorded. So a lookup among the last events is later than any event
+# before them.
 _HAPPENED: Final = f"""CASE type WHEN '{ACCESS_IMPORTED}' THEN
                       CASE WHEN occurred_at > at THEN at ELSE occurred_at END ELSE at END"""
 
-# Names one after another, each by one look into events_changes, however often it changed.
+# Names one after another, each by one search in the index events_changes.
 _UNUSED: Final = f"""
     WITH RECURSIVE name AS (
         (SELECT host, purpose, position, 1 AS number FROM ledger.effective_events
@@ -102,8 +102,8 @@ _UNUSED: Final = f"""
 class UnusedLine(msgspec.Struct, frozen=True, kw_only=True):
     """A live credential, and its last read; times are RFC 3339 in UTC.
 
-    It was never read where `last_read_position` is None. With a position and no time, it was,
-    and nobody knows when.
+    It was never read where `last_read_position` is None. With a position and no time, it was read
+    at an unknown time.
     """
 
     host: str
@@ -136,12 +136,12 @@ async def page(
     since: datetime,
     limit: int,
     after: UnusedCursor | None = None,
-    pace: PageBudget = PAGE_BUDGET,
+    budget: PageBudget = PAGE_BUDGET,
     names: int | None = None,
     recent: int = RECENT,
 ) -> tuple[list[UnusedLine], UnusedCursor | None]:
     """At most `limit` lines by name; a short or empty page may have a next one."""
-    give_up = time.monotonic() + pace.seconds
+    give_up = time.monotonic() + budget.seconds
     events = await size(connection)
     names = names or min(NAMES, max(limit, NAMES // 4))
     values: dict[str, Any] = {"since": since, "recent": events - recent, "names": names}
@@ -153,7 +153,7 @@ async def page(
         looked_at = await answer.fetchall()
         for host, purpose, *fields in looked_at:
             if fields[0] is None or (fields[2] is not None and fields[2] >= since):
-                continue  # it is in use, or was made since then: it could not be used before
+                continue  # it is in use, or was created since then
             if len(lines) == limit:
                 return lines, following
             following = UnusedCursor(host, purpose)

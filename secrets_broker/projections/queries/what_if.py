@@ -1,8 +1,7 @@
-"""What would have been refused: proposed grants, run over what was asked for.
+"""What would have been refused: proposed grants, judged on recorded requests.
 
-Nobody dares to narrow rights blind. The ledger knows what every caller asked for, so a change can
-be tried on that before it is made. Whoever asked with the shared key is judged by the name that
-he gave himself.
+The ledger holds what every caller asked for, so narrower rights can be tried on that before they
+are granted. A caller with the shared key is judged by the name that it gave itself.
 """
 
 from collections.abc import AsyncIterator, Mapping
@@ -21,10 +20,10 @@ from secrets_broker.projections.paging.position_walk import Stretch, begin_at, s
 
 NO_GRANT: Final = "no_grant"
 POSITIONS: Final = 100_000
-"""Looked at by one statement: some hundred milliseconds."""
+"""Events that one statement reads: some hundred milliseconds."""
 
 _OPERATIONS: Final = {kind.name: kind.right for kind in TYPES if kind.right}
-# Who does not come by way of a door needs no key.
+# The command line and the library need no grant.
 _ASKED: Final = """
     SELECT actor, type, host, purpose, ip, reason IS NOT NULL,
            count(*), min(at), max(at), max(position)
@@ -36,11 +35,11 @@ _ASKED: Final = """
 """
 
 Proposed = Mapping[str, Rights]
-"""Rights by the name of whom they are for."""
+"""Rights by grantee name."""
 
 
 class WhatIfLine(msgspec.Struct, frozen=True, kw_only=True):
-    """What would have been refused, alike in everything that is judged."""
+    """Requests that would have been refused, equal in everything that is judged."""
 
     actor: str | None
     operation: str
@@ -55,13 +54,13 @@ class WhatIfLine(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @dataclass(slots=True)
-class _Tally:
+class _Requests:
     count: int
     first_at: datetime
     last_at: datetime
     last_position: int
 
-    def add(self, other: "_Tally") -> None:
+    def add(self, other: "_Requests") -> None:
         self.count += other.count
         self.first_at = min(self.first_at, other.first_at)
         self.last_at = max(self.last_at, other.last_at)
@@ -79,17 +78,17 @@ class _Refused(NamedTuple):
 
 @dataclass(slots=True)
 class WhatIf:
-    """Takes the ledger a stretch at a time; memory grows with what would be refused only."""
+    """Reads the ledger a range at a time; memory grows only with what would be refused."""
 
     proposed: Proposed
     since: datetime
     name: str | None = None
     asked: int = 0
     refused: int = 0
-    _tallies: dict[_Refused, _Tally] = field(default_factory=dict)
+    _counts: dict[_Refused, _Requests] = field(default_factory=dict)
 
     async def run(self, connection: "AsyncConnection[Any]") -> AsyncIterator[tuple[int, int]]:
-        """Look at all of it; says after each stretch how many positions are done, of how many."""
+        """Read all; yields after each range how many positions are done, and of how many."""
         end = await size(connection)
         low = await begin_at(connection, self.since, end)
         rest = Stretch(low, end - 1)
@@ -107,32 +106,34 @@ class WhatIf:
             "name": self.name,
         }
         answer = await connection.execute(_ASKED, values)
-        for actor, kind, host, purpose, ip, has_reason, *tally in await answer.fetchall():
+        for actor, kind, host, purpose, ip, has_reason, *requests in await answer.fetchall():
             reason = "given" if has_reason else None
-            request = Request(_OPERATIONS[kind], tally[2], host, purpose, ip, reason)
-            self._judge(actor, request, _Tally(*tally))
+            request = Request(_OPERATIONS[kind], requests[2], host, purpose, ip, reason)
+            self._judge(actor, request, _Requests(*requests))
 
-    def _judge(self, actor: str | None, request: Request, tally: _Tally) -> None:
-        self.asked += tally.count
+    def _judge(self, actor: str | None, request: Request, requests: _Requests) -> None:
+        self.asked += requests.count
         rule = refused_by(self.proposed.get(actor or ""), request)
         if rule is None:
             return
-        self.refused += tally.count
+        self.refused += requests.count
         name, ip = (request.host, request.purpose), request.ip
         refused = _Refused(actor, request.operation, *name, ip, rule)
-        self._tallies.setdefault(refused, _Tally(0, tally.first_at, tally.last_at, 0)).add(tally)
+        self._counts.setdefault(refused, _Requests(0, requests.first_at, requests.last_at, 0)).add(
+            requests
+        )
 
     def lines(self) -> list[WhatIfLine]:
-        """What would have been refused, most of all first."""
+        """What would have been refused, the most frequent first."""
         found = [
             WhatIfLine(
                 **refused._asdict(),
-                count=tally.count,
-                first_at=rfc3339(tally.first_at),
-                last_at=rfc3339(tally.last_at),
-                last_position=tally.last_position,
+                count=requests.count,
+                first_at=rfc3339(requests.first_at),
+                last_at=rfc3339(requests.last_at),
+                last_position=requests.last_position,
             )
-            for refused, tally in self._tallies.items()
+            for refused, requests in self._counts.items()
         ]
         return sorted(found, key=lambda line: (-line.count, line.last_position))
 
@@ -140,7 +141,7 @@ class WhatIf:
 def refused_by(rights: Rights | None, request: Request) -> str | None:
     """The rule by which these rights refuse a request, or None.
 
-    Their own end has no say: it is yet to come, and what is looked at is past.
+    Their `expires_at` is not judged: it is in the future, and the requests are in the past.
     """
     if rights is None:
         return NO_GRANT

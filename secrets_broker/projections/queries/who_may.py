@@ -1,8 +1,8 @@
-"""Who could do what to a credential, now: every grant whose rules fit its name. Pure but `lines`.
+"""Who could do what to a credential now: every grant whose rules fit its name. Pure but `page`.
 
-Which of a grant's rules decides depends on where a request comes from and on the operation. So a
-line is a rule: all that could decide are there, in their order; behind one that fits from anywhere
-no other can.
+The first rule of a grant that fits decides, and that depends on the request's address and on the
+operation. So a line is a rule: all rules that could decide are listed, in order. After a rule that
+fits from anywhere, no later rule can decide.
 """
 
 from collections.abc import Iterator
@@ -24,21 +24,21 @@ ON_CREDENTIALS: Final = (READ, WRITE, DELETE)
 
 
 class WhoLine(msgspec.Struct, frozen=True, kw_only=True):
-    """What a grant allows there, by one of its rules; times are RFC 3339 in UTC."""
+    """What a grant allows for the credential, by one of its rules; times are RFC 3339 in UTC."""
 
     name: str
     id: str
     proof: str
-    """key or certificate."""
+    """`key` or `certificate`."""
     allow: list[str]
-    """Of read, write and delete what this rule may decide."""
+    """Those of read, write and delete that this rule may decide."""
     rule: int
     """Counted from 1."""
     hosts: list[str]
     """Patterns of the rule that fit."""
     purposes: list[str]
     networks: list[str]
-    """None means from anywhere."""
+    """Empty means from anywhere."""
     reason: bool
     """Whether an X-Access-Reason is demanded."""
     requests: list[int] | None
@@ -47,7 +47,7 @@ class WhoLine(msgspec.Struct, frozen=True, kw_only=True):
     """At most so many distinct hosts read within so many seconds."""
     expires_at: str | None
     previous_until: str | None
-    """Until when keys before the newest one open it too, where some do."""
+    """When the keys before the newest one end, where some are still valid."""
     granted_at_position: int
 
 
@@ -67,7 +67,7 @@ async def page(
     limit: int,
     after: WhoCursor | None = None,
 ) -> tuple[list[WhoLine], WhoCursor | None]:
-    """At most `limit` lines, grants in the order in which they were made."""
+    """At most `limit` lines; grants in the order in which they were made."""
     found = [
         line
         for line in lines(await read_grants(connection), name, now)
@@ -80,7 +80,7 @@ async def page(
 
 
 def lines(grants: Grants, name: CredentialName, now: datetime) -> Iterator[WhoLine]:
-    """Every line; who was revoked, or has expired, has none."""
+    """Every line; grants that were revoked or have expired have none."""
     for granted in grants.by_id.values():
         rights = granted.rights
         if granted.revoked_at is not None or rights is None:

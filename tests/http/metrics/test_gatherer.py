@@ -41,15 +41,15 @@ def test_it_compares_no_more_often_than_it_may(database: Database, keyring: Keyr
     record(database, keyring, upsert("a"), upsert("b"))
 
     async def steps(comparison: RowComparison) -> None:
-        await comparison.go_on()
+        await comparison.advance()
         assert REGISTRY.get_sample_value(DIFFERENCES) == 0.0
         first = REGISTRY.get_sample_value(COMPARED)
         database.execute("UPDATE secrets.host_credentials SET version = 7 WHERE host = 'a'")
-        await comparison.go_on()
+        await comparison.advance()
         assert REGISTRY.get_sample_value(COMPARED) == first
 
     async def at_once(comparison: RowComparison) -> None:
-        await comparison.go_on()
+        await comparison.advance()
         assert REGISTRY.get_sample_value(DIFFERENCES) == 1.0
 
     compared(database, steps, 3_600, 100)
@@ -66,9 +66,9 @@ def test_a_comparison_is_told_of_once_all_names_were_looked_at(
 
     async def steps(comparison: RowComparison) -> None:
         for before in (-1.0, 2.0):  # with pages of three, a comparison is two of them
-            await comparison.go_on()
+            await comparison.advance()
             assert REGISTRY.get_sample_value(DIFFERENCES) == before
-            await comparison.go_on()
+            await comparison.advance()
             assert REGISTRY.get_sample_value(DIFFERENCES) == 2.0
 
     compared(database, steps, 0.0, 3)

@@ -68,14 +68,14 @@ def filled(cluster: Cluster) -> Iterator[str]:
 
 
 def found(
-    url: str, wanted: EventFilter, limit: int = 1_000, pace: PageBudget = PAGE_BUDGET
+    url: str, wanted: EventFilter, limit: int = 1_000, budget: PageBudget = PAGE_BUDGET
 ) -> tuple[list[EventLine], list[int]]:
     """All of them, and how many each page had."""
 
     async def one(
         connection: Connection, after: EventCursor | None
     ) -> tuple[list[EventLine], EventCursor | None]:
-        return await page(connection, wanted, limit, after, pace)
+        return await page(connection, wanted, limit, after, budget)
 
     every = pages(url, one)
     return [line for lines in every for line in lines], [len(lines) for lines in every]
@@ -119,7 +119,7 @@ filters = st.fixed_dictionaries(
         "after": st.integers(0, COUNT + 5).map(str),
     },
 )
-paces = st.sampled_from(
+budgets = st.sampled_from(
     [PAGE_BUDGET, PageBudget(positions=5, seconds=0), PageBudget(positions=9, few=3)]
 )
 
@@ -130,7 +130,7 @@ paces = st.sampled_from(
     types=st.lists(st.sampled_from(["credential.*", "key.rotated", "*.imported", "k"]), max_size=2),
     order=st.sampled_from([None, "oldest", "newest"]),
     limit=st.integers(1, 30),
-    pace=paces,
+    budget=budgets,
 )
 def test_just_what_matches(
     filled: str,
@@ -138,14 +138,14 @@ def test_just_what_matches(
     types: list[str],
     order: str | None,
     limit: int,
-    pace: PageBudget,
+    budget: PageBudget,
 ) -> None:
-    """Every filter and all together, from either end, in pages of any size and pace."""
+    """Every filter and all together, from either end, in pages of any size and budget."""
     expected = [row[0] for row in EVENTS if matches(row, texts, types)]
     if order == "newest":
         expected.reverse()
     wanted = EventFilter.parse({**texts, **({"order": order} if order else {})}, types)
-    lines, sizes = found(filled, wanted, limit, pace)
+    lines, sizes = found(filled, wanted, limit, budget)
     assert [line.position for line in lines] == expected
     assert max(sizes) <= limit
 

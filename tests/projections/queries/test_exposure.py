@@ -32,7 +32,7 @@ from tests.projections.asking import Connection, answer, auditor, lived, pages, 
 AUDIT = Context(actor="auditor", authn="cli", reason="AUD-1")
 NOW = datetime.now(UTC)
 # One that reads all of a credential's events together, and ones that walk along all events.
-paces = st.sampled_from(
+budgets = st.sampled_from(
     [PAGE_BUDGET, PageBudget(positions=3, few=0, seconds=0), PageBudget(positions=7, few=0)]
 )
 
@@ -50,7 +50,7 @@ def asked(url: str, host: str, which: Which = LATEST) -> Exposed | None:
 
 
 def received(
-    url: str, host: str, which: Which = LATEST, limit: int = 1_000, pace: PageBudget = PAGE_BUDGET
+    url: str, host: str, which: Which = LATEST, limit: int = 1_000, budget: PageBudget = PAGE_BUDGET
 ) -> list[Disclosure]:
     """All who received it, page by page."""
     exposed = asked(url, host, which)
@@ -59,7 +59,7 @@ def received(
     async def one(
         connection: Connection, after: ExposureCursor | None
     ) -> tuple[list[Disclosure], ExposureCursor | None]:
-        return await page(connection, exposed, limit, after, pace)
+        return await page(connection, exposed, limit, after, budget)
 
     found = pages(url, one)
     assert all(len(lines) <= limit for lines in found)
@@ -67,21 +67,21 @@ def received(
 
 
 @settings(max_examples=25)
-@given(done=steps, limit=st.integers(1, 4), pace=paces)
+@given(done=steps, limit=st.integers(1, 4), budget=budgets)
 def test_just_those_who_received_it(
     shared: Database,
     cluster: Cluster,
     keyring: Keyring,
     done: list[tuple[int, str]],
     limit: int,
-    pace: PageBudget,
+    budget: PageBudget,
 ) -> None:
     """Of each version of each credential: the lookups that disclosed it, through any pages."""
     url = auditor(cluster, shared)
     for life in lived(shared, keyring, done):
         for one in life.versions:
             which = Which(one.credential_id, one.version)
-            lines = received(url, life.host, which, limit, pace)
+            lines = received(url, life.host, which, limit, budget)
             assert [line.position for line in lines] == list(one.receipts)
             assert {(line.credential_id, line.version, line.live) for line in lines} <= {
                 (one.credential_id, one.version, one.ended is None)
@@ -112,9 +112,9 @@ def test_a_receipt_says_who_and_why(cluster: Cluster, database: Database, keyrin
     assert (datetime.fromisoformat(line.received_at), line.occurred_at) == (at, None)
 
 
-@pytest.mark.parametrize("pace", [PAGE_BUDGET, PageBudget(positions=3, few=0, seconds=0)])
+@pytest.mark.parametrize("budget", [PAGE_BUDGET, PageBudget(positions=3, few=0, seconds=0)])
 def test_who_read_it_out_of_the_history_received_it_too(
-    cluster: Cluster, database: Database, keyring: Keyring, pace: PageBudget
+    cluster: Cluster, database: Database, keyring: Keyring, budget: PageBudget
 ) -> None:
     """However long after that version ended, and of an earlier credential of the name too."""
     record(database, keyring, upsert("a"), lookup("a"), upsert("a"), delete("a"), upsert("a"))
@@ -127,12 +127,12 @@ def test_who_read_it_out_of_the_history_received_it_too(
     run(reveal_all(3))
     url = auditor(cluster, database)
     first, second = Which(2, 1), Which(2, 2)
-    assert [(o.position, o.actor) for o in received(url, "a", first, pace=pace)] == [
+    assert [(o.position, o.actor) for o in received(url, "a", first, budget=budget)] == [
         (2, "tester"),
         (6, "auditor"),
     ]
-    assert [one.position for one in received(url, "a", second, pace=pace)] == [7]
-    assert received(url, "a", pace=pace) == []
+    assert [one.position for one in received(url, "a", second, budget=budget)] == [7]
+    assert received(url, "a", budget=budget) == []
 
 
 def test_which_version_is_meant(cluster: Cluster, database: Database, keyring: Keyring) -> None:
@@ -180,9 +180,9 @@ def imported_line(
     )
 
 
-@pytest.mark.parametrize("pace", [PAGE_BUDGET, PageBudget(positions=2, few=0)])
+@pytest.mark.parametrize("budget", [PAGE_BUDGET, PageBudget(positions=2, few=0)])
 def test_earlier_reads_belong_to_the_imported_version(
-    cluster: Cluster, database: Database, keyring: Keyring, pace: PageBudget
+    cluster: Cluster, database: Database, keyring: Keyring, budget: PageBudget
 ) -> None:
     """Successful reads alone, without a version, also where they were imported after its end."""
     content = Content(password="p")
@@ -195,7 +195,7 @@ def test_earlier_reads_belong_to_the_imported_version(
     url = auditor(cluster, database)
 
     def told(which: Which) -> list[tuple[int, str, int | None, str | None]]:
-        found = received(url, "old", which, 2, pace)
+        found = received(url, "old", which, 2, budget)
         return [(line.position, line.type, line.version, line.occurred_at) for line in found]
 
     then = "2020-02-29T12:00:00.000000Z"

@@ -38,7 +38,7 @@ def unused(
     since: datetime,
     limit: int = 1_000,
     names: int | None = None,
-    pace: PageBudget = PAGE_BUDGET,
+    budget: PageBudget = PAGE_BUDGET,
     recent: int = RECENT,
 ) -> list[UnusedLine]:
     """All of them, page by page."""
@@ -46,7 +46,7 @@ def unused(
     async def one(
         connection: Connection, after: UnusedCursor | None
     ) -> tuple[list[UnusedLine], UnusedCursor | None]:
-        return await page(connection, since, limit, after, pace, names, recent)
+        return await page(connection, since, limit, after, budget, names, recent)
 
     found = pages(url, one)
     assert all(len(lines) <= limit for lines in found)
@@ -64,7 +64,7 @@ def time_of(database: Database, position: int) -> datetime:
 @given(
     done=steps,
     sizes=st.tuples(st.integers(1, 3), st.integers(1, 5)),
-    pace=st.sampled_from([PAGE_BUDGET, PageBudget(seconds=0)]),
+    budget=st.sampled_from([PAGE_BUDGET, PageBudget(seconds=0)]),
     back=st.integers(0, 11),
     recent=st.sampled_from([0, 3, RECENT]),
 )
@@ -74,7 +74,7 @@ def test_just_what_nobody_read(
     keyring: Keyring,
     done: list[tuple[int, str]],
     sizes: tuple[int, int],
-    pace: PageBudget,
+    budget: PageBudget,
     back: int,
     recent: int,
 ) -> None:
@@ -96,7 +96,7 @@ def test_just_what_nobody_read(
         is_older = time_of(shared, life.live.credential_id - 1) < since
         if is_older and (last is None or time_of(shared, last) < since):
             expected.append((life.host, life.live.credential_id, life.live.version, last))
-    lines = unused(auditor(cluster, shared), since, *sizes, pace, recent)
+    lines = unused(auditor(cluster, shared), since, *sizes, budget, recent)
     hosts = [life.host for life in lives]
     assert [
         (line.host, line.credential_id, line.version, line.last_read_position)

@@ -250,7 +250,7 @@ FOUND = {
 """What a command found out about the ledger: 1. All else that is foreseen kept it from that: 2."""
 WITHIN = {
     # Over HTTP alone, where tests/http/test_problems.py looks at them.
-    *("RefusedError", "InvalidRequestError", "NotAloneError"),
+    *("RefusedError", "InvalidRequestError", "MoreMembersError"),
     # Of one module, which is asked for them, or tells of them in words of another error.
     *("BundleError", "DatabaseUrlError", "HttpUrlError", "ImportRefusedError", "NotPublishedError"),
     *("ProofError", "ReceiptError", "RequestError", "RowError", "SessionError"),
