@@ -1,7 +1,7 @@
 """Every setting, declared once, in the order of the page of settings and of `keygen`'s lines.
 
 From it follow the attributes of Settings, what NAME_FILE may stand for, the lines that `keygen` and
-`dev` write, what logs mask, and the table in docs/operations.md: after a change, run
+`dev` write, what logs mask, and the table in docs/settings.md: after a change, run
 `python -m secrets_broker.settings.page`.
 """
 
