@@ -14,9 +14,7 @@ from secrets_broker.settings.setting import Setting
 
 PAGE: Final = Path(__file__).parents[2] / "docs" / "settings.md"
 WRITE: Final = "python -m secrets_broker.settings.page"
-_HEAD: Final = (
-    "| setting | what | needed by | if unset | a file |\n|---|---|---|---|---|\n"
-)
+_HEAD: Final = "| setting | what | needed by | if unset | a file |\n|---|---|---|---|---|\n"
 _TABLE: Final = re.compile(re.escape(_HEAD) + r"(?:\|[^\n]*\n)*")
 
 
