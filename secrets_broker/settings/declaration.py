@@ -1,7 +1,7 @@
 """Every setting, declared once, in the order of the page of settings and of `keygen`'s lines.
 
 These follow from it: the attributes of Settings, the secrets that NAME_FILE may name, the lines
-that `keygen` and `dev` write, what logs mask, and the table in docs/operations.md. After a change,
+that `keygen` and `dev` write, what logs mask, and the table in docs/settings.md. After a change,
 run `python -m secrets_broker.settings.page`.
 """
 

@@ -1,4 +1,4 @@
-"""The table of settings in docs/operations.md, made from the declaration.
+"""The table of settings in docs/settings.md, made from the declaration.
 
 After a change to a setting, write it again:
 
@@ -12,21 +12,19 @@ from typing import Any, Final
 from secrets_broker.settings.declaration import DECLARED
 from secrets_broker.settings.setting import Setting
 
-PAGE: Final = Path(__file__).parents[2] / "docs" / "operations.md"
+PAGE: Final = Path(__file__).parents[2] / "docs" / "settings.md"
 WRITE: Final = "python -m secrets_broker.settings.page"
-_HEAD: Final = (
-    "| setting | what | needed by | where it is not set | a file |\n|---|---|---|---|---|\n"
-)
+_HEAD: Final = "| setting | what | needed by | if unset | a file |\n|---|---|---|---|---|\n"
 _TABLE: Final = re.compile(re.escape(_HEAD) + r"(?:\|[^\n]*\n)*")
 
 
 def table() -> str:
-    """The table, one row for each setting."""
+    """A row a setting."""
     return _HEAD + "".join(map(_row, DECLARED))
 
 
 def with_table(page: str) -> str:
-    """The page's text with the current table."""
+    """The page's text, with the table as it is now."""
     return _TABLE.sub(lambda _: table(), page)
 
 
@@ -39,10 +37,8 @@ def _row(setting: Setting[Any]) -> str:
 def _sentence(setting: Setting[Any]) -> str:
     if not setting.see:
         return setting.what
-    page, _, part = setting.see.partition("#")
-    target = f"#{part}" if page == PAGE.name else setting.see
-    name = part.replace("-", " ") if page == PAGE.name else PurePosixPath(page).stem
-    return f"{setting.what}; see [{name}]({target})"
+    page = setting.see.partition("#")[0]
+    return f"{setting.what}; see [{PurePosixPath(page).stem}]({setting.see})"
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""docs/operations.md, "Backup and restore", followed to the letter on a cluster with passwords."""
+"""docs/backup.md, followed to the letter on a cluster with passwords."""
 
 import json
 import os
@@ -53,7 +53,7 @@ class Operator:
     """Follows the page, with the page's variables."""
 
     def __init__(self, production: Production) -> None:
-        found = blocks("operations.md")
+        found = blocks("backup.md")
         assert len(found) == len(STEPS)
         self.steps = dict(zip(STEPS, found, strict=True))
         self.production = production

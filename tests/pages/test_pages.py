@@ -20,7 +20,7 @@ from tests.tools.test_dev import Dev, folder
 
 __all__ = ["folder"]  # a fixture
 
-HAVE_A_TEST = {"audit.md", "incidents.md", "keys.md", "operations.md"}
+HAVE_A_TEST = {"audit.md", "backup.md", "incidents.md", "keys.md"}
 FOLLOWED_PAGES = sorted(
     page.relative_to(ROOT).as_posix()
     for page in pages()
@@ -54,6 +54,18 @@ def test_every_command_is_followed_or_says_why_not() -> None:
             assert block.language not in {"shell", "console", "zsh"}, page
             if block.language == OWN_TEST:
                 assert page.name in HAVE_A_TEST, page
+
+
+def test_every_link_leads_somewhere() -> None:
+    """A page names files that are there, and headings as Markdown makes them into names."""
+    for page in pages():
+        text = re.sub(r"^ *```.*?^ *```$", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+        for path, part in re.findall(r"\]\((?!https?:)([^)#\s]*)#?([^)\s]*)\)", text):
+            target = (page.parent / path).resolve() if path else page
+            assert target.exists(), f"{page.name}: {path}"
+            headings = re.findall(r"^#+ (.*)$", target.read_text(), re.MULTILINE) if part else ()
+            named = {re.sub(r"[^\w\- ]", "", one.lower()).replace(" ", "-") for one in headings}
+            assert not part or part in named, f"{page.name}: {path}#{part}"
 
 
 def ordinary() -> Account | None:
