@@ -52,8 +52,9 @@ def test_a_terminal_is_coloured_where_that_is_welcome(
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     code = (
-        "from secrets_broker import logs; import structlog\n"
-        "logs.configure(readable=True); structlog.get_logger('x').warning('told', what='it')"
+        "from secrets_broker import logging_setup; import structlog\n"
+        "logging_setup.configure(readable=True);"
+        "structlog.get_logger('x').warning('told', what='it')"
     )
     subprocess.run([sys.executable, "-c", code], stderr=terminal, check=True)
     os.close(terminal)

@@ -105,12 +105,12 @@ def test_the_library_logs_nothing() -> None:
     odd = b"HTTP/1.1 200 OK\r\nX: y\r\n: odd\r\nnone\r\nContent-Length: 2\r\n\r\nok"
     script = """if True:
         import logging, sys
-        from secrets_broker import logs
+        from secrets_broker import logging_setup
         from secrets_broker.outbound.address import Endpoint
-        from secrets_broker.outbound.client import Client, Request
-        logs.configure(level=logging.DEBUG)
+        from secrets_broker.outbound.client import Client, HttpRequest
+        logging_setup.configure(level=logging.DEBUG)
         client = Client(Endpoint(False, "127.0.0.1", int(sys.argv[1])))
-        print(client.ask(Request("GET", "/secret-path")).status)
+        print(client.ask(HttpRequest("GET", "/secret-path")).status)
     """
     with answering(odd, hang_up=True) as server:
         line = [sys.executable, "-c", script, str(server.endpoint.port)]
@@ -121,7 +121,9 @@ def test_the_library_logs_nothing() -> None:
 def test_who_sends_nothing_does_not_load_it() -> None:
     """The command line starts, and the service, without the library."""
     script = (
-        "import sys, secrets_broker.tools.cli, secrets_broker.http.app\n"
+        "import sys, secrets_broker.http.app\n"
+        "from secrets_broker.tools.cli import COMMANDS, load\n"
+        "[load(name) for name in COMMANDS]\n"
         "sys.exit('urllib3' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0

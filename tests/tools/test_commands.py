@@ -7,13 +7,11 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-import click
 import psycopg
 import pytest
 
 from secrets_broker import SecretsManager
 from secrets_broker.ledger.transparency_log.note import COSIGNATURE, SigningKey, VerifierKey
-from secrets_broker.tools.cli import main
 from secrets_broker.tools.postgres.account import Account
 from tests.conftest import INTERNAL_KEY, KMS_KEY, SIGNING_KEY, Database
 from tests.tools.postgres.helpers import python_of, root_only, run_as
@@ -280,20 +278,6 @@ def test_settings_that_cannot_be_read_are_told(tmp_path: Path, command: str) -> 
     assert done.returncode == 2
     assert f"{tmp_path}/.env cannot be read (it is not UTF-8)" in done.stderr
     assert "mArKeR" not in done.stderr
-
-
-def test_every_command_explains_itself(tmp_path: Path) -> None:
-    """--help lists every command, and each of them takes --help and --data-dir."""
-    listed = run("--help", cwd=tmp_path)
-    for name, command in main.commands.items():
-        assert f"  {name} " in listed.stdout
-        parts = command.commands if type(command) is click.Group else {}
-        for part in parts:
-            assert f"  {part} " in run(name, "--help", cwd=tmp_path).stdout
-        for words in [[name, part] for part in parts] or [[name]]:
-            done = run(*words, "--help", cwd=tmp_path)
-            assert (done.returncode, done.stderr) == (0, "")
-            assert "--data-dir" in done.stdout
 
 
 @root_only

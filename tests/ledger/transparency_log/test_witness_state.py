@@ -33,7 +33,7 @@ KEY = SigningKey("witness.example", bytes(32), COSIGNATURE)
 DYING = """
 import os, signal, sqlite3, sys
 from pathlib import Path
-from secrets_broker.ledger import witness_state
+from secrets_broker.ledger.transparency_log import witness_state
 from secrets_broker.ledger.transparency_log.note import SigningKey
 from tests.ledger.transparency_log.test_add_checkpoint import HONEST, LOGS, request
 from tests.ledger.transparency_log.test_witness_state import KEY

@@ -53,7 +53,10 @@ STARTS_ALL_THE_SAME = {"serve"}
 
 def leaves(group: click.Group, before: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
     """Every command that does something."""
-    for name, command in group.commands.items():
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
         if isinstance(command, click.Group):
             yield from leaves(command, (*before, name))
         else:
@@ -254,7 +257,7 @@ WITHIN = {
     # Of one module, which is asked for them, or tells of them in words of another error.
     *("BundleError", "DatabaseUrlError", "HttpUrlError", "ImportRefusedError", "NotPublishedError"),
     *("ProofError", "ReceiptError", "RequestError", "RowError", "SessionError"),
-    *("SyslogAddressError", "TooFarBehindError", "UnreachableError"),
+    *("SyslogAddressError", "TooLongError", "UnreachableError"),
 }
 """What no command sees raised, or each that does says itself what it comes to."""
 
