@@ -67,7 +67,7 @@ def test_a_terminal_is_coloured_where_that_is_welcome(
 @pytest.mark.parametrize(
     "name",
     ["password", "new_password", "PASSWORD", "secret_data", "kms_key", "api_token", "body",
-     "request_body", "authorization", "dsn", "database_url", *SECRETS,
+     "request_body", "authorization", "dsn", "database_url", *sorted(SECRETS),
      *(attribute for attribute, setting in ATTRIBUTES.items() if setting.secret)],
 )  # fmt: skip
 def test_a_name_that_sounds_secret_is_masked(written: io.StringIO, name: str) -> None:
