@@ -18,8 +18,8 @@ from tests.deploy.asking import ask
 from tests.deploy.confined import UID, serving, status
 from tests.deploy.production import DEPLOY, Production
 from tests.ports import free_port
+from tests.repository import ROOT
 from tests.tools.postgres.helpers import linux_only, python_of, root_only
-from tests.tools.test_dev import ROOT
 
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text())

@@ -13,9 +13,9 @@ from tests.conftest import SIGNING_KEY, TEMPLATE, VERIFIER_KEY, Database, fresh_
 from tests.http.client import Service
 from tests.http.conftest import WORKERS, serving
 from tests.ledger.checkpoints import KEY
-from tests.ledger.publishing.test_checkpointer import tamper
-from tests.tools.test_commands import run as command
-from tests.tools.test_commands import settings
+from tests.ledger.publishing.checkpointers import tamper
+from tests.tools.command_line import run as command
+from tests.tools.command_line import settings
 
 NAME = {"host": "db1", "purpose": "ssh"}
 STOPPED = "The ledger does not continue what this process has seen; see the log."

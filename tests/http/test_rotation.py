@@ -16,7 +16,7 @@ from tests.conftest import INTERNAL_KEY, KMS_KEY, TEMPLATE, Database, fresh_data
 from tests.http.client import Service
 from tests.http.conftest import folder, serving
 from tests.ledger.encryption.kms.softhsm import MISSING, MODULE, PIN, SoftHsm
-from tests.tools.test_commands import run
+from tests.tools.command_line import run
 
 HOSTS = [f"host-{number}" for number in range(20)]
 SECOND, THIRD = "the-second-key-of-three", "the-third-key-of-three"

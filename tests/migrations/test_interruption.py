@@ -15,7 +15,7 @@ from secrets_broker.migrations.connection import LOCK_KEY
 from secrets_broker.migrations.errors import MigrationRunningError, StatementError
 from secrets_broker.migrations.runner import apply, pending, rollback
 from tests.migrations.conftest import Databases, execute, roles
-from tests.migrations.test_runner import NAMES, quiet
+from tests.migrations.migration_files import NAMES, quiet
 
 WAITERS = """
 SELECT pid FROM pg_stat_activity

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from secrets_broker.tools.cli import COMMANDS, load, main
-from tests.tools.test_commands import run
+from tests.tools.command_line import run
 
 SERVING = ["falcon", "gunicorn", "uvicorn", "secrets_broker.http"]
 APPENDING = ["secrets_broker.secrets_manager", "secrets_broker.ledger.writer"]

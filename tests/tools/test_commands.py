@@ -2,9 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
-from collections.abc import Mapping
 from pathlib import Path
 
 import psycopg
@@ -14,40 +11,10 @@ from secrets_broker import SecretsManager
 from secrets_broker.ledger.transparency_log.note import COSIGNATURE, SigningKey, VerifierKey
 from secrets_broker.tools.postgres.account import Account
 from tests.conftest import INTERNAL_KEY, KMS_KEY, SIGNING_KEY, Database
+from tests.tools.command_line import run, settings
 from tests.tools.postgres.helpers import python_of, root_only, run_as
 
-ROOT = Path(__file__).parents[2]
 WITNESS_KEY = SigningKey("log.example", bytes(range(32)), COSIGNATURE).private_text()
-
-
-def run(
-    *arguments: str, cwd: Path, env: Mapping[str, str] | None = None, answer: str = ""
-) -> "subprocess.CompletedProcess[str]":
-    """Run secrets-broker with nothing but the given settings in its environment."""
-    return subprocess.run(
-        [sys.executable, "-m", "secrets_broker", *arguments],
-        cwd=cwd,
-        env={
-            "PATH": os.environ["PATH"],
-            "PYTHONPATH": str(ROOT),
-            **(env or {}),
-        },
-        input=answer,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-
-
-def settings(database: Database) -> dict[str, str]:
-    """What a deployment would set."""
-    return {
-        "SECRETS_KMS_KEY": KMS_KEY,
-        "INTERNAL_KEY": INTERNAL_KEY,
-        "DATABASE_URL": database.service_url,
-        "MIGRATION_DATABASE_URL": database.owner_url,
-    }
 
 
 def test_keygen_prints_lines_for_an_env_file(tmp_path: Path) -> None:

@@ -11,12 +11,12 @@ import pytest
 from secrets_broker.ledger.access.access_key import new_access_key
 from secrets_broker.tools.postgres import Cluster
 from tests.conftest import AUDITOR_KEY, INTERNAL_KEY, TEMPLATE, fresh_database
+from tests.http.auth.refusals import FORBIDDEN, last
 from tests.http.client import DELETE, LOOKUP, UPSERT, Answer, Service
 from tests.http.conftest import WORKERS, folder, serving
 from tests.http.granting import Keys, rule
 
 NAME = {"host": "web-1", "purpose": "ssh"}
-FORBIDDEN = {"reason": "forbidden", "detail": "Invalid or missing X-Internal-Key header"}
 
 
 _sources = count(2)
@@ -27,13 +27,6 @@ def keys(service: Service) -> Keys:
     """Grants for the module's service, which a test asks from an address of its own."""
     service.source = f"127.0.1.{next(_sources)}"
     return Keys(service)
-
-
-def last(service: Service) -> dict[str, object]:
-    """The newest event."""
-    columns = "type, actor, authn, ip, host, purpose, error, details, reason"
-    rows = service.events(columns)
-    return dict(zip(columns.split(", "), rows[-1], strict=True))
 
 
 def test_a_key_opens_what_its_rules_allow_and_nothing_else(service: Service, keys: Keys) -> None:

@@ -17,7 +17,7 @@ from secrets_broker.tools.postgres import Cluster
 from tests.conftest import TEMPLATE, fresh_database
 from tests.http.client import Service
 from tests.http.conftest import folder, serving
-from tests.http.server.test_malformed import logged
+from tests.http.server.raw_requests import logged
 
 NAME = {"host": "full.example", "purpose": "ssh"}
 SMALL = 128 * 1024  # room for a log and for small files, and not for a histogram

@@ -16,8 +16,8 @@ from tests.conftest import TEMPLATE, fresh_database
 from tests.http.client import LOOKUP, UPSERT, Answer, Service, log_lines
 from tests.http.conftest import WORKERS, folder, serving
 from tests.http.granting import Keys, rule
-from tests.http.metrics.test_counters import FAILURES, Counted
-from tests.http.metrics.test_counters import LOOKUPS as LOOKUPS_TOTAL
+from tests.http.metrics.counted import FAILURES, Counted
+from tests.http.metrics.counted import LOOKUPS as LOOKUPS_TOTAL
 
 LOOKUPS = f"{LOOKUP}-batch"
 UPSERTS = f"{UPSERT}-batch"

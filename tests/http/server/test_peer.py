@@ -15,7 +15,7 @@ from secrets_broker.http.server.peer import Peers
 from secrets_broker.settings import Settings, SettingsError
 from secrets_broker.tools.postgres import Cluster
 from tests.conftest import TEMPLATE, fresh_database
-from tests.http.auth.test_access_keys import last
+from tests.http.auth.refusals import last
 from tests.http.client import LOOKUP, Service
 from tests.http.conftest import folder, serving
 from tests.http.granting import Keys, rule

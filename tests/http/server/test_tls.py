@@ -9,14 +9,12 @@ import socket
 import ssl
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from itertools import count
-from pathlib import Path
-from types import MappingProxyType
 
 import psycopg
 import pytest
@@ -25,11 +23,12 @@ from secrets_broker.ledger.encoding import rfc3339
 from secrets_broker.projections.queries import grant_list
 from secrets_broker.tools.postgres import Cluster
 from tests.conftest import INTERNAL_KEY, TEMPLATE, fresh_database
-from tests.http.auth.test_access_keys import FORBIDDEN, last
+from tests.http.auth.refusals import FORBIDDEN, last
 from tests.http.authority import SERVER, Authority, der
 from tests.http.client import JSON, LOOKUP, Answer, Service, log_lines
 from tests.http.conftest import folder, serving
 from tests.http.granting import Keys, rule
+from tests.http.server.tls_service import over_tls
 
 NAME = {"host": "web-1", "purpose": "ssh"}
 _sources = count(2)
@@ -43,36 +42,6 @@ def authority() -> Iterator[Authority]:
     """Who issues the certificates of the server and of its clients."""
     with folder() as place:
         yield Authority(place)
-
-
-@contextmanager
-def over_tls(
-    cluster: Cluster,
-    authority: Authority,
-    changed: Mapping[str, str] = MappingProxyType({}),
-    shows: Path | None = None,
-) -> Iterator[Service]:
-    """A service whose clients are asked for a certificate."""
-    own = str(authority.issue("127.0.0.1", usage=SERVER))
-    settings = {
-        "TLS_CERT_FILE": own,
-        "TLS_KEY_FILE": own,
-        "TLS_CLIENT_CA_FILE": str(authority.file),
-        "TLS_CLIENT_CERT": "optional",
-        **changed,
-    }
-    with (
-        fresh_database(cluster, TEMPLATE) as database,
-        folder() as place,
-        serving(
-            database.service_url,
-            place / "gunicorn.log",
-            settings=settings,
-            tls=authority.client(shows),
-        ) as running,
-    ):
-        running.database = database
-        yield running
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from secrets_broker.tools.postgres import Cluster
 from tests.conftest import AUDITOR_KEY, TEMPLATE, VERIFIER_KEY, fresh_database
 from tests.http.client import LOOKUP, Service
 from tests.http.conftest import folder, serving
-from tests.tools.test_commands import run
+from tests.tools.command_line import run
 
 BATCH = f"{LOOKUP}-batch"
 ENV = {"AUDITOR_KEY": AUDITOR_KEY, "LEDGER_VERIFIER_KEY": VERIFIER_KEY}

@@ -18,7 +18,8 @@ from secrets_broker.ledger.events import Context
 from secrets_broker.ledger.writer import Writer
 from secrets_broker.projections.host_credentials import HostCredentials
 from tests.conftest import KMS_KEY, Database
-from tests.tools.test_commands import ROOT, run, settings
+from tests.repository import ROOT
+from tests.tools.command_line import run, settings
 
 NEW_KEY = "the-key-that-comes-after"
 NEW_KEK = Kek.from_bytes(derive_key(NEW_KEY)).id

@@ -22,7 +22,7 @@ from secrets_broker.tools.shared.command_line import FORESEEN, clear_errors
 from secrets_broker.tools.shared.status import ANOTHER_LEDGER, NOT_ASKED, NOT_SO, SO, Commands
 from tests.conftest import AUDITOR_KEY, INTERNAL_KEY, KMS_KEY, SIGNING_KEY, Database, fresh_database
 from tests.everything_raised import errors
-from tests.pages.commands import ROOT
+from tests.repository import ROOT
 
 CLOSED = "http://127.0.0.1:1"
 WITNESS = f"{CLOSED} {VerifierKey('w', COSIGNATURE, bytes(32))}"

@@ -17,7 +17,7 @@ from secrets_broker.tools.verify.verification import Job, LedgerLocation
 from tests.conftest import AUDITOR_KEY, SIGNING_KEY, Database
 from tests.http.conftest import serving
 from tests.tools.verify.changing import Report, of_job
-from tests.tools.verify.test_verify import bad
+from tests.tools.verify.verdicts import bad
 
 VERIFIER = SigningKey.parse(SIGNING_KEY).verifier
 

@@ -37,8 +37,8 @@ from tests.conftest import KMS_KEY, Database
 from tests.ledger.checkpoints import publish_checkpoint
 from tests.ledger.helpers import lookup, run, send, upsert, writing
 from tests.projections.asking import auditor
-from tests.tools.test_commands import ROOT
-from tests.tools.test_commands import run as command
+from tests.repository import ROOT
+from tests.tools.command_line import run as command
 from tests.tools.watch.receivers import (
     BREAK,
     CUT,

@@ -40,8 +40,8 @@ from tests.ledger.checkpoints import KEY as LOG
 from tests.ledger.checkpoints import publish_checkpoint
 from tests.ledger.helpers import lookup, record, run, upsert
 from tests.ports import free_port
-from tests.tools.test_commands import run as command
-from tests.tools.test_commands import settings
+from tests.tools.command_line import run as command
+from tests.tools.command_line import settings
 from tests.tools.witness.witness_process import Running, answering, dripping, started, witnessing
 
 KEY = SigningKey("witness.example/w1", bytes(32), COSIGNATURE)
