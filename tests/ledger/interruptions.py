@@ -1,9 +1,7 @@
 """What goes wrong with a database at a chosen moment, and the proof that all is well again."""
 
-import asyncio
-import time
-
 from tests.conftest import Database
+from tests.waiting import until, until_async
 
 _OURS = "FROM pg_stat_activity WHERE application_name = 'secrets-broker' AND datname = %s"
 TERMINATE = f"SELECT pg_terminate_backend(pid) {_OURS}"
@@ -28,10 +26,7 @@ def terminate(database: Database) -> None:
 async def until_it_waits(database: Database, event: str) -> None:
     """Wait until one of our sessions waits for that in the server."""
     query = f"SELECT pid {_OURS} AND wait_event = %s"
-    give_up = time.monotonic() + 10
-    while not await asyncio.to_thread(database.fetch, query, database.name, event):
-        assert time.monotonic() < give_up, f"nobody waits for {event}"
-        await asyncio.sleep(0.01)
+    await until_async(database.fetch, query, database.name, event, what=f"nobody waits for {event}")
 
 
 def at_commit(database: Database, action: str) -> None:
@@ -54,5 +49,5 @@ def as_usual(database: Database) -> None:
 
 def until_gone(database: Database) -> None:
     """Wait until none of our sessions is there."""
-    while database.fetch(f"SELECT pid {_OURS}", database.name):
-        time.sleep(0.01)
+    query = f"SELECT pid {_OURS}"
+    until(lambda: not database.fetch(query, database.name), "a session of ours stays")

@@ -16,6 +16,7 @@ from secrets_broker.tools.postgres.process import wait_until
 from tests import processes
 from tests.tools.dev_process import Start, folder, start
 from tests.tools.postgres.helpers import linux_only
+from tests.waiting import until
 
 __all__ = ["folder", "start"]  # fixtures
 
@@ -49,10 +50,7 @@ def test_killed_with_everything_it_started(folder: Path, start: Start) -> None:
     dev = start()
     dev.post("upsert", host="h", purpose="ssh", password="p")
     dev.end(signal.SIGKILL)
-    deadline = time.monotonic() + 10
-    while listens(dev.port) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not listens(dev.port)
+    until(lambda: not listens(dev.port), "what dev started is still there")
     again = start()
     assert again.post("lookup", host="h", purpose="ssh")["password"] == "p"
     again.end()

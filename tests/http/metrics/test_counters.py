@@ -31,6 +31,7 @@ from tests.http.metrics.counted import (
     UPSERTS,
     Counted,
 )
+from tests.waiting import until
 
 CREDENTIALS = {"lookup", "upsert", "delete", "lookup_batch", "upsert_batch", "credentials"}
 OPEN = {"live", "ready", "metrics", "openapi"}
@@ -259,10 +260,8 @@ def test_no_label_is_what_somebody_sent(service: Service) -> None:
 
 def eventually_gathered(service: Service) -> None:
     """Wait until the gauges are there."""
-    give_up = time.monotonic() + 20
-    while "secrets_gathered_timestamp_seconds" not in service.metrics():
-        assert time.monotonic() < give_up, "nothing was gathered"
-        time.sleep(0.1)
+    gathered = "secrets_gathered_timestamp_seconds"
+    until(lambda: gathered in service.metrics(), "nothing was gathered")
 
 
 def test_what_is_no_request_is_counted_apart(service: Service) -> None:

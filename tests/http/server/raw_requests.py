@@ -1,11 +1,11 @@
 """Requests in bytes, what the server answers to them, and what it logs of them."""
 
 import re
-import time
 from typing import Any
 
 from tests.conftest import INTERNAL_KEY
 from tests.http.client import LOOKUP, Service, log_lines
+from tests.waiting import until
 
 BODY = b'{"host":"h.example","purpose":"ssh"}'
 TARGET = LOOKUP.encode()
@@ -37,9 +37,9 @@ def statuses(received: bytes) -> list[int]:
 
 def logged(service: Service, name: str, value: object, count: int = 1) -> list[dict[str, Any]]:
     """The lines of the log with that value, once there are as many; they may be on their way."""
-    give_up = time.monotonic() + 10
-    while True:
-        lines = [line for line in log_lines(service.log.read_text()) if line.get(name) == value]
-        if len(lines) >= count or time.monotonic() > give_up:
-            return lines
-        time.sleep(0.02)
+
+    def lines() -> list[dict[str, Any]]:
+        return [line for line in log_lines(service.log.read_text()) if line.get(name) == value]
+
+    until(lambda: len(lines()) >= count, f"the log never has {count} lines with {name}: {value}")
+    return lines()

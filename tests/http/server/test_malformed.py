@@ -215,7 +215,7 @@ def test_each_refusal_is_one_line(
     service: Service, sent: bytes, status: int, answered: bool
 ) -> None:
     """Status and peer are on the log, once, and nothing that was sent."""
-    before = len(logged(service, "event", "request_refused"))
+    before = len(logged(service, "event", "request_refused", 0))
     service.raw(sent)
     lines = logged(service, "event", "request_refused", before + 1)[before:]
     assert [(line["status"], line["ip"], line["answered"]) for line in lines] == [

@@ -29,6 +29,7 @@ from tests.http.client import JSON, LOOKUP, Answer, Service, log_lines
 from tests.http.conftest import folder, serving
 from tests.http.granting import Keys, rule
 from tests.http.server.tls_service import over_tls
+from tests.waiting import until
 
 NAME = {"host": "web-1", "purpose": "ssh"}
 _sources = count(2)
@@ -390,10 +391,9 @@ def test_files_are_read_again_on_a_reload_and_kept_where_they_are_bad(
             third = _shown(service)
             assert service.lookup(**NAME).status == 404
             own.unlink()
-            service.kill_worker()  # whoever takes its place reads no file
-            while len(service.workers()) < 2:
-                time.sleep(0.05)
+            service.replace_worker()  # the new one reads no file
             assert _shown(service) == third
+            service.says("tls_not_reloaded")
             lines = log_lines(service.log.read_text())
             assert [line["event"] for line in lines if "tls" in line["event"]] == [
                 "tls_not_reloaded"
@@ -413,9 +413,7 @@ def test_an_idle_client_does_not_keep_a_worker_from_its_orderly_end(
             for _ in range(30):
                 assert service.send("POST", LOOKUP, NAME, key="wrong").status == 403
             os.kill(service.pid, signal.SIGTERM)
-            give_up = time.monotonic() + 20
-            while service.workers() and time.monotonic() < give_up:
-                time.sleep(0.05)
+            until(lambda: not service.workers(), "a worker does not end")
         counted = service.events("details ->> 'count'", "type = 'access.counted'")
         told = service.events("1", "type = 'access.denied'")
     assert sum(int(count) for (count,) in counted) + len(told) == 30
@@ -479,10 +477,8 @@ def test_handshakes_that_are_never_finished_count(cluster: Cluster, authority: A
         running.source = "127.0.7.2"
         key = Keys(running).grant("other", rule("read"))
         assert running.send("POST", LOOKUP, NAME, key=key).status == 404
+        until(lambda: running.metrics()[TURNED_AWAY] > 0, "no handshake was refused")
         give_up = time.monotonic() + 20
-        while running.metrics()[TURNED_AWAY] == 0:
-            assert time.monotonic() < give_up, "no handshake was refused"
-            time.sleep(0.2)
         stack.close()
         running.source = "127.0.7.1"
         while True:
