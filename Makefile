@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PYTEST_WORKERS ?= 2
+# Neighbours stay together, so that a module's service or ledger is made once; the idle take over.
+PYTEST := $(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist worksteal
 
 .PHONY: run test test-long lint format bench lock clean
 
@@ -11,11 +13,11 @@ run: $(VENV)/run
 	$(BIN)/secrets-broker dev
 
 test: $(VENV)/dev
-	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) $(PYTEST_ARGS)
+	$(PYTEST) $(PYTEST_ARGS)
 
 # What only machines need, and nobody waits for: the tests that are marked as long.
 test-long: $(VENV)/dev
-	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) -m long $(PYTEST_ARGS)
+	$(PYTEST) -m long $(PYTEST_ARGS)
 
 lint: $(VENV)/dev
 	$(BIN)/ruff check .

@@ -6,6 +6,8 @@ with SecretsManager(kms_key=..., database_url=...) as secrets:
     secrets.lookup_credential("db1.example", "ssh", accessed_by="deploy")
 """
 
+from typing import TYPE_CHECKING
+
 from secrets_broker.ledger.errors import (
     CredentialUndisclosableError,
     InvalidCommandError,
@@ -15,7 +17,9 @@ from secrets_broker.ledger.errors import (
     UnfitKeyError,
     WrongKeyError,
 )
-from secrets_broker.secrets_manager import SecretsManager
+
+if TYPE_CHECKING:
+    from secrets_broker.secrets_manager import SecretsManager
 
 __all__ = [
     "CredentialUndisclosableError",
@@ -27,3 +31,15 @@ __all__ = [
     "UnfitKeyError",
     "WrongKeyError",
 ]
+
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> object:
+        """Import SecretsManager when it is first asked for: few commands need the write path."""
+        if name != "SecretsManager":
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from secrets_broker.secrets_manager import SecretsManager  # noqa: PLC0415
+
+        globals()[name] = SecretsManager
+        return SecretsManager

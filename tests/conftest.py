@@ -1,5 +1,6 @@
 """What tests share: one real PostgreSQL a process, and a fresh database a test."""
 
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -30,6 +31,9 @@ SIGNING_KEY = "PRIVATE+KEY+PeterNeumann+c74f20a3+AYEKFALVFGyNhPJEMzD1QIDr+Y7hfZx
 VERIFIER_KEY = "PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW"
 SERVICE_LOGIN = "service_login"
 TEMPLATE = "migrated"
+MEMORY = Path("/dev/shm")
+ROOM = 4 << 30
+"""In bytes: what must be free for a cluster in memory; one comes to a tenth of it."""
 
 # No deadline: these machines are noisy, and no test is about time.
 settings.register_profile(
@@ -70,11 +74,18 @@ def bin_dir() -> Path | None:
     return Path(chosen) if chosen else None
 
 
+def cluster_folder() -> Path:
+    """A new folder for a cluster: in memory where there is room, for there a flush is free."""
+    has_room = os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free >= ROOM
+    folder = Path(tempfile.mkdtemp(prefix="secrets-broker-test-", dir=MEMORY if has_room else None))
+    folder.chmod(0o711)  # as root, PostgreSQL's own account has to pass through
+    return folder
+
+
 @contextmanager
 def migrated_cluster(bin_dir: Path | None) -> Iterator[Cluster]:
     """A PostgreSQL of its own, with a migrated database to copy and the service's login."""
-    folder = Path(tempfile.mkdtemp(prefix="secrets-broker-test-"))
-    folder.chmod(0o711)  # as root, PostgreSQL's own account has to pass through
+    folder = cluster_folder()
     try:
         with Cluster(folder, bin_dir=bin_dir) as running:
             running.ensure_login(SERVICE_LOGIN)
@@ -134,7 +145,12 @@ class fresh_database:  # noqa: N801 - used as a context manager, as a function w
         self._name = f"test_{next(_numbers)}"
 
     def __enter__(self) -> Database:
-        self._do("CREATE DATABASE {} TEMPLATE {}", self._name, self._template)
+        with self._connect() as connection:
+            query = sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(*self._names())
+            # In memory a plain copy is the fastest; PostgreSQL 14 has no other way, nor the word.
+            if self._is_in_memory and connection.info.server_version >= 150_000:
+                query += sql.SQL(" STRATEGY FILE_COPY")
+            connection.execute(query)
         return Database(
             self._name,
             self._cluster.superuser_url(self._name),
@@ -142,8 +158,16 @@ class fresh_database:  # noqa: N801 - used as a context manager, as a function w
         )
 
     def __exit__(self, *_: object) -> None:
-        self._do("DROP DATABASE IF EXISTS {} WITH (FORCE)", self._name)
+        with self._connect() as connection:
+            query = sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)")
+            connection.execute(query.format(sql.Identifier(self._name)))
 
-    def _do(self, query: Any, *names: str) -> None:
-        with psycopg.connect(self._cluster.superuser_url(), autocommit=True) as connection:
-            connection.execute(sql.SQL(query).format(*map(sql.Identifier, names)))
+    @property
+    def _is_in_memory(self) -> bool:
+        return self._cluster.data_dir.is_relative_to(MEMORY)
+
+    def _names(self) -> tuple[sql.Identifier, sql.Identifier]:
+        return sql.Identifier(self._name), sql.Identifier(self._template)
+
+    def _connect(self) -> "psycopg.Connection[Any]":
+        return psycopg.connect(self._cluster.superuser_url(), autocommit=True)

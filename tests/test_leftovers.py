@@ -11,8 +11,8 @@ import pytest
 
 from secrets_broker.tools.postgres.process import wait_until
 from tests import processes
+from tests.repository import ROOT
 from tests.tools.postgres.helpers import linux_only
-from tests.tools.test_commands import ROOT
 
 LEAVES = """
 import os, signal, subprocess, sys, time

@@ -21,7 +21,8 @@ from secrets_broker.tls import server_context
 from secrets_broker.tools.serve import IN_THE_CLEAR, server_command
 from tests.conftest import Database
 from tests.http.authority import SERVER, Authority, der
-from tests.tools.test_commands import ROOT, run, settings
+from tests.repository import ROOT
+from tests.tools.command_line import run, settings
 
 
 @pytest.fixture

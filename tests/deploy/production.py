@@ -11,8 +11,8 @@ from typing import Any
 
 from secrets_broker.tools.postgres.account import Account
 from tests.ports import free_port
+from tests.repository import ROOT
 from tests.tools.postgres.helpers import python_of
-from tests.tools.test_dev import ROOT
 
 DEPLOY = ROOT / "deploy"
 

@@ -23,6 +23,7 @@ from tests.deploy.production import DEPLOY, Production
 from tests.pages.shell import blocks
 from tests.ports import free_port
 from tests.tools.postgres.helpers import nobody
+from tests.waiting import until
 
 STEPS = (
     "path",
@@ -265,7 +266,8 @@ def check_that_no_step_can_be_left_out(operator: Operator) -> None:
     """The step of the new name left out: whatever comes next says what to run."""
     production = operator.production
     with operator.service(until=503):
-        assert "ledger_mismatch" in (production.broker / "serve.log").read_text()
+        log = production.broker / "serve.log"
+        until(lambda: "ledger_mismatch" in log.read_text(), "the log does not say why")
     assert "secrets-broker restored" in operator.broker("erase", fails=True, REASON="too soon")
     assert "3 of the newest are missing" in operator.broker("end", fails=True)
     with psycopg.connect(production.secret("migration_database_url")) as connection:
@@ -311,8 +313,10 @@ def test_yesterdays_backup(operator: Operator) -> None:
         for host, password in (("kept", "first-of-kept"), ("changed", "second-of-changed")):
             found = ask(url, mishap.key, "lookup", host=host, purpose="ssh")
             assert found["password"] == password
-        log = (operator.production.broker / "serve.log").read_text().splitlines()
-        (said,) = [json.loads(line) for line in log if "events_were_lost" in line]
+        log = operator.production.broker / "serve.log"
+        until(lambda: "events_were_lost" in log.read_text(), "the log does not tell of the loss")
+        lines = log.read_text().splitlines()
+        (said,) = [json.loads(line) for line in lines if "events_were_lost" in line]
         assert (said["first"], said["last"]) == (6, 8)
 
 

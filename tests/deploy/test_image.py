@@ -4,7 +4,6 @@ import json
 import re
 import shutil
 import subprocess
-import time
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,9 @@ from tests.deploy.asking import ask
 from tests.deploy.confined import UID, serving, status
 from tests.deploy.production import DEPLOY, Production
 from tests.ports import free_port
+from tests.repository import ROOT
 from tests.tools.postgres.helpers import linux_only, python_of, root_only
-from tests.tools.test_dev import ROOT
+from tests.waiting import until
 
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text())
@@ -178,10 +178,7 @@ def test_the_service_lives_with_that(production: Production) -> None:
         ]
         assert len(servers) == 3
         kept = Path(f"/proc/{servers[0]}/root{environment['LEDGER_CHECKPOINT_FILE']}")
-        give_up = time.monotonic() + 10
-        while not kept.exists() and time.monotonic() < give_up:
-            time.sleep(0.05)
-        assert kept.exists()
+        until(kept.exists, "no checkpoint is kept")
         for server in servers:
             found_status = status(server)
             assert (found_status["CapEff"], found_status["NoNewPrivs"]) == ("0" * 16, "1")

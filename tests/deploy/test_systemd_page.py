@@ -11,8 +11,9 @@ from pathlib import Path
 
 from tests.deploy.asking import ask
 from tests.deploy.production import DEPLOY, Production
-from tests.pages.commands import FOLLOWED, ROOT, blocks
+from tests.pages.commands import FOLLOWED, blocks
 from tests.ports import free_port
+from tests.repository import ROOT
 
 
 class Machine:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.conftest import AUDITOR_KEY, Database
+from tests.waiting import until
 
 UPSERT = "/internal/secrets/credential-upsert"
 LOOKUP = "/internal/secrets/credential-lookup"
@@ -154,6 +155,10 @@ class Service:
         pairs = (line.split() for line in lines if line and not line.startswith("#"))
         return {name: float(value) for name, value in pairs}
 
+    def says(self, text: str) -> None:
+        """Wait until its log has that: a line may come after the answer that it is about."""
+        until(lambda: text in self.log.read_text(), f"the log never has {text!r}")
+
     def workers(self) -> list[int]:
         """The workers' process ids."""
         children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text()
@@ -168,10 +173,12 @@ class Service:
     def replace_worker(self) -> None:
         """End one worker as a crash would, and wait until there is another."""
         count, victim = len(self.workers()), self.kill_worker()
-        give_up = time.monotonic() + 20
-        while victim in (workers := self.workers()) or len(workers) < count:
-            assert time.monotonic() < give_up, "no other worker was started"
-            time.sleep(0.05)
+
+        def is_replaced() -> bool:
+            workers = self.workers()
+            return victim not in workers and len(workers) >= count
+
+        until(is_replaced, "no other worker was started")
 
 
 def _send_rest(connection: http.client.HTTPConnection, headers: Headers, body: Any) -> None:

@@ -1,10 +1,7 @@
 """A ledger that lost events: the service stops, stays stopped and says so, until `restored`."""
 
-import json
 import os
 import signal
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 from secrets_broker.ledger.rollback_detection.checkpoint_file import CheckpointFile
@@ -12,21 +9,15 @@ from secrets_broker.tools.postgres import Cluster
 from tests.conftest import SIGNING_KEY, TEMPLATE, VERIFIER_KEY, Database, fresh_database
 from tests.http.client import Service
 from tests.http.conftest import WORKERS, serving
+from tests.http.server.raw_requests import logged
 from tests.ledger.checkpoints import KEY
-from tests.ledger.publishing.test_checkpointer import tamper
-from tests.tools.test_commands import run as command
-from tests.tools.test_commands import settings
+from tests.ledger.publishing.checkpointers import tamper
+from tests.tools.command_line import run as command
+from tests.tools.command_line import settings
+from tests.waiting import until
 
 NAME = {"host": "db1", "purpose": "ssh"}
 STOPPED = "The ledger does not continue what this process has seen; see the log."
-
-
-def until(what: Callable[[], bool]) -> None:
-    """Wait for it."""
-    give_up = time.monotonic() + 20
-    while not what():
-        assert time.monotonic() < give_up
-        time.sleep(0.05)
 
 
 def lose(database: Database) -> None:
@@ -81,8 +72,7 @@ def test_a_loss_that_no_checkpoint_knows_of(cluster: Cluster, tmp_path: Path) ->
             url, tmp_path / "fourth", settings={"LEDGER_CHECKPOINT_FILE": str(file.path)}
         ) as service:
             assert service.lookup(**NAME).status == 200
-            log = service.log.read_text().splitlines()
-            said = [json.loads(line) for line in log if "events_were_lost" in line]
+            said = logged(service, "event", "events_were_lost")
             assert {(line["first"], line["last"]) for line in said} == {(4, 6)}
 
 

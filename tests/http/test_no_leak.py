@@ -1,7 +1,6 @@
 """Every secret has a marker of its own, and is looked for wherever it must not be."""
 
 import subprocess
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from hashlib import sha256
@@ -15,6 +14,8 @@ from secrets_broker.tools.postgres.binaries import find_binaries
 from tests.conftest import AUDITOR_KEY, TEMPLATE, fresh_database
 from tests.http.client import DELETE, LOOKUP, UPSERT, Answer, Service, log_lines
 from tests.http.conftest import folder, serving
+from tests.http.server.raw_requests import logged
+from tests.waiting import until
 
 KMS = "MarkerOfTheKmsKey-5f1c"
 INTERNAL = "MarkerOfTheInternalKey-83aa"
@@ -100,10 +101,7 @@ def test_who_has_no_key_sees_nothing_that_follows_from_one(
         settings = {"METRICS_SECONDS": "0.1"}
         url = service.database.service_url
         with serving(url, place / "log", **wrong, settings=settings) as other:  # type: ignore[arg-type]
-            give_up = time.monotonic() + 20
-            while "secrets_keks_missing" not in other.get("/metrics").body.decode():
-                assert time.monotonic() < give_up, "nothing was gathered"
-                time.sleep(0.1)
+            until(lambda: "secrets_keks_missing" in other.metrics(), "nothing was gathered")
             pages = [
                 replace(asked, source="127.0.0.9").send(method, path, key=None)
                 for asked in (service, other)
@@ -118,8 +116,8 @@ def test_who_has_no_key_sees_nothing_that_follows_from_one(
 
 def test_no_log_holds_a_secret(service: Service, answers: list[Answer]) -> None:
     """Nothing that passed through the service is in its log, nor a traceback."""
+    until(lambda: len(list(log_lines(service.log.read_text()))) > len(answers) - 3)
     log = service.log.read_text()
-    assert len(list(log_lines(log))) > len(answers) - 3
     assert not [word for word in (*MARKERS, "Traceback") if word in log]
 
 
@@ -150,9 +148,7 @@ def test_each_request_has_one_line(service: Service) -> None:
     """Who asked for what, what came of it and how long it took: one line, found by its id."""
     headers = {"X-Request-Id": "one-line", "X-Service-Name": "backup"}
     answer = service.lookup(headers, host="line.example", purpose="ssh")
-    lines = [
-        line for line in log_lines(service.log.read_text()) if line.get("request_id") == "one-line"
-    ]
+    lines = logged(service, "request_id", "one-line")
     assert len(lines) == 1
     line = lines[0]
     assert line["duration_ms"] > 0
@@ -166,9 +162,7 @@ def test_a_refused_request_has_its_line_too(service: Service) -> None:
     """Without the key no actor is claimed, but the refusal is on the log."""
     answer = service.send("POST", LOOKUP, NAME, {"X-Service-Name": "backup"}, key="wrong")
     made_up = answer.headers["X-Request-Id"]
-    lines = [
-        line for line in log_lines(service.log.read_text()) if line.get("request_id") == made_up
-    ]
+    lines = logged(service, "request_id", made_up)
     assert [(line["actor"], line["outcome"], line["status"]) for line in lines] == [
         (None, "forbidden", 403)
     ]

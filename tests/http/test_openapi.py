@@ -1,7 +1,6 @@
 """The API's description is true: of the code, and of what a running service answers."""
 
 import asyncio
-from importlib.resources import files
 from typing import Any
 
 import falcon.testing
@@ -17,7 +16,7 @@ from secrets_broker.http.app import create_app
 from secrets_broker.http.auth.authentication import Authentication
 from secrets_broker.http.resources.health import DETAILS
 from secrets_broker.http.router import Lifespan
-from secrets_broker.http.routes import MATCH, SERVICE, TABLE, Match, Route
+from secrets_broker.http.routes import SERVICE, TABLE, Match
 from secrets_broker.http.server.protocol import NO_ROUTES
 from secrets_broker.ledger.access.rights import DELETE, READ, WRITE
 from secrets_broker.ledger.access.rights import OPERATIONS as RIGHTS
@@ -40,6 +39,7 @@ from tests.conftest import AUDITOR_KEY
 from tests.http.client import JSON, LOOKUP, UPSERT, Service
 from tests.http.declared import DECLARED, OF_REFUSALS
 from tests.http.granting import Keys
+from tests.http.operations import OPERATIONS, found, opens
 
 
 @pytest.fixture(scope="module")
@@ -173,13 +173,6 @@ def test_the_router_has_what_the_table_has_and_nothing_else(keyring: Keyring) ->
     assert found(app, b"/nowhere") is None
 
 
-def found(app: Any, target: bytes) -> Any:
-    """What the application's router leads to."""
-    request = falcon.testing.create_asgi_req(path="/")
-    request.scope["state"] = {MATCH: SERVICE.match(target)}
-    return app._router_search("/", req=request)
-
-
 def test_the_application_tells_the_protocol_its_routes(keyring: Keyring) -> None:
     """By the state of its lifespan; where that is not there, no target is a route's."""
     writer = Writer("postgresql://", keyring, HostCredentials())
@@ -222,15 +215,6 @@ def test_which_key_opens_a_path_is_described(description: Any) -> None:
             expected = expected or ADMIN
         for operation in description["paths"][route.path].values():
             assert operation.get("security", description["security"]) == expected
-
-
-def opens(doors: Authentication, route: Route, key: str) -> bool:
-    """Whether a key opens a route."""
-    request = falcon.testing.create_asgi_req(path=route.path)
-    # falcon's own would be read up by now; a server's are a list.
-    request.scope["headers"] = [(b"x-internal-key", key.encode())]
-    _, to_be_judged = doors.identify(request, route)
-    return to_be_judged is None
 
 
 def test_every_reason_is_described(description: Any) -> None:
@@ -279,13 +263,6 @@ def test_every_cause_of_not_being_ready_is_described(description: Any) -> None:
     assert set(detail["enum"]) == set(DETAILS)
 
 
-# Not by schemathesis's own pytest plugin, so that pytest may be of any version.
-_text = files("secrets_broker.http").joinpath("openapi.yaml").read_text()
-OPERATIONS = {
-    operation.label: operation
-    for found in schemathesis.openapi.from_file(_text).get_all_operations()
-    for operation in [found.ok()]  # type: ignore[union-attr]  # an invalid one fails here
-}
 MODES = [
     (label, mode)
     for label in OPERATIONS

@@ -17,7 +17,7 @@ from secrets_broker.ledger.access.rights import REFUSALS
 from secrets_broker.ledger.errors import LedgerError, LedgerUnavailableError, OutcomeUnknownError
 from tests.everything_raised import errors
 from tests.http.declared import DECLARED, OF_REFUSALS
-from tests.pages.commands import ROOT
+from tests.repository import ROOT
 
 PACKAGE = Path(secrets_broker.__file__).parent
 API = (ROOT / "docs" / "api.md").read_text()

@@ -2,7 +2,6 @@
 
 import logging
 import threading
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +15,8 @@ from tests.conftest import INTERNAL_KEY, KMS_KEY, TEMPLATE, Database, fresh_data
 from tests.http.client import Service
 from tests.http.conftest import folder, serving
 from tests.ledger.encryption.kms.softhsm import MISSING, MODULE, PIN, SoftHsm
-from tests.tools.test_commands import run
+from tests.tools.command_line import run
+from tests.waiting import until
 
 HOSTS = [f"host-{number}" for number in range(20)]
 SECOND, THIRD = "the-second-key-of-three", "the-third-key-of-three"
@@ -110,17 +110,14 @@ def test_a_service_without_the_new_key(database: Database, tmp_path: Path) -> No
         assert service.lookup(host=HOSTS[0], purpose="ssh").status == 503
         detail = "SECRETS_KMS_KEY is not the key of this ledger; see the log."
         assert _unready(service) == {"status": "not_ready", "detail": detail}
-        assert "SECRETS_KMS_KEY is not the key of this ledger" in service.log.read_text()
+        service.says("SECRETS_KMS_KEY is not the key of this ledger")
         assert database.fetch("SELECT count(*) FROM ledger.events") == size
 
 
 def _unready(service: Service) -> object:
     # An answer is kept for a second.
-    give_up = time.monotonic() + 30
-    while (ready := service.get("/health/ready")).status == 200:
-        assert time.monotonic() < give_up
-        time.sleep(0.05)
-    return ready.json
+    until(lambda: service.get("/health/ready").status != 200, "it stays ready")
+    return service.get("/health/ready").json
 
 
 @contextmanager
@@ -203,6 +200,6 @@ def test_a_kms_that_is_away_delays_the_start_alone(database: Database) -> None:
         assert serves_all(service)
         with broker(database, settings, until=503) as late:
             assert late.lookup(host=HOSTS[0], purpose="ssh").status == 503
-            assert "aws-kms:" in late.log.read_text()
+            late.says("aws-kms:")
     finally:
         running.__exit__(None, None, None)

@@ -14,8 +14,8 @@ from secrets_broker.http.routes import MAX_BATCH_BYTES, NONE, SERVICE, Route
 from secrets_broker.http.server.protocol import MAX_PIPELINED
 from tests.conftest import AUDITOR_KEY, INTERNAL_KEY
 from tests.http.client import LOOKUP, Answer, Service
-from tests.http.metrics.test_counters import REQUESTS, Counted
-from tests.http.server.test_malformed import LAST_GET, logged, statuses
+from tests.http.metrics.counted import REQUESTS, Counted
+from tests.http.server.raw_requests import LAST_GET, logged, statuses
 
 OPEN = {"/health/live", "/health/ready", "/metrics", "/openapi.yaml"}
 NOWHERE = b'"reason":"no_such_path"'

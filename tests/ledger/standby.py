@@ -20,6 +20,7 @@ from secrets_broker.tools.postgres.installation import runnable
 from secrets_broker.tools.postgres.layout import SHARED_DIR
 from tests.conftest import SERVICE_LOGIN
 from tests.ports import free_port
+from tests.waiting import until
 
 _CONF = """
 listen_addresses = '127.0.0.1'
@@ -126,10 +127,7 @@ class Pair:
 
     def until(self, query: str) -> None:
         """Wait until a count on the primary is no longer 0."""
-        give_up = time.monotonic() + 30
-        while self.primary.fetch(query) == [(0,)]:
-            assert time.monotonic() < give_up, query
-            time.sleep(0.05)
+        until(lambda: self.primary.fetch(query) != [(0,)], query, seconds=30)
 
     def fail_over(self) -> None:
         """The primary is lost, and the standby is promoted."""

@@ -50,10 +50,18 @@ from tests.ledger.helpers import (
     upsert,
     writing,
 )
+from tests.ledger.interruptions import (
+    _OURS,
+    TERMINATE,
+    as_usual,
+    at_commit,
+    count,
+    terminate,
+    until_gone,
+    until_it_waits,
+)
 
 REPOSITORY = Path(__file__).parents[2]
-_OURS = "FROM pg_stat_activity WHERE application_name = 'secrets-broker' AND datname = %s"
-TERMINATE = f"SELECT pg_terminate_backend(pid) {_OURS}"
 CANCEL = f"SELECT pg_cancel_backend(pid) {_OURS}"
 
 
@@ -69,49 +77,6 @@ def own_database(own_cluster: Cluster) -> Iterator[Database]:
     """A fresh database in it."""
     with fresh_database(own_cluster, TEMPLATE) as made:
         yield made
-
-
-def count(database: Database) -> int:
-    """How many events of commands are recorded; positions have no gap."""
-    ((number, last, commands),) = database.fetch(
-        "SELECT count(*), max(position), count(*) FILTER (WHERE type <> 'ledger.authenticated')"
-        " FROM ledger.events"
-    )
-    assert number == (last + 1 if number else 0)
-    return int(commands)
-
-
-def terminate(database: Database) -> None:
-    """Have the server end our connections, and wait until they are gone."""
-    database.execute(TERMINATE, database.name)
-    until_gone(database)
-
-
-async def until_it_waits(database: Database, event: str) -> None:
-    """Wait until one of our sessions waits for that in the server."""
-    query = f"SELECT pid {_OURS} AND wait_event = %s"
-    give_up = time.monotonic() + 10
-    while not await asyncio.to_thread(database.fetch, query, database.name, event):
-        assert time.monotonic() < give_up, f"nobody waits for {event}"
-        await asyncio.sleep(0.01)
-
-
-def at_commit(database: Database, action: str) -> None:
-    """Have the server do something in the COMMIT of a batch with events of commands."""
-    database.execute(
-        "CREATE FUNCTION public.act() RETURNS trigger LANGUAGE plpgsql AS"
-        f" $$ BEGIN {action}; RETURN NULL; END $$"
-    )
-    database.execute(
-        "CREATE CONSTRAINT TRIGGER act AFTER INSERT ON ledger.events"
-        " DEFERRABLE INITIALLY DEFERRED FOR EACH ROW"
-        " WHEN (NEW.type <> 'ledger.authenticated') EXECUTE FUNCTION public.act()"
-    )
-
-
-def as_usual(database: Database) -> None:
-    """Take that back."""
-    database.execute("DROP TRIGGER act ON ledger.events")
 
 
 def cut_to(database: Database, size: int) -> None:
@@ -248,12 +213,6 @@ def cut_idle_sessions(_cluster: Cluster, database: Database) -> None:
     """Have the server end sessions that are idle."""
     database.execute(f"ALTER DATABASE {database.name} SET idle_session_timeout = '50ms'")
     terminate(database)
-
-
-def until_gone(database: Database) -> None:
-    """Wait until none of our sessions is there."""
-    while database.fetch(f"SELECT pid {_OURS}", database.name):
-        time.sleep(0.01)
 
 
 def restart(cluster: Cluster, _database: Database) -> None:

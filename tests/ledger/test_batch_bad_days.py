@@ -9,7 +9,7 @@ from secrets_broker.ledger.errors import InvalidCommandError, OutcomeUnknownErro
 from secrets_broker.ledger.writer import MAX_BATCH, Writer
 from tests.conftest import Database
 from tests.ledger.helpers import CONTEXT, lookup, password_of, run, upsert, writing
-from tests.ledger.test_bad_days import as_usual, at_commit, count, terminate, until_it_waits
+from tests.ledger.interruptions import as_usual, at_commit, count, terminate, until_it_waits
 
 HOSTS = [f"host-{number}" for number in range(20)]
 

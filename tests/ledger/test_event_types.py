@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -35,8 +34,8 @@ from secrets_broker.tools.verify.checks.credential_histories import CredentialHi
 from secrets_broker.tools.verify.checks.facts import Fact
 from tests.conftest import Database
 from tests.ledger.helpers import record
+from tests.repository import ROOT
 
-ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "format.md"
 OPENAPI = ROOT / "secrets_broker" / "http" / "openapi.yaml"
 

@@ -10,8 +10,8 @@ from psycopg.types.json import Jsonb
 from secrets_broker.migrations.manifest import FOLDER
 from secrets_broker.migrations.runner import apply
 from tests.migrations.conftest import Cluster, Databases
-from tests.migrations.test_runner import quiet
-from tests.migrations.test_schema import AUDITOR, BODY, KEK, SERVICE, Connection, become
+from tests.migrations.migration_files import quiet
+from tests.migrations.roles import AUDITOR, BODY, KEK, SERVICE, Connection, become
 
 APPEND = """
 INSERT INTO ledger.events (position, at, v, ok, leaf_hash, mac, type, authn, host,

@@ -3,7 +3,6 @@
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -15,7 +14,8 @@ from secrets_broker.migrations.connection import LOCK_KEY
 from secrets_broker.migrations.errors import MigrationRunningError, StatementError
 from secrets_broker.migrations.runner import apply, pending, rollback
 from tests.migrations.conftest import Databases, execute, roles
-from tests.migrations.test_runner import NAMES, quiet
+from tests.migrations.migration_files import NAMES, quiet
+from tests.waiting import until
 
 WAITERS = """
 SELECT pid FROM pg_stat_activity
@@ -35,12 +35,7 @@ def in_the_way(url: str, statement: str) -> Iterator[None]:
 
 def wait_for_waiter(url: str) -> object:
     """The process id of the session that waits for a lock."""
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline:
-        if rows := execute(url, WAITERS):
-            return rows[0][0]
-        time.sleep(0.01)
-    raise AssertionError("nobody waits")
+    return until(lambda: execute(url, WAITERS), "nobody waits")[0][0]
 
 
 def test_two_runs_at_once_apply_each_file_once(empty_database: str) -> None:

@@ -10,7 +10,7 @@ from secrets_broker.migrations.errors import StatementError
 from secrets_broker.migrations.runner import apply, count_events, pending, rollback
 from tests import earlier
 from tests.migrations.conftest import Databases, execute, roles
-from tests.migrations.test_runner import NAMES, quiet
+from tests.migrations.migration_files import NAMES, quiet
 
 
 @dataclass(frozen=True, slots=True)

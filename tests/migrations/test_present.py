@@ -11,7 +11,7 @@ from secrets_broker.migrations.runner import apply
 from secrets_broker.migrations.shipped import WRITE, Catalogue, shipped
 from secrets_broker.tools.shipped import catalogues, layouts
 from tests.migrations.conftest import Databases, run_program
-from tests.migrations.test_runner import quiet
+from tests.migrations.migration_files import quiet
 
 
 def of(url: str) -> tuple[dict[str, Catalogue], list[present.SchemaLayout]]:

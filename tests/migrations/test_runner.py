@@ -16,20 +16,15 @@ from secrets_broker.migrations.manifest import FOLDER
 from secrets_broker.migrations.runner import apply, count_events, pending, rollback
 from tests import earlier
 from tests.migrations.conftest import Databases, dump, execute, psql, roles
+from tests.migrations.migration_files import FORWARD, NAMES, quiet
 
-FORWARD = [file.path for file in manifest.checked_files()]
 BACKWARD = [FOLDER / f"{path.stem}.rollback.sql" for path in reversed(FORWARD)]
-NAMES = [path.stem for path in FORWARD]
 OURS = ("-n", "ledger", "-n", "secrets")
 EVENT = """
 INSERT INTO ledger.events (position, at, v, ok, leaf_hash, mac, type, authn)
 VALUES (0, now(), 1, true, decode(repeat('00', 32), 'hex'), sha256(''), 'ledger.authenticated',
         'test')
 """
-
-
-def quiet(_: str) -> None:
-    """Say nothing."""
 
 
 @pytest.fixture

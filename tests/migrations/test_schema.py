@@ -8,11 +8,9 @@ from psycopg.types.json import Jsonb
 
 from secrets_broker.migrations.runner import apply
 from tests.migrations.conftest import Cluster, Databases
-from tests.migrations.test_runner import quiet
+from tests.migrations.migration_files import quiet
+from tests.migrations.roles import AUDITOR, BODY, KEK, SERVICE, Connection, become
 
-Connection = psycopg.Connection[tuple[object, ...]]
-
-SERVICE, AUDITOR = "secrets_broker_service", "secrets_broker_auditor"
 APPEND_ONLY = ("ledger.events", "ledger.nodes", "ledger.bodies")
 APPEND = """
 INSERT INTO ledger.events (position, at, v, ok, error, leaf_hash, mac, type, authn, ip, body,
@@ -22,8 +20,6 @@ SELECT position, at, 1, error IS NULL, error, decode(repeat('00', 32), 'hex'), s
 FROM jsonb_to_recordset(%s) AS t (position bigint, at timestamptz, error text, type text, ip text,
                                   body jsonb, details jsonb, credential_id bigint, version integer)
 """
-BODY = {"key": "k", "sha256": "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="}  # of nothing
-KEK = "INSERT INTO ledger.keks (id, provider, state, canary) VALUES (%s, 'local', %s, '')"
 
 
 @pytest.fixture(scope="module")
@@ -61,11 +57,6 @@ def event(position: int, **columns: object) -> dict[str, object]:
 def append(connection: Connection, *events: dict[str, object]) -> None:
     """All in one statement."""
     connection.execute(APPEND, (Jsonb(list(events)),))
-
-
-def become(connection: Connection, role: str) -> None:
-    """Be a login that only joined this role."""
-    connection.execute(f"SET LOCAL ROLE {role}".encode())
 
 
 def changes(table: str) -> list[str]:

@@ -1,6 +1,5 @@
 """A service whose gauges are all there."""
 
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -9,6 +8,7 @@ from secrets_broker.tools.postgres import Cluster
 from tests.conftest import TEMPLATE, fresh_database
 from tests.http.conftest import folder, serving
 from tests.monitoring.expressions import Served
+from tests.waiting import until
 
 NAME = {"host": "monitored.example", "purpose": "ssh"}
 
@@ -25,8 +25,6 @@ def served(cluster: Cluster) -> Iterator[Served]:
     ):
         running.upsert(**NAME, password="p")
         running.lookup({"X-Internal-Key": "wrong"}, **NAME)
-        give_up = time.monotonic() + 20
-        while "secrets_projection_differences" not in running.metrics():
-            assert time.monotonic() < give_up, "nothing was gathered"
-            time.sleep(0.1)
+        differences = "secrets_projection_differences"
+        until(lambda: differences in running.metrics(), "nothing was gathered")
         yield Served(running)

@@ -7,7 +7,8 @@ from typing import Any, Final
 import pytest
 import yaml
 
-from tests.monitoring.expressions import DOCS, MONITORING, ROOT, Served, promtool
+from tests.monitoring.expressions import DOCS, MONITORING, Served, promtool
+from tests.repository import ROOT
 
 PROMETHEUS: Final = MONITORING / "prometheus"
 RULES: Final[list[dict[str, Any]]] = [

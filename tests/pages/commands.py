@@ -9,7 +9,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+from tests.repository import ROOT
+
 OWN_TEST, FOLLOWED, PYTHON = "sh", "bash", "python"
 
 _BLOCK = re.compile(

@@ -7,7 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.tools.test_dev import ROOT, Dev
+from tests.repository import ROOT
+from tests.tools.dev_process import Dev
 
 
 def blocks(page: str) -> list[str]:

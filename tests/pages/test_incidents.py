@@ -11,7 +11,8 @@ import pytest
 
 from secrets_broker.tools.postgres.binaries import find_binaries
 from tests.pages.shell import Shell
-from tests.tools.test_dev import ROOT, Start, folder, start
+from tests.repository import ROOT
+from tests.tools.dev_process import Start, folder, start
 
 __all__ = ["folder", "start"]  # fixtures
 

@@ -10,7 +10,7 @@ import pytest
 
 from secrets_broker.tools.postgres.binaries import find_binaries
 from tests.pages.shell import Shell, blocks
-from tests.tools.test_dev import Dev, Start, folder, start
+from tests.tools.dev_process import Dev, Start, folder, start
 
 __all__ = ["folder", "start"]  # fixtures
 

@@ -14,9 +14,10 @@ import pytest
 
 from secrets_broker.tools.postgres.account import Account
 from secrets_broker.tools.postgres.binaries import find_binaries
-from tests.pages.commands import FOLLOWED, OWN_TEST, PYTHON, ROOT, blocks, indented_commands, pages
+from tests.pages.commands import FOLLOWED, OWN_TEST, PYTHON, blocks, indented_commands, pages
+from tests.repository import ROOT
+from tests.tools.dev_process import Dev, folder
 from tests.tools.postgres.helpers import python_of
-from tests.tools.test_dev import Dev, folder
 
 __all__ = ["folder"]  # a fixture
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from click.testing import CliRunner
 
 from secrets_broker.tools.cli import main
-from tests.tools.test_dev import ROOT
+from tests.repository import ROOT
 
 Said = tuple[int, str, str]
 """Exit status, standard output, standard error."""

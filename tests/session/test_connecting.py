@@ -25,7 +25,7 @@ from secrets_broker.tools.postgres import Cluster
 from tests.conftest import KMS_KEY, SERVICE_LOGIN, Database
 from tests.ledger.helpers import BEGUN, CONTEXT, lookup, record, run, upsert, writing
 from tests.ports import free_port
-from tests.tools.test_commands import run as command
+from tests.tools.command_line import run as command
 
 KNOWN = ("sslmode=disable", "connect_timeout=3", "application_name=x", "keepalives=1")
 

@@ -21,7 +21,7 @@ from secrets_broker.tools.postgres import Cluster
 from tests.conftest import Database
 from tests.ledger.helpers import BEGUN, CONTEXT, lookup, password_of, run, upsert, writing
 from tests.session.pooler import PROGRAM, Pooler, knows, pooling
-from tests.tools.test_commands import run as command
+from tests.tools.command_line import run as command
 
 needs_pgbouncer = pytest.mark.skipif(PROGRAM is None, reason="needs pgbouncer")
 WORD = "pool by session"

@@ -8,7 +8,8 @@ from secrets_broker.ledger.errors import UnfitKeyError
 from secrets_broker.settings import ATTRIBUTES, DECLARED, SECRETS, Setting, Settings, SettingsError
 from secrets_broker.settings.page import PAGE, WRITE, with_table
 from secrets_broker.tools.keygen import fresh_beside, fresh_settings
-from tests.pages.commands import ROOT, pages
+from tests.pages.commands import pages
+from tests.repository import ROOT
 
 # What `witness keygen` prints: no settings, but what a file and another's settings hold.
 PRINTED = {"WITNESS_KEY", "WITNESS_VERIFIER_KEY"}

@@ -2,54 +2,19 @@
 
 import json
 import os
-import subprocess
-import sys
-from collections.abc import Mapping
 from pathlib import Path
 
-import click
 import psycopg
 import pytest
 
 from secrets_broker import SecretsManager
 from secrets_broker.ledger.transparency_log.note import COSIGNATURE, SigningKey, VerifierKey
-from secrets_broker.tools.cli import main
 from secrets_broker.tools.postgres.account import Account
 from tests.conftest import INTERNAL_KEY, KMS_KEY, SIGNING_KEY, Database
+from tests.tools.command_line import run, settings
 from tests.tools.postgres.helpers import python_of, root_only, run_as
 
-ROOT = Path(__file__).parents[2]
 WITNESS_KEY = SigningKey("log.example", bytes(range(32)), COSIGNATURE).private_text()
-
-
-def run(
-    *arguments: str, cwd: Path, env: Mapping[str, str] | None = None, answer: str = ""
-) -> "subprocess.CompletedProcess[str]":
-    """Run secrets-broker with nothing but the given settings in its environment."""
-    return subprocess.run(
-        [sys.executable, "-m", "secrets_broker", *arguments],
-        cwd=cwd,
-        env={
-            "PATH": os.environ["PATH"],
-            "PYTHONPATH": str(ROOT),
-            **(env or {}),
-        },
-        input=answer,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-
-
-def settings(database: Database) -> dict[str, str]:
-    """What a deployment would set."""
-    return {
-        "SECRETS_KMS_KEY": KMS_KEY,
-        "INTERNAL_KEY": INTERNAL_KEY,
-        "DATABASE_URL": database.service_url,
-        "MIGRATION_DATABASE_URL": database.owner_url,
-    }
 
 
 def test_keygen_prints_lines_for_an_env_file(tmp_path: Path) -> None:
@@ -280,20 +245,6 @@ def test_settings_that_cannot_be_read_are_told(tmp_path: Path, command: str) -> 
     assert done.returncode == 2
     assert f"{tmp_path}/.env cannot be read (it is not UTF-8)" in done.stderr
     assert "mArKeR" not in done.stderr
-
-
-def test_every_command_explains_itself(tmp_path: Path) -> None:
-    """--help lists every command, and each of them takes --help and --data-dir."""
-    listed = run("--help", cwd=tmp_path)
-    for name, command in main.commands.items():
-        assert f"  {name} " in listed.stdout
-        parts = command.commands if type(command) is click.Group else {}
-        for part in parts:
-            assert f"  {part} " in run(name, "--help", cwd=tmp_path).stdout
-        for words in [[name, part] for part in parts] or [[name]]:
-            done = run(*words, "--help", cwd=tmp_path)
-            assert (done.returncode, done.stderr) == (0, "")
-            assert "--data-dir" in done.stdout
 
 
 @root_only

@@ -5,8 +5,8 @@ import random
 import pytest
 
 from tests import processes
+from tests.tools.dev_process import Start, folder, start
 from tests.tools.postgres.helpers import linux_only
-from tests.tools.test_dev import Start, folder, start
 
 __all__ = ["folder", "start"]  # fixtures
 

@@ -12,11 +12,11 @@ import pytest
 from secrets_broker.ledger.encryption.keyring import Keyring
 from secrets_broker.ledger.errors import UnauthenticEventError
 from tests.conftest import Database
-from tests.ledger.event_macs.test_poison import POISON, append, plant
+from tests.ledger.event_macs.planted_events import POISON, append, plant
 from tests.ledger.forging import forge
 from tests.ledger.helpers import lookup, password_of, record, upsert
 from tests.ledger.unauthenticated import unauthenticate
-from tests.tools.test_commands import run, settings
+from tests.tools.command_line import run, settings
 
 
 def command(database: Database, folder: Path, *words: str, status: int = 0) -> str:

@@ -13,7 +13,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from secrets_broker.tools.keygen import env_lines, fresh_settings, is_plain
 from secrets_broker.tools.postgres.cluster import socket_url
-from tests.tools.test_commands import run
+from tests.tools.command_line import run
 
 # What a folder or a role may be called; two separators of libpq's are never in a socket's folder.
 names = st.text(st.characters(codec="utf-8", exclude_characters='\0,"'), min_size=1, max_size=20)

@@ -9,7 +9,7 @@ import pytest
 from tests.conftest import Database
 from tests.http.client import Service
 from tests.http.conftest import serving
-from tests.tools.test_commands import run
+from tests.tools.command_line import run
 
 
 def test_ready(service: Service, tmp_path: Path) -> None:

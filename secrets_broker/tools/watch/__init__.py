@@ -2,7 +2,3 @@
 
 Which conditions there are, and when each holds, is in projections/conditions.
 """
-
-from secrets_broker.tools.watch.command import watch
-
-__all__ = ["watch"]

@@ -11,12 +11,12 @@ import pytest
 from secrets_broker.ledger.access.access_key import new_access_key
 from secrets_broker.tools.postgres import Cluster
 from tests.conftest import AUDITOR_KEY, INTERNAL_KEY, TEMPLATE, fresh_database
+from tests.http.auth.refusals import FORBIDDEN, last
 from tests.http.client import DELETE, LOOKUP, UPSERT, Answer, Service
-from tests.http.conftest import WORKERS, folder, serving
+from tests.http.conftest import folder, serving
 from tests.http.granting import Keys, rule
 
 NAME = {"host": "web-1", "purpose": "ssh"}
-FORBIDDEN = {"reason": "forbidden", "detail": "Invalid or missing X-Internal-Key header"}
 
 
 _sources = count(2)
@@ -27,13 +27,6 @@ def keys(service: Service) -> Keys:
     """Grants for the module's service, which a test asks from an address of its own."""
     service.source = f"127.0.1.{next(_sources)}"
     return Keys(service)
-
-
-def last(service: Service) -> dict[str, object]:
-    """The newest event."""
-    columns = "type, actor, authn, ip, host, purpose, error, details, reason"
-    rows = service.events(columns)
-    return dict(zip(columns.split(", "), rows[-1], strict=True))
 
 
 def test_a_key_opens_what_its_rules_allow_and_nothing_else(service: Service, keys: Keys) -> None:
@@ -345,10 +338,7 @@ def test_a_limit_holds_across_a_crash(fresh: Service) -> None:
     for _ in range(2):
         assert service.send("POST", LOOKUP, NAME, key=key).status != 429
     for _ in range(2):
-        service.kill_worker()
-        give_up = time.monotonic() + 20
-        while len(service.workers()) < WORKERS and time.monotonic() < give_up:
-            time.sleep(0.05)
+        service.replace_worker()
     other = keys.rotate("crashing", "2100-01-01T00:00:00Z")
     assert service.send("POST", LOOKUP, NAME, key=other).status != 429
     assert service.send("POST", LOOKUP, NAME, key=key).status == 429

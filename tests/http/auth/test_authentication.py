@@ -7,7 +7,7 @@ from secrets_broker.http.routes import SERVICE, Route
 from secrets_broker.settings import Settings, SettingsError
 from tests.conftest import AUDITOR_KEY, INTERNAL_KEY
 from tests.http.client import DELETE, LOOKUP, UPSERT, Service
-from tests.http.test_openapi import opens
+from tests.http.operations import opens
 
 DUE = "/internal/audit/due"
 NAME = {"host": "doors.example", "purpose": "ssh"}

@@ -1,12 +1,10 @@
 """What the service finds in its own events: each condition is counted once, by one worker."""
 
-import time
-from collections.abc import Callable
-
 from secrets_broker.http.metrics import counters
 from secrets_broker.projections.conditions import Thresholds
 from tests.http.client import LOOKUP, UPSERT, Service
 from tests.http.granting import Keys, rule
+from tests.waiting import until
 
 HOSTS = Thresholds().bulk_hosts + 1
 BEHIND = "secrets_watch_behind_events"
@@ -15,14 +13,6 @@ BEHIND = "secrets_watch_behind_events"
 def counted(service: Service, word: str) -> float:
     """How often a condition was found."""
     return service.metrics()[f'secrets_watch_conditions_total{{condition="{word}"}}']
-
-
-def until(told: Callable[[], bool]) -> None:
-    """Wait for what another process does within seconds."""
-    give_up = time.monotonic() + 20
-    while not told():
-        assert time.monotonic() < give_up
-        time.sleep(0.1)
 
 
 def caught_up(service: Service) -> bool:
@@ -79,5 +69,5 @@ def test_a_restored_ledger_is_watched_from_where_it_is(fresh: Service) -> None:
         connection.execute("ALTER TABLE ledger.events DISABLE TRIGGER append_only")
         connection.execute("DELETE FROM ledger.events")
         connection.execute("ALTER TABLE ledger.events ENABLE ALWAYS TRIGGER append_only")
-    until(lambda: "fewer events than were read before" in fresh.log.read_text())
-    assert caught_up(fresh)
+    fresh.says("fewer events than were read before")
+    until(lambda: caught_up(fresh))

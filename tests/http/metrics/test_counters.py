@@ -5,7 +5,7 @@ import struct
 import threading
 import time
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -19,16 +19,20 @@ from secrets_broker.ledger.access.judgement import RULES
 from tests.http.client import LOOKUP, UPSERT, Service
 from tests.http.conftest import folder, serving
 from tests.http.granting import Keys, rule
+from tests.http.metrics.counted import (
+    DELETES,
+    ERRORS,
+    FAILURES,
+    FORBIDDEN,
+    LOOKUPS,
+    PLAIN,
+    REFUSED,
+    REQUESTS,
+    UPSERTS,
+    Counted,
+)
+from tests.waiting import until
 
-LOOKUPS = "secrets_credential_lookups_total"
-FAILURES = "secrets_credential_lookup_failures_total"
-UPSERTS = "secrets_credential_upserts_total"
-DELETES = "secrets_credential_deletes_total"
-FORBIDDEN = "secrets_requests_forbidden_total"
-ERRORS = "secrets_encryption_errors_total"
-REFUSED = "secrets_requests_refused_total"
-PLAIN = frozenset({LOOKUPS, FAILURES, UPSERTS, DELETES, FORBIDDEN, ERRORS, REFUSED})
-REQUESTS = "secrets_request_duration_seconds_count"
 CREDENTIALS = {"lookup", "upsert", "delete", "lookup_batch", "upsert_batch", "credentials"}
 OPEN = {"live", "ready", "metrics", "openapi"}
 OPERATIONS = CREDENTIALS | OPEN | {"audit", "admin", "none"}
@@ -46,26 +50,6 @@ def counters(service: Service) -> dict[str, float]:
         for sample in found
         if sample.partition("{")[0].endswith(ends) and not any(part in sample for part in asking)
     }
-
-
-class Counted:
-    """How much the counters grew since this was made."""
-
-    def __init__(self, service: Service, names: Collection[str] = PLAIN) -> None:
-        self._service = service
-        self._names = names
-        self._before = service.metrics()
-
-    def grew(self) -> dict[str, float]:
-        """Those that changed, and by how much; of the plain counters, or of some metrics."""
-        now = self._service.metrics()
-        return {
-            sample: value - self._before.get(sample, 0.0)
-            for sample, value in now.items()
-            if sample.partition("{")[0] in self._names
-            and value != self._before.get(sample, 0.0)
-            and 'operation="metrics"' not in sample  # that is this very asking
-        }
 
 
 @pytest.fixture(scope="module")
@@ -276,10 +260,8 @@ def test_no_label_is_what_somebody_sent(service: Service) -> None:
 
 def eventually_gathered(service: Service) -> None:
     """Wait until the gauges are there."""
-    give_up = time.monotonic() + 20
-    while "secrets_gathered_timestamp_seconds" not in service.metrics():
-        assert time.monotonic() < give_up, "nothing was gathered"
-        time.sleep(0.1)
+    gathered = "secrets_gathered_timestamp_seconds"
+    until(lambda: gathered in service.metrics(), "nothing was gathered")
 
 
 def test_what_is_no_request_is_counted_apart(service: Service) -> None:

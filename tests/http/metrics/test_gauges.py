@@ -14,6 +14,7 @@ from tests.conftest import TEMPLATE, fresh_database
 from tests.http.client import Service
 from tests.http.conftest import folder, serving
 from tests.ledger.helpers import record, upsert
+from tests.waiting import until
 
 SETTINGS = {"METRICS_SECONDS": "0.1"}
 NAME = {"host": "gauge.example", "purpose": "ssh"}
@@ -32,13 +33,14 @@ def service(own_cluster: Cluster) -> Iterator[Service]:
         yield running
 
 
-def until(service: Service, holds: Callable[[dict[str, float]], bool]) -> dict[str, float]:
-    """Ask until that holds of the gauges, within a bound."""
-    give_up = time.monotonic() + 20
-    while not holds(found := service.metrics()):
-        assert time.monotonic() < give_up, f"still {found}"
-        time.sleep(0.05)
-    return found
+def gauges_when(service: Service, holds: Callable[[dict[str, float]], bool]) -> dict[str, float]:
+    """The gauges, once that holds of them."""
+
+    def found() -> dict[str, float] | None:
+        gauges = service.metrics()
+        return gauges if holds(gauges) else None
+
+    return until(found, "the gauges do not come to that") or {}
 
 
 def test_gauges_follow_the_ledger(service: Service, keyring: Keyring) -> None:
@@ -48,7 +50,7 @@ def test_gauges_follow_the_ledger(service: Service, keyring: Keyring) -> None:
     record(service.database, keyring, over)  # as if it were of before
     service.lookup(**NAME)
     size = len(service.events("position"))
-    found = until(service, lambda now: now.get("secrets_checkpoint_events") == size)
+    found = gauges_when(service, lambda now: now.get("secrets_checkpoint_events") == size)
     expected = {
         "secrets_ledger_up": 1.0,
         "secrets_ledger_writable": 1.0,
@@ -72,7 +74,7 @@ def test_a_dead_worker_leaves_no_gauge_and_another_gathers(service: Service) -> 
     for _ in range(2):
         service.replace_worker()
     now = time.time()
-    found = until(service, lambda gauges: gauges.get(GATHERED, 0.0) > now)
+    found = gauges_when(service, lambda gauges: gauges.get(GATHERED, 0.0) > now)
     assert found["secrets_ledger_up"] == 1.0
     multiproc = multiproc_folder(service)
     for mode in ("livemostrecent", "livesum"):
@@ -90,11 +92,11 @@ def multiproc_folder(service: Service) -> Path:
 
 def test_without_its_database_the_gauges_say_so(own_cluster: Cluster, service: Service) -> None:
     """They keep what was known, and the time of when it was; requests get 503, by their cause."""
-    before = until(service, lambda now: now.get("secrets_ledger_up") == 1.0)
+    before = gauges_when(service, lambda now: now.get("secrets_ledger_up") == 1.0)
     own_cluster.stop()
     try:
         assert service.lookup(**NAME).status == 503
-        away = until(service, lambda now: now["secrets_ledger_up"] == 0.0)
+        away = gauges_when(service, lambda now: now["secrets_ledger_up"] == 0.0)
         time.sleep(0.3)  # some more rounds
         later = service.metrics()
         assert later["secrets_ledger_writable"] == 0.0
@@ -107,12 +109,14 @@ def test_without_its_database_the_gauges_say_so(own_cluster: Cluster, service: S
         ]
     finally:
         own_cluster.start()
-    until(service, lambda now: now["secrets_ledger_up"] == 1.0 and now[GATHERED] > away[GATHERED])
+    gauges_when(
+        service, lambda now: now["secrets_ledger_up"] == 1.0 and now[GATHERED] > away[GATHERED]
+    )
 
 
 def test_a_missing_kek_and_a_row_that_was_edited_show(service: Service) -> None:
     """To a service that starts now, before anybody asked it for a secret."""
-    until(service, lambda now: now["secrets_ledger_writable"] == 1.0)
+    gauges_when(service, lambda now: now["secrets_ledger_writable"] == 1.0)
     service.upsert(**NAME, password="p")
     service.database.execute("UPDATE secrets.host_credentials SET version = version + 1")
     with (
@@ -125,7 +129,7 @@ def test_a_missing_kek_and_a_row_that_was_edited_show(service: Service) -> None:
             settings=SETTINGS,
         ) as other,
     ):
-        found = until(other, lambda now: "secrets_projection_differences" in now)
+        found = gauges_when(other, lambda now: "secrets_projection_differences" in now)
         assert (found["secrets_ledger_up"], found["secrets_ledger_writable"]) == (1.0, 0.0)
         assert found["secrets_keks_missing"] == 1.0
         rows = service.database.fetch("SELECT count(*) FROM secrets.host_credentials")

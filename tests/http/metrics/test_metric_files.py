@@ -6,7 +6,6 @@ import signal
 import struct
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +16,8 @@ from secrets_broker.tools.postgres import Cluster
 from tests.conftest import TEMPLATE, fresh_database
 from tests.http.client import Service
 from tests.http.conftest import folder, serving
-from tests.http.server.test_malformed import logged
+from tests.http.server.raw_requests import logged
+from tests.waiting import until
 
 NAME = {"host": "full.example", "purpose": "ssh"}
 SMALL = 128 * 1024  # room for a log and for small files, and not for a histogram
@@ -102,10 +102,8 @@ def test_a_full_tmp_and_then_a_reload(cluster: Cluster) -> None:
                 _fill(small / "filler")
                 before = service.workers()
                 os.kill(service.pid, signal.SIGHUP)
-                give_up = time.monotonic() + 30
-                while set(before) & set(service.workers()) or len(service.workers()) < 2:
-                    assert time.monotonic() < give_up, service.log.read_text()
-                    time.sleep(0.1)
+                until(lambda: not set(before) & set(service.workers()), "an old worker stays")
+                until(lambda: len(service.workers()) == 2, "a new worker is missing")
                 assert service.upsert(**NAME, password="p").status == 200
                 for _ in range(8):
                     assert service.lookup(**NAME).status == 200

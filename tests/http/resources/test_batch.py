@@ -13,11 +13,12 @@ from secrets_broker.http.resources.batch import MAX_ITEMS
 from secrets_broker.http.routes import MAX_BATCH_BYTES
 from secrets_broker.tools.postgres import Cluster
 from tests.conftest import TEMPLATE, fresh_database
-from tests.http.client import LOOKUP, UPSERT, Answer, Service, log_lines
+from tests.http.client import LOOKUP, UPSERT, Answer, Service
 from tests.http.conftest import WORKERS, folder, serving
 from tests.http.granting import Keys, rule
-from tests.http.metrics.test_counters import FAILURES, Counted
-from tests.http.metrics.test_counters import LOOKUPS as LOOKUPS_TOTAL
+from tests.http.metrics.counted import FAILURES, Counted
+from tests.http.metrics.counted import LOOKUPS as LOOKUPS_TOTAL
+from tests.http.server.raw_requests import logged
 
 LOOKUPS = f"{LOOKUP}-batch"
 UPSERTS = f"{UPSERT}-batch"
@@ -225,9 +226,8 @@ def test_each_item_counts_as_a_request(service: Service) -> None:
     counted = Counted(service)
     lookups(service, [name, name, *names(1)])
     assert counted.grew() == {LOOKUPS_TOTAL: 3, FAILURES: 1}
-    lines = [each for each in log_lines(service.log.read_text()) if each.get("items")]
+    lines = logged(service, "items", {"ok": 2, "not_found": 1})
     assert lines[-1]["operation"] == "lookup_batch"
-    assert lines[-1]["items"] == {"ok": 2, "not_found": 1}
 
 
 def test_without_the_ledger_nothing_is_given_out() -> None:

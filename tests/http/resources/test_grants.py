@@ -203,7 +203,7 @@ def test_what_breaks_a_rule_changes_nothing(
 def test_no_key_is_in_the_log(service: Service, admin: str) -> None:
     """Neither the one that was made nor the one that asked."""
     made = post(service, admin, "key-grant", name="logged", rules=[RULE]).json["key"]
+    service.says("access_key_grant")
     log = service.log.read_text()
-    assert "access_key_grant" in log
     assert made not in log
     assert admin not in log

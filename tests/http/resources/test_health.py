@@ -9,8 +9,10 @@ import pytest
 from secrets_broker.http.resources.health import DETAILS
 from secrets_broker.tools.postgres import Cluster
 from tests.conftest import TEMPLATE, fresh_database
-from tests.http.client import Answer, Service, log_lines
+from tests.http.client import Answer, Service
 from tests.http.conftest import folder, serving
+from tests.http.server.raw_requests import logged
+from tests.waiting import until
 
 NAME = {"host": "health.example", "purpose": "ssh"}
 BOUND_SECONDS = 10.0
@@ -30,17 +32,19 @@ def service(own_cluster: Cluster) -> Iterator[Service]:
 
 def eventually(ask: Callable[[], Answer], status: int) -> Answer:
     """Ask until the answer has that status, within a bound."""
-    give_up = time.monotonic() + BOUND_SECONDS
-    while (answer := ask()).status != status:
-        assert time.monotonic() < give_up, f"still {answer.status}"
-        time.sleep(0.1)
-    return answer
+
+    def answered() -> Answer | None:
+        answer = ask()
+        return answer if answer.status == status else None
+
+    found = until(answered, f"never {status}", seconds=BOUND_SECONDS)
+    assert found is not None
+    return found
 
 
 def causes(service: Service) -> list[str]:
     """Why the service was not ready, as its log has it."""
-    lines = log_lines(service.log.read_text())
-    return [line["why"] for line in lines if line["event"] == "not_ready"]
+    return [line["why"] for line in logged(service, "event", "not_ready")]
 
 
 def test_health_needs_no_key(service: Service) -> None:

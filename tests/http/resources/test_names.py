@@ -13,7 +13,7 @@ from tests.conftest import KMS_KEY
 from tests.http.client import UPSERT, Service
 from tests.http.granting import Keys
 from tests.ledger.helpers import imported, record
-from tests.tools.test_commands import run
+from tests.tools.command_line import run
 
 ODD = [
     *("web1\r", "web1 ", " web1", "web1\n", "\tweb1", "we\x1bb1", "web1\x7f", "web1\x85"),

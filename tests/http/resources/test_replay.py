@@ -16,7 +16,7 @@ from secrets_broker.projections.queries.replay import Credential
 from secrets_broker.projections.queries.replay_diff import StateChange
 from tests.conftest import AUDITOR_KEY
 from tests.http.client import Answer, Service
-from tests.http.test_openapi import OPERATIONS
+from tests.http.operations import OPERATIONS
 
 STATE, DIFF = "/internal/audit/replay", "/internal/audit/replay/diff"
 SECRETS = ("p4ssword", "s3cret", "d4ta", "u5er")

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from secrets_broker.ledger.encoding import name_problem
 from tests.conftest import INTERNAL_KEY
 from tests.http.client import LOOKUP, UPSERT, Service
-from tests.http.server.test_malformed import (
+from tests.http.server.raw_requests import (
     BODY,
     CHUNKED,
     CHUNKS,

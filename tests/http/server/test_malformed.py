@@ -1,56 +1,29 @@
 """Requests that are not valid HTTP/1.1, over raw sockets."""
 
-import re
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import pytest
 
 from secrets_broker.http.server.protocol import CarefulProtocol
 from tests.conftest import INTERNAL_KEY
-from tests.http.client import LOOKUP, Service, log_lines
-
-BODY = b'{"host":"h.example","purpose":"ssh"}'
-TARGET = LOOKUP.encode()
-LENGTH = b"Content-Length: %d" % len(BODY)
-CHUNKED = b"Transfer-Encoding: chunked"
-CHUNKS = b"%x\r\n%s\r\n0\r\n\r\n" % (len(BODY), BODY)
-HOST = b"Host: 127.0.0.1"
-
-
-def request(
-    *headers: bytes,
-    line: bytes = b"POST " + TARGET + b" HTTP/1.1",
-    body: bytes = BODY,
-    host: bytes = HOST,
-) -> bytes:
-    """A lookup's bytes."""
-    head = [line, host, b"X-Internal-Key: " + INTERNAL_KEY.encode()]
-    head += [b"Content-Type: application/json", *headers]
-    return b"\r\n".join(filter(None, head)) + b"\r\n\r\n" + body
-
+from tests.http.client import Service
+from tests.http.server.raw_requests import (
+    BODY,
+    CHUNKED,
+    CHUNKS,
+    LAST_GET,
+    LENGTH,
+    TARGET,
+    logged,
+    request,
+    statuses,
+)
 
 GOOD = request(LENGTH)
 V1_0 = b"POST " + TARGET + b" HTTP/1.0"
 PLAIN_GET = b"GET /health/live HTTP/1.1\r\nHost: a\r\n\r\n"
-LAST_GET = b"GET /health/live HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
-
-
-def statuses(received: bytes) -> list[int]:
-    """The statuses that were answered, in order."""
-    return [int(status) for status in re.findall(rb"HTTP/1\.1 (\d{3})", received)]
-
-
-def logged(service: Service, name: str, value: object, count: int = 1) -> list[dict[str, Any]]:
-    """The lines of the log with that value, once there are as many; they may be on their way."""
-    give_up = time.monotonic() + 10
-    while True:
-        lines = [line for line in log_lines(service.log.read_text()) if line.get(name) == value]
-        if len(lines) >= count or time.monotonic() > give_up:
-            return lines
-        time.sleep(0.02)
 
 
 REFUSED = {
@@ -242,7 +215,7 @@ def test_each_refusal_is_one_line(
     service: Service, sent: bytes, status: int, answered: bool
 ) -> None:
     """Status and peer are on the log, once, and nothing that was sent."""
-    before = len(logged(service, "event", "request_refused"))
+    before = len(logged(service, "event", "request_refused", 0))
     service.raw(sent)
     lines = logged(service, "event", "request_refused", before + 1)[before:]
     assert [(line["status"], line["ip"], line["answered"]) for line in lines] == [

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import time
 from collections.abc import Iterator, Sequence
 from ipaddress import ip_address, ip_network
 from typing import Any
@@ -15,10 +14,11 @@ from secrets_broker.http.server.peer import Peers
 from secrets_broker.settings import Settings, SettingsError
 from secrets_broker.tools.postgres import Cluster
 from tests.conftest import TEMPLATE, fresh_database
-from tests.http.auth.test_access_keys import last
+from tests.http.auth.refusals import last
 from tests.http.client import LOOKUP, Service
 from tests.http.conftest import folder, serving
 from tests.http.granting import Keys, rule
+from tests.waiting import until
 
 NAME = {"host": "web-1", "purpose": "ssh"}
 PROXIES = [ip_network("10.9.0.0/24"), ip_network("2001:db8:9::/64")]
@@ -113,9 +113,7 @@ def test_record_rules_and_flood_go_by_the_one_address(behind: Service) -> None:
         more = {"X-Forwarded-For": f"198.51.100.{number}, 203.0.113.5"}
         assert behind.send("POST", LOOKUP, NAME, more, key="wrong").status == 403
     os.kill(behind.pid, signal.SIGTERM)
-    give_up = time.monotonic() + 20
-    while behind.workers() and time.monotonic() < give_up:
-        time.sleep(0.05)
+    until(lambda: not behind.workers(), "a worker does not end")
     counted = behind.events("details ->> 'source'", "type = 'access.counted'")
     assert {source for (source,) in counted} == {"203.0.113.5"}
     assert behind.events("1", "ip LIKE '198.51.100.%'") == []

@@ -13,6 +13,7 @@ import pytest
 
 from tests.conftest import AUDITOR_KEY
 from tests.http.client import LOOKUP, Answer, Service
+from tests.waiting import until
 
 NAME = {"host": "stop.example", "purpose": "ssh"}
 CALLERS = 12
@@ -48,8 +49,7 @@ def test_who_waits_when_it_ends_is_answered(fresh: Service, freed: bool) -> None
     assert fresh.upsert(**NAME, password="pw-stop").status == 200
     with ThreadPoolExecutor(32) as pool, held(fresh) as lock:
         asked = callers(pool, fresh)
-        while not waiting(fresh):
-            time.sleep(0.02)
+        until(lambda: waiting(fresh), "nobody waits for the lock")
         wait(asked, timeout=1.0)  # all are under way: what is only read is answered
         os.kill(fresh.pid, signal.SIGTERM)
         wait(asked, timeout=3.5)

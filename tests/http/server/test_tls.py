@@ -9,14 +9,12 @@ import socket
 import ssl
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from itertools import count
-from pathlib import Path
-from types import MappingProxyType
 
 import psycopg
 import pytest
@@ -25,11 +23,13 @@ from secrets_broker.ledger.encoding import rfc3339
 from secrets_broker.projections.queries import grant_list
 from secrets_broker.tools.postgres import Cluster
 from tests.conftest import INTERNAL_KEY, TEMPLATE, fresh_database
-from tests.http.auth.test_access_keys import FORBIDDEN, last
+from tests.http.auth.refusals import FORBIDDEN, last
 from tests.http.authority import SERVER, Authority, der
 from tests.http.client import JSON, LOOKUP, Answer, Service, log_lines
 from tests.http.conftest import folder, serving
 from tests.http.granting import Keys, rule
+from tests.http.server.tls_service import over_tls
+from tests.waiting import until
 
 NAME = {"host": "web-1", "purpose": "ssh"}
 _sources = count(2)
@@ -43,36 +43,6 @@ def authority() -> Iterator[Authority]:
     """Who issues the certificates of the server and of its clients."""
     with folder() as place:
         yield Authority(place)
-
-
-@contextmanager
-def over_tls(
-    cluster: Cluster,
-    authority: Authority,
-    changed: Mapping[str, str] = MappingProxyType({}),
-    shows: Path | None = None,
-) -> Iterator[Service]:
-    """A service whose clients are asked for a certificate."""
-    own = str(authority.issue("127.0.0.1", usage=SERVER))
-    settings = {
-        "TLS_CERT_FILE": own,
-        "TLS_KEY_FILE": own,
-        "TLS_CLIENT_CA_FILE": str(authority.file),
-        "TLS_CLIENT_CERT": "optional",
-        **changed,
-    }
-    with (
-        fresh_database(cluster, TEMPLATE) as database,
-        folder() as place,
-        serving(
-            database.service_url,
-            place / "gunicorn.log",
-            settings=settings,
-            tls=authority.client(shows),
-        ) as running,
-    ):
-        running.database = database
-        yield running
 
 
 @pytest.fixture(scope="module")
@@ -421,10 +391,9 @@ def test_files_are_read_again_on_a_reload_and_kept_where_they_are_bad(
             third = _shown(service)
             assert service.lookup(**NAME).status == 404
             own.unlink()
-            service.kill_worker()  # whoever takes its place reads no file
-            while len(service.workers()) < 2:
-                time.sleep(0.05)
+            service.replace_worker()  # the new one reads no file
             assert _shown(service) == third
+            service.says("tls_not_reloaded")
             lines = log_lines(service.log.read_text())
             assert [line["event"] for line in lines if "tls" in line["event"]] == [
                 "tls_not_reloaded"
@@ -444,9 +413,7 @@ def test_an_idle_client_does_not_keep_a_worker_from_its_orderly_end(
             for _ in range(30):
                 assert service.send("POST", LOOKUP, NAME, key="wrong").status == 403
             os.kill(service.pid, signal.SIGTERM)
-            give_up = time.monotonic() + 20
-            while service.workers() and time.monotonic() < give_up:
-                time.sleep(0.05)
+            until(lambda: not service.workers(), "a worker does not end")
         counted = service.events("details ->> 'count'", "type = 'access.counted'")
         told = service.events("1", "type = 'access.denied'")
     assert sum(int(count) for (count,) in counted) + len(told) == 30
@@ -510,10 +477,8 @@ def test_handshakes_that_are_never_finished_count(cluster: Cluster, authority: A
         running.source = "127.0.7.2"
         key = Keys(running).grant("other", rule("read"))
         assert running.send("POST", LOOKUP, NAME, key=key).status == 404
+        until(lambda: running.metrics()[TURNED_AWAY] > 0, "no handshake was refused")
         give_up = time.monotonic() + 20
-        while running.metrics()[TURNED_AWAY] == 0:
-            assert time.monotonic() < give_up, "no handshake was refused"
-            time.sleep(0.2)
         stack.close()
         running.source = "127.0.7.1"
         while True:

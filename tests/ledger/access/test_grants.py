@@ -1,7 +1,6 @@
 """Grants: what their events make of them, and whom they let in."""
 
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given
@@ -23,24 +22,12 @@ from secrets_broker.ledger.encoding import rfc3339
 from secrets_broker.ledger.errors import InvalidCommandError
 from secrets_broker.ledger.event_types import KEY_ROTATED
 from secrets_broker.ledger.events import NO_KEY, TWO_KEYS, Subject
+from tests.ledger.access.grant_history import START, apply, at
 
-START = datetime(2026, 1, 2, tzinfo=UTC)
 NAMES = ("deploy", "backup")
 KEYS = tuple(digest(f"key-{number}") for number in range(6))
 READ_ALL = Rights(rules=(Rule(allow=("read",), hosts=("*",), purposes=("*",)),))
 READ_WEB = Rights(rules=(Rule(allow=("read",), hosts=("web-*",), purposes=("*",)),))
-
-
-def at(minute: int) -> datetime:
-    """A time of the ledger."""
-    return START + timedelta(minutes=minute)
-
-
-def apply(grants: Grants, command: GrantCommand, minute: int, position: int) -> Grants:
-    """What an event does to them."""
-    decision = decide(grants, command, at(minute))
-    details = decision.details or {}
-    return evolve(grants, decision.type, details, position, rfc3339(at(minute)))
 
 
 def refused(grants: Grants, key: str, minute: int, host: str = "web-1") -> str | None:

@@ -20,22 +20,11 @@ from secrets_broker.ledger.access.rights import (
 )
 from secrets_broker.ledger.commands import parse
 from secrets_broker.ledger.errors import InvalidCommandError
+from tests.ledger.access.rule_strategies import addresses, hosts, purposes, rules
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 
 texts = st.text(alphabet="ab*.\n", max_size=8)
-hosts = st.sampled_from(["web-1", "web-2", "db-1", "web-", "", "*"])
-purposes = st.sampled_from(["ssh", "rdp"])
-addresses = st.sampled_from(["10.0.0.1", "10.1.0.1", "192.0.2.1", "2001:db8::1", None])
-networks = st.sampled_from(["10.0.0.0/8", "10.1.0.0/16", "2001:db8::/32", "0.0.0.0/0"])
-rules = st.builds(
-    Rule,
-    allow=st.lists(st.sampled_from(OPERATIONS), min_size=1, max_size=3).map(tuple),
-    hosts=st.lists(st.sampled_from(["web-*", "*", "db-1"]), min_size=1, max_size=2).map(tuple),
-    purposes=st.lists(st.sampled_from(["ssh", "*", "r?p"]), min_size=1, max_size=2).map(tuple),
-    networks=st.lists(networks, max_size=2).map(tuple),
-    reason=st.booleans(),
-)
 requests = st.builds(
     Request,
     operation=st.sampled_from((*OPERATIONS, "none")),

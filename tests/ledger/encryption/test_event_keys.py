@@ -10,7 +10,7 @@ from secrets_broker.ledger.events import Context
 from secrets_broker.ledger.operations.rekey import rekey
 from tests.conftest import Database
 from tests.ledger.helpers import login_of, lookup, password_of, record, run, upsert, writing
-from tests.ledger.publishing.test_checkpointer import tamper
+from tests.ledger.publishing.checkpointers import tamper
 from tests.ledger.rotating import DiedError, die_after, fresh_kek, rotated
 
 OPERATOR = Context(actor="operator", authn="cli")

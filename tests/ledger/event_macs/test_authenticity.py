@@ -39,6 +39,7 @@ from secrets_broker.ledger.transparency_log.merkle import leaf_hash
 from secrets_broker.ledger.writer import Writer
 from secrets_broker.projections.host_credentials import HostCredentials
 from tests.conftest import Database
+from tests.ledger.event_macs.unauthentic import OPERATOR, refused_at
 from tests.ledger.forging import forge
 from tests.ledger.helpers import (
     CONTEXT,
@@ -54,7 +55,6 @@ from tests.ledger.helpers import (
 )
 from tests.ledger.unauthenticated import unauthenticate
 
-OPERATOR = Context(actor="operator", authn="cli", reason="looked at it")
 GRANT = {
     "id": "0123456789abcdef",
     "name": "mallory",
@@ -66,31 +66,6 @@ GRANT = {
 def disowned(database: Database, keyring: Keyring, *ranges: tuple[int, int]) -> int:
     """Disown as the command does; the event's position."""
     return run(disown(login_of(database.owner_url, keyring), ranges, OPERATOR)).position
-
-
-def refused_at(database: Database, keyring: Keyring) -> tuple[int, int]:
-    """Where a service that starts now says that a forgery stands."""
-
-    async def attempt() -> tuple[int, int]:
-        async with writing_unready(database, keyring) as error:
-            return error.first, error.last
-
-    return run(attempt())
-
-
-class writing_unready:  # noqa: N801 - used as a context manager
-    """Start a writer that has to refuse the ledger."""
-
-    def __init__(self, database: Database, keyring: Keyring) -> None:
-        self._writing = writing(database.service_url, keyring)
-
-    async def __aenter__(self) -> UnauthenticEventError:
-        with pytest.raises(UnauthenticEventError) as raised:
-            await self._writing.__aenter__()
-        return raised.value
-
-    async def __aexit__(self, *_: object) -> None:
-        return None
 
 
 def old_row(database: Database, host: str) -> dict[str, object]:

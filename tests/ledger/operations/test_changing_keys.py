@@ -23,7 +23,7 @@ from tests.ledger.helpers import (
     upsert,
 )
 from tests.ledger.rotating import DiedError, die_after, fresh_kek, rotated, wraps
-from tests.ledger.test_writer import check_leaves
+from tests.ledger.tree_checks import check_leaves
 from tests.projections.keys import erased, erased_again, readable, rekeyed
 
 hosts = st.sampled_from(["a", "b"])

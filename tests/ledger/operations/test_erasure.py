@@ -14,8 +14,8 @@ from secrets_broker.ledger.operations import erasure
 from secrets_broker.ledger.operations.erasure import KEYS_PER_EVENT, Erasable, Erasure
 from tests.conftest import Database
 from tests.ledger.helpers import delete, login_of, lookup, password_of, rebuilt, record, run, upsert
-from tests.ledger.test_bad_days import at_commit, count
-from tests.ledger.test_writer import check_leaves, check_nodes
+from tests.ledger.interruptions import at_commit, count
+from tests.ledger.tree_checks import check_leaves, check_nodes
 from tests.projections.keys import erased, erased_again, readable, rekeyed
 
 LOG = "SELECT * FROM secrets.credential_access_log ORDER BY id"

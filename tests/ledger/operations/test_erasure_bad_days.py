@@ -28,9 +28,10 @@ from tests.ledger.helpers import (
     upsert,
     writing,
 )
-from tests.ledger.test_writer import check_leaves, check_nodes
+from tests.ledger.tree_checks import check_leaves, check_nodes
 from tests.projections.keys import OPERATOR, readable, rekeyed
-from tests.tools.test_commands import ROOT, settings
+from tests.repository import ROOT
+from tests.tools.command_line import settings
 
 HOSTS = [f"h{number:03}" for number in range(150)]
 NAMES: list[Name] = [(host, "ssh") for host in HOSTS]

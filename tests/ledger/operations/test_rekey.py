@@ -11,8 +11,8 @@ from secrets_broker.ledger.errors import LedgerError, WrongKeyError
 from secrets_broker.ledger.operations.rekey import BATCH, Rekeyed
 from tests.conftest import Database
 from tests.ledger.helpers import delete, lookup, password_of, rebuilt, record, upsert
-from tests.ledger.test_bad_days import at_commit, count
-from tests.ledger.test_writer import check_leaves, check_nodes
+from tests.ledger.interruptions import at_commit, count
+from tests.ledger.tree_checks import check_leaves, check_nodes
 from tests.projections.keys import erased, readable, rekeyed
 
 UNCHANGED = """

@@ -11,7 +11,7 @@ from secrets_broker.ledger.database.ledger_session import connect
 from secrets_broker.ledger.encryption.keyring import Keyring
 from secrets_broker.ledger.errors import LedgerMismatchError, LedgerUnavailableError
 from secrets_broker.ledger.event_types import LEDGER_RESTORED
-from secrets_broker.ledger.publishing.checkpointer import Checkpointer, make_checkpoint
+from secrets_broker.ledger.publishing.checkpointer import Checkpointer
 from secrets_broker.ledger.rollback_detection.checkpoint_file import CheckpointFile
 from secrets_broker.ledger.rollback_detection.continuity import Continuity, Lost, last_loss
 from secrets_broker.ledger.rollback_detection.halt import Halt
@@ -21,7 +21,6 @@ from secrets_broker.ledger.transparency_log.note import Signature, SigningKey
 from secrets_broker.ledger.writer import Writer
 from secrets_broker.projections.host_credentials import HostCredentials
 from tests.conftest import Database
-from tests.ledger.guards import back_in_force
 from tests.ledger.helpers import (
     BEGUN,
     append_as_it_is,
@@ -32,36 +31,13 @@ from tests.ledger.helpers import (
     upsert,
     writing,
 )
-
-KEY = SigningKey("log.example", bytes(range(32)))
-OTHER = SigningKey("log.example/again", bytes(32))
-
-
-async def _make(url: str, key: SigningKey = KEY) -> SignedCheckpoint | None:
-    async with await connect(url) as connection:
-        return await make_checkpoint(connection, key)
-
-
-def make(database: Database, key: SigningKey = KEY) -> Checkpoint:
-    """One checkpoint of what is there."""
-    made = run(_make(database.service_url, key))
-    assert made is not None
-    made.verify([key.verifier])
-    return made.checkpoint
+from tests.ledger.publishing.checkpointers import KEY, OTHER, _make, continuing, make, tamper
 
 
 def leaves(database: Database) -> list[bytes]:
     """What is stored."""
     rows = database.fetch("SELECT leaf_hash FROM ledger.events ORDER BY position")
     return [leaf for (leaf,) in rows]
-
-
-def tamper(database: Database, *statements: str) -> None:
-    """Change what is append-only, as only an owner can."""
-    tables = ("events", "checkpoints", "published", "nodes")
-    off = [f"ALTER TABLE ledger.{table} DISABLE TRIGGER ALL" for table in tables]
-    database.execute(";".join([*off, *statements]))
-    back_in_force(database)
 
 
 @pytest.fixture
@@ -377,21 +353,6 @@ def test_died_before_the_file_was_replaced(tmp_path: Path) -> None:
     assert file.read() == signed[0]
     assert file.replace(signed[0], signed[1])
     assert file.read() == signed[1]
-
-
-def continuing(database: Database, keyring: Keyring, path: Path) -> None:
-    """Append one event, as a service with that file would."""
-
-    async def once() -> None:
-        known = Continuity((KEY.verifier, OTHER.verifier), CheckpointFile(path))
-        writer = Writer(database.service_url, keyring, HostCredentials(), continuity=known)
-        try:
-            await writer.start()
-            await send(writer, lookup("a"))
-        finally:
-            await writer.close()
-
-    run(once())
 
 
 def test_a_database_that_was_restored_with_its_checkpoints_is_refused(

@@ -27,8 +27,8 @@ from secrets_broker.ledger.transparency_log.merkle import Frontier, leaf_hash
 from secrets_broker.ledger.tree_state import TreeState
 from tests.ledger.checkpoints import KEY
 from tests.ledger.helpers import naive_root
+from tests.repository import ROOT
 from tests.tools.postgres.helpers import root_only
-from tests.tools.test_dev import ROOT
 
 # Holds the lock of the file that is named, says so, and freezes.
 _HOLD = """

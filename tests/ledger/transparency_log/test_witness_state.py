@@ -23,8 +23,8 @@ from secrets_broker.ledger.transparency_log.witness_state import (
     WitnessStateError,
 )
 from tests.ledger.checkpoints import KEY as LOG
-from tests.ledger.transparency_log.test_add_checkpoint import HONEST, LOGS, fork, head, request
-from tests.tools.test_commands import ROOT
+from tests.ledger.transparency_log.witness_requests import HONEST, LOGS, fork, head, request
+from tests.repository import ROOT
 
 ROUNDS = 20
 KEY = SigningKey("witness.example", bytes(32), COSIGNATURE)
@@ -35,7 +35,7 @@ import os, signal, sqlite3, sys
 from pathlib import Path
 from secrets_broker.ledger.transparency_log import witness_state
 from secrets_broker.ledger.transparency_log.note import SigningKey
-from tests.ledger.transparency_log.test_add_checkpoint import HONEST, LOGS, request
+from tests.ledger.transparency_log.witness_requests import HONEST, LOGS, request
 from tests.ledger.transparency_log.test_witness_state import KEY
 
 def die(*_):

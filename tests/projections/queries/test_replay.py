@@ -28,14 +28,10 @@ from secrets_broker.projections.queries.replay import (
 )
 from secrets_broker.tools.postgres import Cluster
 from tests.conftest import TEMPLATE, Database, fresh_database
-from tests.ledger.helpers import CONTEXT, delete, lookup, record, run, upsert, writing
+from tests.ledger.helpers import delete, lookup, record, run, upsert
 from tests.projections.keys import erased, erased_again, rekeyed
-from tests.projections.test_rebuild import KEY_CHANGES, change_keys, commands
+from tests.projections.queries.growth import Texts, grow, steps
 
-Texts = dict[int, str]
-"""Rows as PostgreSQL writes them, by credential id."""
-
-LIVE = "SELECT id, live::text FROM secrets.host_credentials AS live"
 METADATA = (
     *("id", "host", "purpose", "created_at", "updated_at", "created_by", "updated_by"),
     *("version", "position", "data_key", "erased"),
@@ -76,25 +72,6 @@ def replayed(
 def hosts_at(database: Database, position: int, *patterns: str) -> list[str]:
     """The hosts that the state has, by their metadata."""
     return [one.host for one in replayed(database.service_url, None, position, *patterns)[0]]
-
-
-async def grow(
-    database: Database, keyring: Keyring, wanted: list[Command | str]
-) -> dict[int, Texts]:
-    """Do these things; the live rows after each, by the last position then."""
-    snapshots: dict[int, Texts] = {-1: {}}
-    async with writing(database.service_url, keyring) as writer:
-        for command in wanted:
-            if isinstance(command, str):
-                await change_keys(database, keyring, command)
-            else:
-                await writer.submit(command, CONTEXT)
-            ((last,),) = database.fetch("SELECT coalesce(max(position), -1) FROM ledger.events")
-            snapshots[last] = dict(database.fetch(LIVE))
-    return snapshots
-
-
-steps = st.lists(commands | st.sampled_from(KEY_CHANGES), min_size=1, max_size=12)
 
 
 @settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -21,7 +21,7 @@ from secrets_broker.tools.postgres import Cluster
 from tests.conftest import TEMPLATE, Database, fresh_database
 from tests.ledger.helpers import CONTEXT, delete, record, run, send, upsert, writing
 from tests.projections.keys import erased, rekeyed
-from tests.projections.queries.test_replay import grow, steps
+from tests.projections.queries.growth import grow, steps
 
 State = dict[Name, tuple[Credential, Content | None]]
 

@@ -11,8 +11,8 @@ from secrets_broker.ledger.access.rights import Limit, Request, Rights, Rule, fi
 from secrets_broker.ledger.events import Subject
 from secrets_broker.projections.parameters.credential_name import CredentialName
 from secrets_broker.projections.queries.who_may import WhoLine, lines
-from tests.ledger.access.test_grants import apply, at
-from tests.ledger.access.test_rights import rules
+from tests.ledger.access.grant_history import apply, at
+from tests.ledger.access.rule_strategies import rules
 
 ADDRESSES = ("10.0.0.1", "10.1.0.1", "192.0.2.1", "2001:db8::1", "2001:db9::1")
 

@@ -16,11 +16,11 @@ from secrets_broker.ledger.events import Subject
 from secrets_broker.projections.queries.what_if import refused_by
 from secrets_broker.tools.postgres import Cluster
 from tests.conftest import KMS_KEY, Database
-from tests.ledger.access.test_grants import apply, at
-from tests.ledger.access.test_rights import addresses, hosts, purposes, rules
+from tests.ledger.access.grant_history import apply, at
+from tests.ledger.access.rule_strategies import addresses, hosts, purposes, rules
 from tests.ledger.helpers import BEGUN, lookup, record, upsert
 from tests.projections.asking import auditor
-from tests.tools.test_commands import run, settings
+from tests.tools.command_line import run, settings
 
 GRANT = ("access", "grant", "deploy", "--allow", "read", "--host", "web-*", "--purpose", "ssh")
 

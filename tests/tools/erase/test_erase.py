@@ -14,9 +14,10 @@ from secrets_broker.ledger.encryption.keyring import Keyring
 from tests.conftest import KMS_KEY, Database
 from tests.ledger.guards import back_in_force
 from tests.ledger.helpers import delete, imported, lookup, record, upsert
-from tests.ledger.test_bad_days import count
+from tests.ledger.interruptions import count
 from tests.projections.keys import readable
-from tests.tools.test_commands import ROOT, run, settings
+from tests.repository import ROOT
+from tests.tools.command_line import run, settings
 
 REASON = ("--reason", "GDPR-1")
 

@@ -11,7 +11,7 @@ from secrets_broker.tools.export.run import export as export_to
 from tests.conftest import Database
 from tests.ledger.checkpoints import KEY, publish_checkpoint
 from tests.ledger.helpers import BEGUN, lookup, record, run, upsert
-from tests.tools.test_commands import run as command
+from tests.tools.command_line import run as command
 
 AUDITOR_LOGIN = "export_auditor"
 

@@ -15,9 +15,9 @@ from secrets_broker.ledger.encryption.keyring import Keyring
 from tests.conftest import Database
 from tests.ledger.checkpoints import publish_checkpoint
 from tests.ledger.helpers import BEGUN
+from tests.repository import ROOT
 from tests.tools.export.helpers import checkpoint_of, env, exported, files, grow, read_root
-from tests.tools.export.test_export import whole
-from tests.tools.test_commands import ROOT
+from tests.tools.export.whole_folder import whole
 
 LARGE = 66_000  # more than a Parquet file has
 

@@ -19,29 +19,19 @@ from tests.conftest import TEMPLATE, Database, fresh_database
 from tests.ledger.checkpoints import KEY, publish_checkpoint
 from tests.ledger.helpers import lookup, record, run, upsert
 from tests.projections.keys import erased
+from tests.tools.command_line import run as command
 from tests.tools.export.helpers import (
     AUDITOR_LOGIN,
-    checkpoint_of,
     export,
     exported,
     files,
     grow,
     read_entries,
-    read_root,
 )
-from tests.tools.test_commands import run as command
+from tests.tools.export.whole_folder import whole
 
 WITNESS = SigningKey("witness.example", bytes(32), COSIGNATURE)
 SECRET = "hunter2"
-
-
-def whole(folder: Path, size: int) -> bool:
-    """Whether the folder is a log of that size: all tiles, and the checkpoint's root."""
-    return (
-        checkpoint_of(folder)[1] == size
-        and len(read_entries(folder)) == size
-        and read_root(folder) == b64decode(checkpoint_of(folder)[2])
-    )
 
 
 @pytest.mark.parametrize("size", [1, 255, 256, 257])

@@ -1,6 +1,5 @@
 """`export --url`: the same folder as from the database, of what a service publishes."""
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +9,8 @@ from secrets_broker.tools.postgres import Cluster
 from tests.conftest import AUDITOR_KEY, TEMPLATE, VERIFIER_KEY, fresh_database
 from tests.http.client import LOOKUP, Service
 from tests.http.conftest import folder, serving
-from tests.tools.test_commands import run
+from tests.tools.command_line import run
+from tests.waiting import until
 
 BATCH = f"{LOOKUP}-batch"
 ENV = {"AUDITOR_KEY": AUDITOR_KEY, "LEDGER_VERIFIER_KEY": VERIFIER_KEY}
@@ -33,10 +33,8 @@ def grow(service: Service, count: int) -> None:
     items = {"items": [{"host": "nobody", "purpose": "ssh"}] * count}
     assert service.send("POST", BATCH, items).status == 200
     ((size,),) = service.database.fetch("SELECT count(*) FROM ledger.events")
-    give_up = time.monotonic() + 20
-    while f"\n{size}\n" not in service.audit("/log/checkpoint").body.decode():
-        assert time.monotonic() < give_up, "no checkpoint"
-        time.sleep(0.05)
+    line = f"\n{size}\n"
+    until(lambda: line in service.audit("/log/checkpoint").body.decode(), "no checkpoint")
 
 
 def content(place: Path) -> dict[str, bytes]:

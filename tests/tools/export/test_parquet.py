@@ -27,7 +27,7 @@ from secrets_broker.tools.export.parquet import RANGE, Parts, first_missing, par
 from tests.conftest import Database
 from tests.ledger.checkpoints import publish_checkpoint
 from tests.ledger.helpers import CONTEXT, lookup, record, run, texts, times, upsert, writing
-from tests.projections.test_rebuild import KEY_CHANGES, change_keys, commands
+from tests.projections.command_strategies import KEY_CHANGES, change_keys, commands
 from tests.tools.export.helpers import exported
 
 WHO_READ_WHAT = """

@@ -22,6 +22,7 @@ from tests.tools.import_legacy.helpers import (
     submit,
     times_imported,
 )
+from tests.waiting import until
 
 MANY_CREDENTIALS = 700
 MANY_LINES = 4_000
@@ -132,10 +133,7 @@ def _until_somebody_waits(earlier: Earlier) -> None:
         "SELECT pid FROM pg_stat_activity"
         " WHERE datname = current_database() AND wait_event_type = 'Lock'"
     )
-    give_up = time.monotonic() + 10
-    while not earlier.database.fetch(query):
-        assert time.monotonic() < give_up, "the import does not wait for the ledger's lock"
-        time.sleep(0.01)
+    until(lambda: earlier.database.fetch(query), "the import does not wait for the ledger's lock")
 
 
 def test_two_at_once(earlier: Earlier, keyring: Keyring) -> None:

@@ -11,7 +11,7 @@ from secrets_broker.ledger.encryption.keyring import Keyring
 from secrets_broker.ledger.events import Context
 from tests.conftest import KMS_KEY, Database
 from tests.ledger.helpers import imported, record, upsert
-from tests.tools.test_commands import run
+from tests.tools.command_line import run
 
 PAST = datetime(2020, 1, 2, 3, 4, 5, tzinfo=UTC)
 SETUP = Context(actor="setup", authn="library")

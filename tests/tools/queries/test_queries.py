@@ -18,7 +18,8 @@ from secrets_broker.tools.queries.asking import PAGE_LINES
 from tests.conftest import KMS_KEY, Database
 from tests.ledger.helpers import imported, lookup, record, upsert
 from tests.projections.asking import auditor
-from tests.tools.test_commands import ROOT, run
+from tests.repository import ROOT
+from tests.tools.command_line import run
 
 NASTY = "=a\x1b[2J\n\u202e[red]"
 COMMANDS = (

@@ -17,9 +17,10 @@ import pytest
 from secrets_broker.ledger.encryption.keyring import Keyring
 from tests.conftest import Database
 from tests.ledger.helpers import delete, imported, record, upsert
-from tests.ledger.test_bad_days import as_usual, at_commit, count
+from tests.ledger.interruptions import as_usual, at_commit, count
 from tests.projections.keys import erased
-from tests.tools.test_commands import ROOT, run, settings
+from tests.repository import ROOT
+from tests.tools.command_line import run, settings
 
 PASSWORDS = ("p4ss-one", "p4ss-two", "p4ss-b")
 SECRET = "s3cret-data"

@@ -11,8 +11,8 @@ from secrets_broker.projections.queries.replay import Scope
 from secrets_broker.tools.replay.reveal import BATCH, Revealed, reveal
 from tests.conftest import Database
 from tests.ledger.helpers import delete, login_of, lookup, password_of, record, run, upsert
-from tests.ledger.test_bad_days import as_usual, at_commit, count
-from tests.ledger.test_writer import check_leaves, check_nodes
+from tests.ledger.interruptions import as_usual, at_commit, count
+from tests.ledger.tree_checks import check_leaves, check_nodes
 from tests.projections.keys import erased, rekeyed
 
 AUDIT = Context(actor="auditor", authn="cli", reason="AUD-1")

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -18,7 +17,9 @@ from secrets_broker.ledger.events import Context
 from secrets_broker.ledger.writer import Writer
 from secrets_broker.projections.host_credentials import HostCredentials
 from tests.conftest import KMS_KEY, Database
-from tests.tools.test_commands import ROOT, run, settings
+from tests.repository import ROOT
+from tests.tools.command_line import run, settings
+from tests.waiting import until
 
 NEW_KEY = "the-key-that-comes-after"
 NEW_KEK = Kek.from_bytes(derive_key(NEW_KEY)).id
@@ -149,17 +150,12 @@ def _stop_half_way(database: Database, folder: Path) -> None:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        deadline = time.monotonic() + 30
-        while database.fetch(waits) == [(0,)]:
-            assert time.monotonic() < deadline
-            assert process.poll() is None
-            time.sleep(0.02)
+        until(lambda: database.fetch(waits) != [(0,)] or process.poll() is not None)
+        assert process.poll() is None
         process.send_signal(signal.SIGKILL)
         process.wait()
-    while database.fetch(
-        "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'rotate-key%'"
-    ) != [(0,)]:
-        time.sleep(0.02)
+    left = "SELECT 1 FROM pg_stat_activity WHERE application_name LIKE 'rotate-key%'"
+    until(lambda: not database.fetch(left), "the session of the killed process stays")
 
 
 def test_a_tampered_wrap_is_named(database: Database, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from secrets_broker.tools.postgres import Cluster
 from secrets_broker.tools.verify.checks.subtree import RANGE
 from secrets_broker.tools.verify.run_checks import ALONE
 from tests.conftest import INTERNAL_KEY, KMS_KEY, SERVICE_LOGIN, Database
-from tests.tools.test_commands import run as command
+from tests.tools.command_line import run as command
 from tests.tools.verify.changing import KEY, checkpoints, history
 
 JSON = {

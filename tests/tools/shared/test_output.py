@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from secrets_broker.tools.shared.output import BLOCK_LINES, Form, Output, form_options, shown
 from tests.ledger.helpers import texts
-from tests.tools.test_commands import ROOT
+from tests.repository import ROOT
 
 
 class Line(msgspec.Struct, frozen=True, kw_only=True):

@@ -12,9 +12,9 @@ from tests.http.authority import SERVER, Authority
 from tests.http.client import Service
 from tests.http.conftest import folder, serving
 from tests.http.granting import Keys, rule
-from tests.http.server.test_tls import over_tls
+from tests.http.server.tls_service import over_tls
 from tests.projections.asking import auditor
-from tests.tools.test_commands import run
+from tests.tools.command_line import run
 
 NAME = {"host": "web-1", "purpose": "ssh"}
 QUESTIONS = (

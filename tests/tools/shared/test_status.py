@@ -22,7 +22,7 @@ from secrets_broker.tools.shared.command_line import FORESEEN, clear_errors
 from secrets_broker.tools.shared.status import ANOTHER_LEDGER, NOT_ASKED, NOT_SO, SO, Commands
 from tests.conftest import AUDITOR_KEY, INTERNAL_KEY, KMS_KEY, SIGNING_KEY, Database, fresh_database
 from tests.everything_raised import errors
-from tests.pages.commands import ROOT
+from tests.repository import ROOT
 
 CLOSED = "http://127.0.0.1:1"
 WITNESS = f"{CLOSED} {VerifierKey('w', COSIGNATURE, bytes(32))}"
@@ -53,7 +53,10 @@ STARTS_ALL_THE_SAME = {"serve"}
 
 def leaves(group: click.Group, before: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
     """Every command that does something."""
-    for name, command in group.commands.items():
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
         if isinstance(command, click.Group):
             yield from leaves(command, (*before, name))
         else:

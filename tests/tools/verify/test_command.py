@@ -13,7 +13,7 @@ from secrets_broker.ledger.transparency_log.note import COSIGNATURE, SigningKey
 from secrets_broker.ledger.transparency_log.stored_receipts import receipt
 from tests.conftest import KMS_KEY, Database
 from tests.ledger.helpers import lookup, record, run, upsert
-from tests.tools.test_commands import run as command
+from tests.tools.command_line import run as command
 from tests.tools.verify.changing import KEY, checkpoints, erase_names, verified
 
 WITNESS = SigningKey("witness.example", bytes(32), COSIGNATURE)

@@ -1,6 +1,5 @@
 """`secrets-broker verify --export`: a folder of tiles, whole or in part, and changed."""
 
-import base64
 import json
 import shutil
 from collections.abc import Iterator
@@ -8,16 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from secrets_broker.ledger.database.ledger_session import connect
 from secrets_broker.ledger.encryption.keyring import Keyring
 from secrets_broker.ledger.transparency_log.checkpoint import Checkpoint, SignedCheckpoint
-from secrets_broker.ledger.transparency_log.merkle import Frontier
-from secrets_broker.ledger.transparency_log.stored_entries import read_rows
 from secrets_broker.ledger.transparency_log.tile import (
-    decode_bundle,
     encode_bundle,
-    level_tiles,
-    tiles,
 )
 from secrets_broker.settings import Settings
 from secrets_broker.tools.postgres import Cluster
@@ -25,11 +18,11 @@ from secrets_broker.tools.verify import run_checks as running
 from secrets_broker.tools.verify.run_checks import VerifyPlan
 from secrets_broker.tools.verify.sources.source_protocol import SourceError
 from secrets_broker.tools.verify.verification import Job, LedgerLocation
-from tests.conftest import TEMPLATE, Database, fresh_database
-from tests.ledger.helpers import run
-from tests.tools.test_commands import run as command
+from tests.conftest import TEMPLATE, fresh_database
+from tests.tools.command_line import run as command
 from tests.tools.verify.changing import KEY, Report, checkpoints, history, of_job
-from tests.tools.verify.test_verify import bad
+from tests.tools.verify.exported_folder import edit, put, write
+from tests.tools.verify.verdicts import bad
 
 SIZES = (1, 100, 300, 301, 302, 512, 600)
 
@@ -53,41 +46,6 @@ def folder(exported: Path, tmp_path: Path) -> Path:
     copy = tmp_path / "copy"
     shutil.copytree(exported, copy)
     return copy
-
-
-def write(database: Database, folder: Path) -> None:
-    """Make an export: tiles from the entries alone, by the format's own words."""
-
-    async def entries() -> list[bytes]:
-        async with await connect(database.owner_url) as connection:
-            return [row.entry for row in await read_rows(connection, 0, 600)]
-
-    rows = run(entries())
-    leaves = [
-        leaf for (leaf,) in database.fetch("SELECT leaf_hash FROM ledger.events ORDER BY position")
-    ]
-    _, nodes = Frontier().extend(leaves)
-    levels = {0: leaves, 1: [node.hash for node in nodes if node.level == 1]}
-    for tile in level_tiles(600, None):
-        put(folder / tile.path, encode_bundle(rows[tile.start : tile.start + tile.width]))
-    for tile in tiles(600):
-        hashes = levels[tile.level or 0][tile.start : tile.start + tile.width]
-        put(folder / tile.path, b"".join(hashes))
-    kept = database.fetch("SELECT origin, size, note FROM ledger.checkpoints ORDER BY size")
-    lines = [json.dumps({"origin": o, "size": s, "note": n}) + "\n" for o, s, n in kept]
-    put(folder / "checkpoints.jsonl", "".join(lines).encode())
-    for position, key, text in database.fetch("SELECT * FROM ledger.bodies ORDER BY position"):
-        body = {"position": position, "key": key, "ciphertext": base64.b64encode(text).decode()}
-        path = folder / "bodies" / f"{position // 256:03d}.jsonl"
-        before = path.read_bytes() if path.exists() else b""
-        put(path, before + json.dumps(body).encode() + b"\n")
-    put(folder / "checkpoint", kept[-1][2].encode())
-
-
-def put(path: Path, content: bytes) -> None:
-    """Write a file, and the folders that it is in."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content)
 
 
 def verified(folder: Path, *, partial: bool = False) -> Report:
@@ -123,13 +81,6 @@ def test_the_command_needs_no_setting(folder: Path, tmp_path: Path) -> None:
     assert (done.returncode, found["ok"], found["first_bad"]) == (1, False, 0)
     done = command(*options, cwd=tmp_path)
     assert done.stdout.splitlines()[-1] == "NOT OK: first wrong position 0"
-
-
-def edit(path: Path, index: int, change: bytes) -> None:
-    """Replace an entry of a bundle."""
-    entries = decode_bundle(path.read_bytes())
-    entries[index] = change or entries[index].replace(b'"actor"', b' "actor"')
-    path.write_bytes(encode_bundle(entries))
 
 
 @pytest.mark.parametrize("change", [b"", b"{}", b"[", b"\xff", b'{"v":2}'])

@@ -15,10 +15,10 @@ from secrets_broker.tools.postgres import Cluster
 from secrets_broker.tools.shared import remote
 from secrets_broker.tools.verify import run_checks as running
 from tests.conftest import KMS_KEY, TEMPLATE, Database, fresh_database
+from tests.tools.command_line import run as command
 from tests.tools.static_broker import Handler, static_broker
-from tests.tools.test_commands import run as command
 from tests.tools.verify.changing import KEY, checkpoints, history
-from tests.tools.verify.test_export import write
+from tests.tools.verify.exported_folder import write
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,8 @@ from secrets_broker.tools.verify.verification import Job, LedgerLocation
 from tests.conftest import AUDITOR_KEY, SIGNING_KEY, Database
 from tests.http.conftest import serving
 from tests.tools.verify.changing import Report, of_job
-from tests.tools.verify.test_verify import bad
+from tests.tools.verify.verdicts import bad
+from tests.waiting import until
 
 VERIFIER = SigningKey.parse(SIGNING_KEY).verifier
 
@@ -38,7 +39,7 @@ def test_another_broker_is_verified_over_http(database: Database, tmp_path: Path
         for _ in range(299):
             service.lookup(host="h1", purpose="ssh")
         url = f"http://127.0.0.1:{service.port}"
-        until(database, 305)
+        until_published(database, 305)
         report = verified(url)
         assert (report.ok, report.size, report.problems) == (True, 305, [])
         assert report.checked["events"] == report.checked["leaves"] == 305
@@ -52,14 +53,10 @@ def test_another_broker_is_verified_over_http(database: Database, tmp_path: Path
         bad(verified(url), 77, "leaf")
 
 
-def until(database: Database, size: int) -> None:
+def until_published(database: Database, size: int) -> None:
     """Wait for a checkpoint of that size."""
-    waiting = threading.Event()
-    for _ in range(300):
-        if database.fetch("SELECT size FROM ledger.published") == [(size,)]:
-            return
-        waiting.wait(0.1)
-    pytest.fail("no checkpoint was published")
+    query = "SELECT size FROM ledger.published"
+    until(lambda: database.fetch(query) == [(size,)], "no checkpoint was published", seconds=30)
 
 
 @contextmanager

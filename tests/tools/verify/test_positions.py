@@ -9,8 +9,8 @@ from secrets_broker.ledger.encryption.keyring import Keyring
 from secrets_broker.tools.verify.sources import database as database_source
 from tests.conftest import KMS_KEY, Database
 from tests.ledger.helpers import BEGUN, lookup, record, upsert
+from tests.tools.command_line import run as command
 from tests.tools.everything import free
-from tests.tools.test_commands import run as command
 from tests.tools.verify.changing import KEY, Report, checkpoints, tables, unlock, verified
 
 LARGEST = 2**63 - 1

@@ -4,8 +4,8 @@ import json
 
 from secrets_broker.ledger.encryption.keyring import Keyring
 from tests.ledger.helpers import lookup, record
-from tests.ledger.publishing.test_checkpointer import make
-from tests.tools.test_restored import NEW, OLD, Ledger, ledger
+from tests.ledger.publishing.checkpointers import make
+from tests.tools.restored_ledger import NEW, OLD, Ledger, ledger
 
 __all__ = ["ledger"]  # the fixture
 

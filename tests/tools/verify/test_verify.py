@@ -25,13 +25,13 @@ from tests.tools.verify.changing import (
     KEY,
     OPERATOR,
     Copies,
-    Report,
     checkpoints,
     erase_names,
     history,
     unlock,
     verified,
 )
+from tests.tools.verify.verdicts import bad
 
 SIZES = (1, 100, 300, 301, 302, 512, 600)
 
@@ -58,12 +58,6 @@ def tamper(database: Database, *statements: str) -> None:
     """Change it."""
     for statement in statements:
         database.execute(statement)
-
-
-def bad(report: Report, position: int | None, check: str) -> None:
-    """Something is wrong from there on, and this check says so."""
-    assert not report.ok
-    assert (report.first_bad, check in report.checks) == (position, True), report.problems
 
 
 def rehashed(database: Database, position: int) -> None:

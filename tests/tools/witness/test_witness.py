@@ -4,8 +4,7 @@ import json
 import os
 import signal
 import stat
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -40,9 +39,10 @@ from tests.ledger.checkpoints import KEY as LOG
 from tests.ledger.checkpoints import publish_checkpoint
 from tests.ledger.helpers import lookup, record, run, upsert
 from tests.ports import free_port
-from tests.tools.test_commands import run as command
-from tests.tools.test_commands import settings
+from tests.tools.command_line import run as command
+from tests.tools.command_line import settings
 from tests.tools.witness.witness_process import Running, answering, dripping, started, witnessing
+from tests.waiting import until
 
 KEY = SigningKey("witness.example/w1", bytes(32), COSIGNATURE)
 FOREIGN = SigningKey("witness.example/w2", bytes(range(32)), COSIGNATURE)
@@ -422,18 +422,11 @@ def test_the_service_tells_of_a_witness_that_disagrees(
     for other in other_ledger(cluster, keyring, 3):
         setting = {"LEDGER_WITNESSES": f"{witness.url} {witness.key}"}
         with serving(other.service_url, log, settings=setting):
-            _wait_for(lambda: "witness_disagrees" in log.read_text())
+            until(lambda: "witness_disagrees" in log.read_text())
 
 
 def _until(database: Database, row: tuple[object, ...]) -> None:
-    _wait_for(lambda: row in kept(database))
-
-
-def _wait_for(condition: Callable[[], bool]) -> None:
-    give_up = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < give_up
-        time.sleep(0.05)
+    until(lambda: row in kept(database))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["INT", "TERM"])

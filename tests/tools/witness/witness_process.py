@@ -20,7 +20,7 @@ from secrets_broker.ledger.transparency_log.add_checkpoint import PATH, AddCheck
 from secrets_broker.ledger.transparency_log.note import VerifierKey
 from tests.http.client import Answer
 from tests.ports import free_port
-from tests.tools.test_commands import ROOT
+from tests.repository import ROOT
 
 START_SECONDS = 30
 

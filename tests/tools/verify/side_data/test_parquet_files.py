@@ -25,7 +25,7 @@ from tests.ledger.helpers import BEGUN
 from tests.tools.export.helpers import exported as export_to
 from tests.tools.export.helpers import grow
 from tests.tools.verify.changing import Report, history, of_job
-from tests.tools.verify.test_export import edit
+from tests.tools.verify.exported_folder import edit
 
 SIZE = 17_000  # more than one row group, and more than one chunk of entries
 KINDS = sorted(SCHEMAS)
