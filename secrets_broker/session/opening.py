@@ -14,7 +14,7 @@ from psycopg.rows import TupleRow
 from secrets_broker.session import hosts, session_settings
 from secrets_broker.session.database_url import DatabaseUrlError, parse
 from secrets_broker.session.errors import POOLER, SessionError, safe_message
-from secrets_broker.session.statements import NamedStatements
+from secrets_broker.session.prepared_names import NamedStatements
 
 _log = structlog.get_logger(__name__)
 

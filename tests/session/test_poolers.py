@@ -16,7 +16,7 @@ from secrets_broker.migrations import runner
 from secrets_broker.migrations.errors import CannotConnectError
 from secrets_broker.projections.paging.position_walk import size
 from secrets_broker.projections.paging.reading_session import Reader
-from secrets_broker.session.statements import name_of
+from secrets_broker.session.prepared_names import name_of
 from secrets_broker.tools.postgres import Cluster
 from tests.conftest import Database
 from tests.ledger.helpers import BEGUN, CONTEXT, lookup, password_of, run, upsert, writing

@@ -23,7 +23,7 @@ from psycopg.pq.abc import PGresult
 from secrets_broker.ledger.errors import LedgerUnavailableError
 from secrets_broker.session.errors import POOLER
 from secrets_broker.session.opening import is_mixed
-from secrets_broker.session.statements import name_of
+from secrets_broker.session.prepared_names import name_of
 
 _SYNC: Final = pq.ExecStatus.PIPELINE_SYNC
 _FAILED: Final = pq.ExecStatus.FATAL_ERROR

@@ -20,7 +20,7 @@ from secrets_broker.tools.export.folder import CHECKPOINT, README, ExportError, 
 from secrets_broker.tools.export.readme import readme
 from secrets_broker.tools.export.same_log import same_log
 from secrets_broker.tools.export.tidy import tidy
-from secrets_broker.tools.shared.reading import reading
+from secrets_broker.tools.shared.read_only_connection import reading
 
 Progress = Callable[[int, int], None]
 """Takes how many of how many events are done."""

@@ -24,7 +24,7 @@ from secrets_broker.tools.shared.command_line import (
     load_settings,
     say,
 )
-from secrets_broker.tools.shared.reading import reading
+from secrets_broker.tools.shared.read_only_connection import reading
 from secrets_broker.tools.shared.remote import (
     NO_TLS,
     ClientTls,

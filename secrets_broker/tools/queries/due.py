@@ -20,7 +20,7 @@ from secrets_broker.tools.shared.command_line import (
     say,
 )
 from secrets_broker.tools.shared.output import table_console
-from secrets_broker.tools.shared.reading import reading
+from secrets_broker.tools.shared.read_only_connection import reading
 
 PAGE_LINES: Final = 20_000
 TOO_LATE: Final = ("expired", "overdue")

@@ -24,7 +24,7 @@ from secrets_broker.tools.replay.report import (
 from secrets_broker.tools.replay.reveal import Revealed, reveal
 from secrets_broker.tools.shared.command_line import operator, say
 from secrets_broker.tools.shared.output import Form
-from secrets_broker.tools.shared.reading import reading
+from secrets_broker.tools.shared.read_only_connection import reading
 from secrets_broker.tools.shared.status import NotAsked, confirm
 from secrets_broker.wiring import loaded_keyring, login_to_append
 

@@ -28,7 +28,7 @@ from secrets_broker.tools.shared.command_line import (
     require_schema,
 )
 from secrets_broker.tools.shared.interruption import until_told_to_end
-from secrets_broker.tools.shared.reading import reading
+from secrets_broker.tools.shared.read_only_connection import reading
 from secrets_broker.tools.shared.status import ANOTHER_LEDGER, NotAsked
 from secrets_broker.tools.watch.delivery import Delivery
 from secrets_broker.tools.watch.options import (
