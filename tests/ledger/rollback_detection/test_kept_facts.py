@@ -34,8 +34,8 @@ from tests.tools.test_dev import ROOT
 _HOLD = """
 import sys, time
 from pathlib import Path
-from secrets_broker.ledger import outside
-with outside.exclusive(Path(sys.argv[1])):
+from secrets_broker.ledger.rollback_detection import whole_files
+with whole_files.exclusive(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)
 """
@@ -45,10 +45,10 @@ import sys, time
 from pathlib import Path
 from secrets_broker.ledger.rollback_detection.acknowledged import Acknowledged
 from secrets_broker.ledger.rollback_detection.checkpoint_file import CheckpointFile
-from secrets_broker.ledger.tree_state import Seen
+from secrets_broker.ledger.tree_state import TreeState
 mine = Acknowledged(CheckpointFile(Path(sys.argv[1])), "log.example")
 for size in range(1, int(sys.argv[2]) + 1):
-    mine.keep(Seen().extend([bytes([n]) * 32 for n in range(size)]))
+    mine.keep(TreeState().extend([bytes([n]) * 32 for n in range(size)]))
 print("kept", flush=True)
 time.sleep(600)
 """
