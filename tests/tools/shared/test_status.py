@@ -254,7 +254,7 @@ WITHIN = {
     # Of one module, which is asked for them, or tells of them in words of another error.
     *("BundleError", "DatabaseUrlError", "HttpUrlError", "ImportRefusedError", "NotPublishedError"),
     *("ProofError", "ReceiptError", "RequestError", "RowError", "SessionError"),
-    *("SyslogAddressError", "TooFarBehindError", "UnreachableError"),
+    *("SyslogAddressError", "TooLongError", "UnreachableError"),
 }
 """What no command sees raised, or each that does says itself what it comes to."""
 
