@@ -76,7 +76,7 @@ def locked(database_url: str, say: Say, wait_seconds: float) -> Iterator[Connect
         with explained("getting ready"):
             encoding = connection.info.parameter_status("server_encoding") or "unknown"
             Server(connection.info.server_version, encoding).check()
-            # DDL waits for whoever uses a table, and everybody else then waits behind it.
+            # DDL waits for each user of a table, and everybody else then waits behind it.
             _set(connection, "lock_timeout", f"{round(wait_seconds * 1000)}ms")
             _lock(connection, say, wait_seconds)
         yield connection

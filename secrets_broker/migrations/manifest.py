@@ -1,6 +1,6 @@
 """The SQL files and SHA256SUMS, the list of their digests that is checked before any of them runs.
 
-After a change to a file, write the list anew with::
+After a change to a file, write the list again with::
 
     python -m secrets_broker.migrations.manifest
 

@@ -2,7 +2,7 @@
 
 Every run first compares the files with SHA256SUMS, then takes an advisory lock, then compares
 what the database records as applied with the files. A file runs in one transaction together
-with its record: a kill leaves all of it or nothing, and another run goes on from there.
+with its record: a kill leaves all of it or nothing, and another run continues from there.
 
 Files that were run by hand (``psql -f``) are not run again: where everything that the files not
 yet recorded make is there (schemas, tables, views, indexes, functions, triggers and that these

@@ -43,7 +43,7 @@ class LegacyTables:
 
     @classmethod
     def open(cls, owner_url: str, service_url: str, wait_seconds: float) -> "LegacyTables":
-        """Connect and wait for the turn; raises ImportRefusedError."""
+        """Connect and wait for the advisory lock; raises ImportRefusedError."""
         connection = _connect(owner_url, wait_seconds)
         try:
             with _explained("getting ready"):

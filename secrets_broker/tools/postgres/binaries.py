@@ -53,7 +53,7 @@ def distribution_binaries() -> list[Path]:
 
 
 def _named(bin_dir: Path) -> Path:
-    # No search goes on from here: whoever names a folder means that one.
+    # The search ends here: an operator who names a folder means that one.
     folder = bin_dir.resolve()
     if not _is_complete(folder):
         raise BinariesError(

@@ -1,4 +1,4 @@
-"""The cluster: one PostgreSQL for one data folder, as long as this process lives.
+"""The cluster: one PostgreSQL for one data folder, as long as this process runs.
 
 ``start`` takes the folder's lock, makes the cluster where there is none, and returns when it
 answers; ``stop`` ends it within 4 s and gives the lock back. Where the process dies without

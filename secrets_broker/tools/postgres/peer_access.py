@@ -5,7 +5,7 @@ roles that user may be. Two users are in the map: whoever runs the broker, and P
 account. There is no password, and every network connection is rejected, twice over: PostgreSQL
 does not listen.
 
-The files are written anew at every start and named on the command line, so that neither an older
+The files are written again at every start and named on the command line, so that neither an older
 version's rules nor ALTER SYSTEM stay in force. From version 16 ``all`` stands for every role;
 before, the roles are listed, and the list follows the logins that there are.
 """

@@ -1,4 +1,4 @@
-"""Work that goes on until somebody ends it: by Ctrl-C, or as a service manager does, by SIGTERM."""
+"""Work that continues until somebody ends it: by Ctrl-C, or by SIGTERM from a service manager."""
 
 import asyncio
 import signal

@@ -47,7 +47,7 @@ class Plan:
 
 
 class Watch:
-    """Goes on from a place, with a memory of what was before."""
+    """Continues from a place, with a memory of what was before."""
 
     def __init__(
         self,

@@ -45,7 +45,7 @@ class StandardOutput:
     """A line each."""
 
     async def send(self, condition: Condition) -> None:
-        """Write it through to whoever reads; raises DeliveryError."""
+        """Write it through to the reader; raises DeliveryError."""
         try:
             sys.stdout.write(f"{line(condition)}\n")
             sys.stdout.flush()

@@ -1,4 +1,4 @@
-"""The credentials' lives: each event must be one that the events before it allow.
+"""The credential histories: each event must be one that the events before it allow.
 
 What a name's own life allows is Life's to say. Here all names are kept, and whose data keys are,
 which are held to docs/format.md, sections "Ids" and "Erased and rekeyed".
@@ -38,7 +38,7 @@ class CredentialHistories:
         self._keys.close()
 
     def take(self, fact: Fact) -> Iterator[Violation]:
-        """Go on with the next fact; gives its problems."""
+        """Take the next fact; gives its problems."""
         if fact.type == ERASED and fact.ok:
             yield from _told(fact, *self._erase(fact))
         rule = ON_CREDENTIAL.get(fact.type)

@@ -1,4 +1,4 @@
-"""One name's life: whether an event can stand after the last change before it.
+"""One name's history: whether an event can stand after the last change before it.
 
 These are the rules of credential.py, read from the other side: not what a command becomes, but
 whether an event can stand where it stands. Ids and versions are held to docs/format.md, sections

@@ -1,4 +1,4 @@
-"""A mapping that does not grow in memory: past a limit it goes on in a temporary SQLite file."""
+"""A mapping that does not grow in memory: past a limit it continues in a temporary SQLite file."""
 
 import marshal
 import sqlite3

@@ -40,7 +40,7 @@ class Subtree:
         return self._levels[TILE_HEIGHT]
 
     def settle(self, tiles: Sequence[Hash]) -> None:
-        """Go on with these roots of the tiles, where a stored one stands for what is missing."""
+        """Continue with these roots of the tiles, where a stored one stands for what is missing."""
         self._levels[TILE_HEIGHT] = list(tiles)
         self._grow(RANGE_HEIGHT)
 

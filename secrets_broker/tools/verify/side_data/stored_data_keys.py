@@ -62,7 +62,7 @@ def check_erased(source: DatabaseSource, checker: Checker) -> None:
 def check_kept(source: DatabaseSource, checker: Checker, keyring: Keyring | None) -> None:
     """Every other one must be there, of its credential; with the keys, it must open.
 
-    No leaf covers a wrapped data key, since a rotation wraps it anew.
+    No leaf covers a wrapped data key, since a rotation wraps it again.
     """
     kept = checker.lives.kept()
     while some := list(islice(kept, KEYS_AT_ONCE)):
