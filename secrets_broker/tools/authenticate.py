@@ -76,7 +76,7 @@ def _begin(
     kept = _verified(settings, since)
     _show(asyncio.run(to_accept(login, size, changes)))
     if not yes and not click.confirm("Accept them?", err=True):
-        say("not accepted: look at each with secrets-broker events, then revoke it or store anew")
+        say("not accepted: look at each with secrets-broker events, then revoke it or store again")
         raise SystemExit(1)
     return asyncio.run(authenticate(login, size, operator(), kept))
 

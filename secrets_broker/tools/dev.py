@@ -54,8 +54,8 @@ GRACE_SECONDS: Final = 3.0
 def dev(data_dir: Path | None, host: str, port: int) -> None:
     """Serve with an embedded PostgreSQL and fresh keys, all in one folder.
 
-    The folder is .secrets-broker, or --data-dir. Ctrl-C ends everything; a later start goes on
-    with the same data.
+    The folder is .secrets-broker, or --data-dir. Ctrl-C ends everything; a later start
+    continues with the same data.
     """
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _interrupt)

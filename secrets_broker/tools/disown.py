@@ -63,7 +63,7 @@ def disown_command(
     ledger.disowned event on nothing follows from them any more, and services serve again.
 
     An event that was made with the keys is refused, as is one from before the ledger was
-    authenticated. Run `secrets-broker rebuild` afterwards: whoever could append may have edited
+    authenticated. Run `secrets-broker rebuild` afterwards: who could append may have edited
     rows, too. Exit 0 where the events are disowned now, 2 where they could not be.
     """
     logging_setup.configure(readable=True)

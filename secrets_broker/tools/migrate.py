@@ -45,7 +45,7 @@ def _apply(url: str) -> list[str]:
 def _roll_back(url: str, yes: bool) -> list[str]:
     events = runner.count_events(url)
     if events and not yes:
-        question = f"This destroys the ledger and its {events} events. Go on?"
+        question = f"This destroys the ledger and its {events} events. Continue?"
         confirm(question)
     removed = runner.rollback(url, say)
     if not removed:

@@ -141,7 +141,7 @@ def replay_grants(
 
     With NAME and the options of `access change`, those rights are tried on what NAME did; with
     --grants, a set of grants on what everybody did; with neither, the grants that are in force. Who
-    used the shared key is judged by the name that he gave (X-Service-Name). Limits and the end of a
+    used the shared key is judged by the name that it gave (X-Service-Name). Limits and the end of a
     grant are left out. Nothing is changed and nothing is recorded.
 
     Exit status 0 where nothing would have been refused, else 1.

@@ -28,7 +28,7 @@ TABLE: Final = (
     *("requests", "hosts_limit", "expires_at", "previous_until"),
 )
 _SHARED: Final = {
-    True: "INTERNAL_KEY is on: whoever has it reads, writes and deletes this, and all else",
+    True: "INTERNAL_KEY is on: it reads, writes and deletes this, and all else",
     False: "INTERNAL_KEY is off: it opens nothing",
     None: "INTERNAL_KEY: these settings do not say whether a service has it on; ask one with --url",
 }

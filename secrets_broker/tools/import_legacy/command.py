@@ -51,7 +51,7 @@ def _run(data_dir: Path | None) -> ImportReport:
     except ImportRefusedError as error:
         raise NotAsked(str(error)) from None
     except LedgerError as error:
-        raise NotAsked(f"{error}. Run this again, it goes on from there") from None
+        raise NotAsked(f"{error}. Run this again: it continues from there") from None
 
 
 def _text(report: ImportReport) -> str:

@@ -77,7 +77,7 @@ def check_version(layout: Layout, installation: Installation) -> None:
     try:
         made_by = int((layout.pgdata / "PG_VERSION").read_text())
     except (OSError, ValueError):
-        raise StartError(f"{layout.pgdata} holds no cluster: move it away to begin anew") from None
+        raise StartError(f"{layout.pgdata} holds no cluster: move it away to begin again") from None
     if made_by != installation.major:
         raise StartError(
             f"{layout.pgdata} was made by PostgreSQL {made_by}, and {installation.bin_dir} has "

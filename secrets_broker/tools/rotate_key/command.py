@@ -77,7 +77,9 @@ def _key_options(command: Any) -> Any:
 @_key_options
 @click.option("--check", is_flag=True, help="Only report how many data keys each KEK wraps.")
 @click.option(
-    "--data-keys", is_flag=True, help="Make new data keys instead, and encrypt all anew under them."
+    "--data-keys",
+    is_flag=True,
+    help="Make new data keys instead; encrypt all under them.",
 )
 @click.option("--host", metavar="PATTERN", help="With --data-keys: only these; * is any run.")
 @click.option("--purpose", metavar="PATTERN", help="With --data-keys: only these; * is any run.")
@@ -85,7 +87,7 @@ def _key_options(command: Any) -> Any:
     "--since",
     type=click.IntRange(0),
     metavar="POSITION",
-    help="With --data-keys: go on with a run that was killed; it said what to give.",
+    help="With --data-keys: finish a run that was killed; it printed the POSITION to give.",
 )
 @click.option(
     "--settle",
@@ -109,8 +111,8 @@ def rotate_key(
 
     Give the services both keys first: the new one in SECRETS_KMS_KEY, the old one in
     SECRETS_KMS_KEY_PREVIOUS, and restart them. With the same settings this command needs no
-    options. No event and no credential is touched. Killed at any point, it goes on when it is
-    run again.
+    options. No event and no credential is touched. Where it was killed, run it
+    again: it continues.
 
     --data-keys is for when data keys themselves may be known to others: each live credential
     gets a new one. History stays under its old ones: what they opened, they still open.

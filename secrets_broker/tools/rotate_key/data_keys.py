@@ -28,7 +28,7 @@ def make_data_keys(
                 purpose,
                 lambda done: tell("credentials rekeyed", done, None),
                 since=since,
-                begun=lambda start: say(f"killed, it goes on with: --since {start}"),
+                begun=lambda start: say(f"if it is killed, continue with: --since {start}"),
             )
 
     done = asyncio.run(run())

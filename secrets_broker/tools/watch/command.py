@@ -51,7 +51,7 @@ NOW = "now"
 @click.option(
     "--state",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Keep in this file how far was told, and go on from there.",
+    help="Keep in this file how far events were told, and continue from there.",
 )
 @click.option(
     "--from",

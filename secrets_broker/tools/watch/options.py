@@ -32,7 +32,11 @@ _TIMES: Final = {
     "baseline_seconds": ("--baseline", "1d", "the usual is the mean over so long."),
     "bulk_seconds": ("--bulk-window", "1h", "within so long."),
     "checkpoint_seconds": ("--checkpoint-age", "10m", "checkpoint_age: told where it is older."),
-    "cooldown_seconds": ("--cool-down", "1h", "What goes on is told again after so long."),
+    "cooldown_seconds": (
+        "--cool-down",
+        "1h",
+        "A lasting condition is told again after so long.",
+    ),
 }
 _ORDER: Final = (
     *("failure_percent", "failure_lookups", "failure_seconds"),

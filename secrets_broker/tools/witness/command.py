@@ -104,7 +104,7 @@ def witness() -> None:
     multiple=True,
     help="A witness's verifier key, one for each URL, in the same order [LEDGER_WITNESSES].",
 )
-@click.option("--watch", is_flag=True, help="Go on with each new checkpoint, until Ctrl-C.")
+@click.option("--watch", is_flag=True, help="Submit each new checkpoint, until Ctrl-C.")
 @click.argument("urls", nargs=-1, metavar="[URL]...")
 def submit(
     data_dir: Path | None,

@@ -56,8 +56,8 @@ def serve_command(
     """Be a witness: cosign the checkpoints of logs that only grow.
 
     It needs no database and no setting of the ledger. Run it on another machine than the ledger,
-    under another person's hands. Never put an older copy of its state back: rather begin anew,
-    with a new key.
+    under another person's hands. Never put an older copy of its state back: begin again with a
+    new key instead.
     """
     given = {
         Settings.witness_logs.name: " ".join(log_keys),
@@ -114,7 +114,7 @@ def _prepare(settings: Settings) -> None:
     if own and path.exists() and not state.heads_path.exists():
         raise SettingsError(
             f"{path} is there, and {state.heads_path} is not: what was cosigned is not known any "
-            "more. Begin anew with another folder, and so with another key"
+            "more. Begin again with another folder, and so with another key"
         )
     state.create()
     if own and not path.exists():

@@ -95,7 +95,7 @@ def check_keks(source: DatabaseSource, checker: Checker) -> None:
     """Each KEK's state is what the rotations say."""
     rows = source.fetch(_KEKS, checker.size)
     if any(rotated_since for *_, rotated_since in rows):
-        checker.findings.left_out("the KEKs' states: a rotation has gone on meanwhile")
+        checker.findings.left_out("the KEKs' states: a rotation continued meanwhile")
         return
     checker.findings.checked["KEKs"] += len(rows)
     known = {kek: KekRow(provider, state) for kek, provider, state, _ in rows}
