@@ -1,7 +1,7 @@
 """Settings: each declared once, and the one room that reads the environment.
 
-`declaration` has every setting, `reading` their sources, and `settings` what several of them mean
-together. What uses a setting is elsewhere.
+`declaration` has every setting with its default, `reading` their sources, and `settings` what
+several of them mean together. What uses a setting is elsewhere.
 """
 
 from secrets_broker.settings.declaration import ATTRIBUTES, DATA_DIR, DECLARED, SECRETS, SHARED_KEYS

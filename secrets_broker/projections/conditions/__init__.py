@@ -10,6 +10,9 @@ one condition.
             ...
 
 Its memory is bounded, and a stored `Memory` can be continued from. tools/watch delivers conditions.
+
+`single_event` has what one event says by itself; `rates`, `unusual_readers` and `time_windows`
+(sliding ones) what several say.
 """
 
 from secrets_broker.projections.conditions.condition import (
