@@ -38,7 +38,7 @@ class Checker:
         """What is left out: it has to be known before."""
         self._disowned_by: list[tuple[int, tuple[Span, ...]]] = []
         self.findings = findings
-        self.lives = CredentialHistories(limit)
+        self.histories = CredentialHistories(limit)
         self.rotations = KekStates()
         self._stored = stored
         self._spine = Spine()
@@ -74,7 +74,7 @@ class Checker:
 
     def close(self) -> None:
         """Let go of temporary files."""
-        self.lives.close()
+        self.histories.close()
         self._bodies_missing.close()
         self._bodies_there.close()
 
@@ -109,10 +109,10 @@ class Checker:
         if left_out := self.size - self.findings.checked["events"]:
             self.findings.left_out(f"{left_out} entries that are not there, or cannot be read")
         for key, value in self._bodies_missing.items():
-            if self.lives.erased_at(key) is None and key not in erased_later:
+            if self.histories.erased_at(key) is None and key not in erased_later:
                 detail = "the body is not there, and no erasure says that it was destroyed"
                 self.findings.follows(value[0], "body", detail)
-        for key, position in self.lives.erased():
+        for key, position in self.histories.erased():
             if self.has_body(key):
                 detail = "a body is there whose data key this erasure says was destroyed"
                 self.findings.wrong(position, "erasure", detail)
@@ -137,9 +137,9 @@ class Checker:
                 if problem := self.rotations.take(fact):
                     self.findings.wrong(fact.position, "key", problem)
             elif not self._readable:
-                self.lives.note_erased(fact)
-            elif not self.lives.allows(fact):
-                self.findings.add(*self.lives.take(fact))
+                self.histories.note_erased(fact)
+            elif not self.histories.allows(fact):
+                self.findings.add(*self.histories.take(fact))
 
     def _ordered(self, examined: Examined) -> Iterator[Fact]:
         missing = examined.first_missing

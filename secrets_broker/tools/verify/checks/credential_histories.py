@@ -1,7 +1,7 @@
 """The credential histories: each event must be one that the events before it allow.
 
-What a name's own life allows is Life's to say. Here all names are kept, and whose data keys are,
-which are held to docs/format.md, sections "Ids" and "Erased and rekeyed".
+credential_history says what the history of one name allows. This file keeps all names and whose
+each data key is, by docs/format.md, sections "Ids" and "Erased and rekeyed".
 
 What is kept is one small tuple a name that ever had a credential, and one a data key.
 """
@@ -45,22 +45,22 @@ class CredentialHistories:
         if rule is None or fact.host is None or fact.purpose is None:
             return
         name = f"{fact.host}\x00{fact.purpose}"
-        life = CredentialHistory._make(self._names.get(name) or NOBODY)
-        detail = life.problem_of(fact)
+        history = CredentialHistory._make(self._names.get(name) or NOBODY)
+        detail = history.problem_of(fact)
         if detail is not None:
             yield from _told(fact, detail)
         if not rule.changes or not fact.ok:
             return
         if rule.has_body and fact.key is not None:
-            yield from _told(fact, *self._use(fact, life, rule))
-        self._names.put(name, life.after(fact))
+            yield from _told(fact, *self._use(fact, history, rule))
+        self._names.put(name, history.after(fact))
 
     def allows(self, fact: Fact) -> bool:
         """Whether a fact is a disclosure of what is live: most are, and this is the quick way."""
         if fact.type != READ or not fact.ok or fact.key is not None or fact.details is not None:
             return False
-        life = self._names.get(f"{fact.host}\x00{fact.purpose}")
-        return life is not None and life[2] is not None and life[:2] == fact[4:6]
+        history = self._names.get(f"{fact.host}\x00{fact.purpose}")
+        return history is not None and history[2] is not None and history[:2] == fact[4:6]
 
     def note_erased(self, fact: Fact) -> None:
         """Take in which data keys an erasure names, and judge nothing."""
@@ -91,7 +91,7 @@ class CredentialHistories:
             if known.erased is None:
                 yield key, known.credential_id, known.first
 
-    def _use(self, fact: Fact, life: CredentialHistory, rule: OnCredential) -> Iterator[str]:
+    def _use(self, fact: Fact, history: CredentialHistory, rule: OnCredential) -> Iterator[str]:
         key = fact.key or ""
         found = self._keys.get(key)
         if found is None:
@@ -107,7 +107,7 @@ class CredentialHistories:
             yield "its data key is another credential's"
         elif rule.new_data_key:
             yield "its data key should be a new one"
-        elif life.key != key:
+        elif history.key != key:
             yield "its data key is not the credential's last one"
 
     def _erase(self, fact: Fact) -> Iterator[str]:

@@ -22,7 +22,7 @@ def check_list(path: Path, source: Source, checker: Checker, later: Collection[s
     unknown = [
         one
         for one in listed
-        if checker.lives.erased_at(one.data_key) is None and one.data_key not in later
+        if checker.histories.erased_at(one.data_key) is None and one.data_key not in later
     ]
     there = set(_there(source, checker, unknown))
     for one in unknown:
@@ -47,4 +47,4 @@ def _there(source: Source, checker: Checker, unknown: list[Erasure]) -> Iterator
         yield from still_there(source, keys)
         yield from (key for key in keys if checker.has_body(key))
     else:
-        yield from (key for key in keys if checker.lives.knows(key))
+        yield from (key for key in keys if checker.histories.knows(key))

@@ -51,7 +51,7 @@ def still_there(source: DatabaseSource, keys: Iterable[str]) -> Iterator[str]:
 
 def check_erased(source: DatabaseSource, checker: Checker) -> None:
     """No data key may be there that an event says was destroyed."""
-    erased = checker.lives.erased()
+    erased = checker.histories.erased()
     while some := dict(islice(erased, KEYS_AT_ONCE)):
         checker.findings.checked["erased data keys"] += len(some)
         for key in still_there(source, some):
@@ -64,7 +64,7 @@ def check_kept(source: DatabaseSource, checker: Checker, keyring: Keyring | None
 
     No leaf covers a wrapped data key, since a rotation wraps it again.
     """
-    kept = checker.lives.kept()
+    kept = checker.histories.kept()
     while some := list(islice(kept, KEYS_AT_ONCE)):
         rows = source.fetch(_DATA_KEYS, [key for key, _, _ in some])
         found = {row[0]: DataKey(*row) for row in rows}
@@ -82,7 +82,7 @@ def check_surplus(source: DatabaseSource, checker: Checker) -> None:
         return  # an entry that is missing may name any of them
     after, count = "", 0
     while some := [key for (key,) in source.fetch(_NEXT_KEYS, after, KEYS_AT_ONCE)]:
-        unknown = [key for key in some if not checker.lives.knows(key)]
+        unknown = [key for key in some if not checker.histories.knows(key)]
         # What was stored meanwhile came with its event, which is there by now.
         since = source.fetch(_USED_SINCE, checker.size, unknown) if unknown else []
         count += len(unknown) - len(since)
