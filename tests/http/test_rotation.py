@@ -115,9 +115,15 @@ def test_a_service_without_the_new_key(database: Database, tmp_path: Path) -> No
 
 
 def _unready(service: Service) -> object:
-    # An answer is kept for a second.
-    until(lambda: service.get("/health/ready").status != 200, "it stays ready")
-    return service.get("/health/ready").json
+    # Each worker keeps its answer for a second, so the next one may be of another worker.
+    answers = [service.get("/health/ready")]
+
+    def is_unready() -> bool:
+        answers.append(service.get("/health/ready"))
+        return answers[-1].status != 200
+
+    until(is_unready, "it stays ready")
+    return answers[-1].json
 
 
 @contextmanager
