@@ -7,17 +7,17 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Database
-from tests.http.client import Service
 from tests.http.conftest import serving
 from tests.tools.command_line import run
 
 
-def test_ready(service: Service, tmp_path: Path) -> None:
+def test_ready(database: Database, tmp_path: Path) -> None:
     """Exit status 0, and the service's own words; no setting is needed."""
-    done = run("health", "--url", service.url, cwd=tmp_path)
-    assert (done.returncode, done.stdout) == (0, "ready\n")
-    live = run("health", "--url", service.url + "/", "--live", cwd=tmp_path)
-    assert (live.returncode, live.stdout) == (0, "live\n")
+    with serving(database.service_url, tmp_path / "log") as service:
+        done = run("health", "--url", service.url, cwd=tmp_path)
+        assert (done.returncode, done.stdout) == (0, "ready\n")
+        live = run("health", "--url", service.url + "/", "--live", cwd=tmp_path)
+        assert (live.returncode, live.stdout) == (0, "live\n")
 
 
 def test_not_ready(database: Database, tmp_path: Path) -> None:
