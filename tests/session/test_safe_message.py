@@ -167,7 +167,7 @@ STATEMENTS = (
     *(
         f"SELECT %(value)s::text::{kind}"
         for kind in ("kind", "int", "bigint", "numeric", "float8", "timestamptz", "date", "uuid",
-                     "inet", "jsonb", "bool", "interval", "point", "xid8")
+                     "inet", "jsonb", "bool", "interval", "point")
     ),
     "SELECT (repeat('9', 40) || length(%(value)s))::int",
     "SELECT to_date(%(value)s, 'YYYY-MM-DD')",
