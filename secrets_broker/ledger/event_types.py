@@ -192,14 +192,18 @@ def _denied(error: str | None, text: Text) -> str:
     return ": ".join(filter(None, (error, text("rule"))))
 
 
+def _of_source(text: Text) -> str:
+    source = text("source")
+    return "all other sources" if source is None else source
+
+
 def _counting(_: str | None, text: Text) -> str:
-    return f"refusals are only counted from here on: {text('source') or 'all other sources'}"
+    return f"refusals are only counted from here on: {_of_source(text)}"
 
 
 def _counted(_: str | None, text: Text) -> str:
     count, first, last = (text(name) or "" for name in ("count", "first_at", "last_at"))
-    source = text("source") or "all other sources"
-    return f"{count} refusals from {first} to {last}: {source}"
+    return f"{count} refusals from {first} to {last}: {_of_source(text)}"
 
 
 TYPES: Final = (

@@ -75,4 +75,5 @@ def test_what_is_not_the_same_log_is_refused(service: Service, tmp_path: Path) -
     changed = run(*export, cwd=tmp_path, env=ENV)
     assert changed.returncode != 0
     assert "is not what the ledger has there" in changed.stderr
-    assert content(tmp_path / "web") == kept
+    # What is past its checkpoint may be left by an export that ended early; all else is as it was.
+    assert kept.items() <= content(tmp_path / "web").items()
