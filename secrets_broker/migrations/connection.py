@@ -35,7 +35,7 @@ LOCK_KEY = int.from_bytes(b"sbmigrat", "big")
 SESSION: Final = {"client_min_messages": "notice"}
 
 # After a lost connection a COMMIT may or may not have counted; another run finds out.
-_LOST = "the connection broke ({}). Run this again, it goes on from where it was"
+_LOST = "the connection broke ({}). Run this again: it continues where it was"
 _REFUSED = "{}. Nothing of it was kept"
 
 

@@ -2,7 +2,7 @@
 
 `QUERIES` ask PostgreSQL for it, kind by kind, in words that are the same on every version that we
 run on and under every owner. `shipped.json` is what they answer of a database that the migrations
-made; `python -m secrets_broker.tools.shipped` writes it anew after a change to a migration.
+made; `python -m secrets_broker.tools.shipped` writes it again after a change to a migration.
 
 What an operator tunes is no part of it: tablespaces, a table's storage parameters, statistics
 targets, comments.

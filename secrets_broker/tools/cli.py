@@ -81,7 +81,7 @@ COMMANDS: Final = {
     ),
     "restored": (
         "restored:restored",
-        "Go on after a restore that lost events, under a new origin.",
+        "Continue after a restore that lost events, under a new origin.",
     ),
     "rotate-key": (
         "rotate_key.command:rotate_key",

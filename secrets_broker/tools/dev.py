@@ -75,7 +75,7 @@ def dev(data_dir: Path | None, host: str, port: int) -> None:
 
 
 def _check_free(host: str, port: int) -> None:
-    # Else whoever listens there already would answer for a service that cannot start.
+    # Else another program that listens there already would answer for a service that cannot start.
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         socket.create_server(address[:2], family=family).close()

@@ -1,4 +1,4 @@
-"""`secrets-broker rebuild`: make host_credentials anew from the ledger, or only compare."""
+"""`secrets-broker rebuild`: make host_credentials again from the ledger, or only compare."""
 
 import asyncio
 from dataclasses import asdict

@@ -1,4 +1,4 @@
-"""`secrets-broker restored`: go on with a ledger that lost events, under another name."""
+"""`secrets-broker restored`: continue a ledger that lost events, under another name."""
 
 import asyncio
 from collections.abc import Sequence
@@ -44,7 +44,7 @@ from secrets_broker.wiring import continuity, loaded_keyring, signing_key, verif
     help="A checkpoint that was kept elsewhere: what GET /log/checkpoint answered.",
 )
 def restored(data_dir: Path | None, as_json: bool, reason: str, since: Path | None) -> None:
-    """Go on after a restore that lost events, under a new origin.
+    """Continue after a restore that lost events, under a new origin.
 
     A service refuses a ledger that has fewer events than a published checkpoint says, or others.
     If the database was restored from a backup on purpose: stop every service, set LEDGER_ORIGIN,
@@ -116,5 +116,5 @@ def _text(loss: Loss, signed: SignedCheckpoint | None) -> str:
     return (
         f"{old.origin} ends: it had published {old.size} events, and {loss.size} are here. "
         f"Lost are the positions {loss.size} to {loss.last}.\n"
-        f"Recorded as ledger.restored at position {loss.size}; the ledger goes on as {name}."
+        f"Recorded as ledger.restored at position {loss.size}; the ledger continues as {name}."
     )

@@ -124,7 +124,7 @@ async def find_loss(connection: AsyncConnection[Any], known: Known = Known()) ->
     if not missed:
         raise NothingLostError(
             f"the ledger has {state.size} events and extends every checkpoint that is known of "
-            "it: it goes on under its name, and nothing was recorded"
+            "it: it keeps its name, and nothing was recorded"
         )
     if rewritten := [tree for tree in missed if tree.size <= state.size]:
         raise _rewritten(state.size, min(tree.size for tree in rewritten))
@@ -140,7 +140,7 @@ def _as_checkpoint(mark: Mark, named: SignedCheckpoint | None) -> Checkpoint:
 def _rewritten(size: int, wrong: int) -> RewrittenError:
     return RewrittenError(
         f"the ledger has {size} events, and its first {wrong} are not those that are known: it was "
-        "written to after the restore, or rewritten, and going on would hide that. Nothing was "
+        "written to after the restore, or rewritten, and to continue would hide that. Nothing was "
         "recorded. Restore a backup again, and run this before anything else writes; see: The "
         "ledger does not verify, in docs/incidents.md"
     )

@@ -37,7 +37,7 @@ class MacRequirement:
         if found.begun is None:
             _log.warning(
                 "ledger_not_authenticated",
-                consequence="whoever has the database's login can append events",
+                consequence="anybody with the database's login can append events",
                 run="secrets-broker authenticate",
             )
         elif self._file:

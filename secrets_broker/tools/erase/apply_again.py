@@ -37,7 +37,7 @@ def apply_again(settings: Settings, path: Path, reason: str | None) -> list[Eras
 
 
 def check_erasures(settings: Settings) -> None:
-    """Let a start go on only where nothing that was erased is in the database.
+    """Let a service start only where nothing that was erased is in the database.
 
     Raises ErasureListError or NotAsked otherwise, also where it cannot be known.
     """

@@ -1,8 +1,8 @@
 """The list of erasures: a file of JSON lines that outlives a restore of an older backup.
 
-Each line names a data key that was destroyed. The file is only ever appended to, a whole line at
-a time, and on disk before anything goes on. Died in the middle of a line: the line is no line
-yet, and the next `erase` or `erase --list` cuts it off and writes it again from the ledger.
+Each line names a data key that was destroyed. The file is only appended to, a whole line at a time,
+and each line is on disk before the next step. Died in the middle of a line: the next `erase` or
+`erase --list` cuts the broken line off and writes it again from the ledger.
 """
 
 import fcntl

@@ -21,7 +21,7 @@ TITLE: Final = "Export of a Secrets Broker ledger"
 
 
 class ExportError(LedgerError):
-    """An export that cannot be made, or must not go on; says what to do."""
+    """An export that cannot be made or continued; the text says what to do."""
 
 
 class Folder:
@@ -68,7 +68,7 @@ class Folder:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-        # Died before this line: the name has what it had, and the next export writes anew.
+        # Died before this line: the name has what it had, and the next export writes it again.
         # Died after it: the name has the new content, all of it.
         temporary.replace(path)
         self._changed.add(path.parent)

@@ -1,4 +1,4 @@
-"""The folder's README.txt, for whoever is given the folder and nothing else."""
+"""The folder's README.txt, for readers who have the folder and nothing else."""
 
 from typing import Final
 

@@ -1,6 +1,6 @@
 """A tree's tiles and entry bundles, from its entries in their order. Nothing is read or written.
 
-It goes on from a multiple of 256, knowing of what is before only the hashes at the right edge:
+It continues from a multiple of 256. Of the entries before, it has only the frontier's hashes:
 of each level above the leaves, those of its last, partial tile.
 """
 

@@ -56,9 +56,9 @@ def _run(data_dir: Path | None) -> ImportReport:
 
 def _text(report: ImportReport) -> str:
     lines = [
-        f"{what}: {tally.imported} imported, {tally.already_imported} were imported before, "
-        f"{len(tally.failures)} not imported"
-        for what, tally in (
+        f"{what}: {counts.imported} imported, {counts.already_imported} were imported before, "
+        f"{len(counts.failures)} not imported"
+        for what, counts in (
             ("credentials", report.credentials),
             ("access log lines", report.access_lines),
         )

@@ -5,7 +5,7 @@ words name the rule and never hold a value.
 
 That installation sealed a password under the derived key itself, bound to nothing (no AAD):
 base64(nonce[12] || ciphertext || tag[16]). It opens with a KEK of the keyring, and is sealed
-anew under a data key of its own.
+again under a data key of its own.
 """
 
 import ipaddress

@@ -1,7 +1,7 @@
 """The import itself: every row that is not in the ledger yet goes through the one write path.
 
-What is there already is told by the old id in an event's details, so an import that was killed
-goes on where it was, and none imports anything twice. The old tables are only read.
+The old id in an event's details says what was imported already. So a killed import continues where
+it was when it is run again, and no row is imported twice. The old tables are only read.
 """
 
 import asyncio
@@ -80,7 +80,7 @@ async def import_legacy(
     """Import what is not imported yet.
 
     Raises ImportRefusedError where it cannot begin or read on, and LedgerError where the ledger
-    could not be written; what was imported until then stays, and the next import goes on there.
+    could not be written; what was imported until then stays, and the next import continues there.
     """
     opening = asyncio.to_thread(LegacyTables.open, owner_url, service_url, wait_seconds)
     with closing(await opening) as tables:
@@ -123,21 +123,21 @@ class _Import(Generic[R]):
     async def run(self) -> TableTally:
         if not self.tables.has(self.table):
             return TableTally()
-        total, tally, last = self.tables.count(self.table), TableTally(there=True), _BEFORE_ALL
+        total, counts, last = self.tables.count(self.table), TableTally(there=True), _BEFORE_ALL
         while rows := await asyncio.to_thread(self.tables.chunk, self.table, last):
             last = rows[-1].id
             new = [row for row in rows if not row.imported]
             results = await asyncio.gather(*map(self._take, new))
             failures = tuple(failure for failure in results if failure)
-            tally = TableTally(
+            counts = TableTally(
                 there=True,
-                imported=tally.imported + len(new) - len(failures),
-                already_imported=tally.already_imported + len(rows) - len(new),
-                failures=tally.failures + failures,
+                imported=counts.imported + len(new) - len(failures),
+                already_imported=counts.already_imported + len(rows) - len(new),
+                failures=counts.failures + failures,
             )
-            done = tally.imported + tally.already_imported + len(tally.failures)
+            done = counts.imported + counts.already_imported + len(counts.failures)
             self.progress(self.table.name, done, total)
-        return tally
+        return counts
 
     async def _take(self, row: R) -> Failure | None:
         try:

@@ -1,7 +1,7 @@
 """Who may connect: peer, through the socket, and nobody else.
 
 The kernel names the OS user at the other end of a Unix socket, and the map ``broker`` says which
-roles that user may be. Two users are in the map: whoever runs the broker, and PostgreSQL's
+roles that user may be. Two users are in the map: the one who runs the broker, and PostgreSQL's
 account. There is no password, and every network connection is rejected, twice over: PostgreSQL
 does not listen.
 

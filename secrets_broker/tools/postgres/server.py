@@ -1,6 +1,6 @@
 """One run of PostgreSQL: what is there before it, how it starts, when it is ready.
 
-Before: a postmaster that still lives in the data folder is an orphan, for its supervisor's lock
+Before: a postmaster that still runs in the data folder is an orphan, for its supervisor's lock
 was free. It is ended, because neither its settings nor its end with us can be relied on. What names
 its PID after that, ``postmaster.pid`` and the socket's lock, is removed where that PID belongs to
 another process by now, or to a zombie, which nobody may ever reap (a container's PID 1): PostgreSQL

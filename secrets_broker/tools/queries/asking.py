@@ -67,7 +67,7 @@ class Found(Generic[L]):
 
 
 Page = Callable[[int, Any], Awaitable[Found[L]]]
-"""Takes how many lines at most and where to go on."""
+"""Takes how many lines at most, and the cursor to continue from."""
 OfDatabase = Callable[[Connection, int, Any], Awaitable[Found[L]]]
 
 

@@ -109,21 +109,21 @@ async def _write(pages: Page[question.Disclosure], never: str, summary: bool, fo
     if exposed is None:
         raise NotSo(never)
     say(_told(exposed))
-    tally = _Tally()
+    receivers = _Receivers()
     if not summary:
         with Output(form, question.Disclosure, TABLE, NOBODY) as output:
 
             def write(lines: list[question.Disclosure]) -> None:
                 output.write(lines)
                 if form is Form.TABLE:
-                    tally.add(lines)
+                    receivers.add(lines)
 
             await write_all(pages, write)
     else:
-        await write_all(pages, tally.add)
-    if summary or tally.receivers:
+        await write_all(pages, receivers.add)
+    if summary or receivers.by_caller:
         with Output(form, Receiver, SUMMARY, NOBODY) as output_of_all:
-            output_of_all.write(tally.lines(exposed))
+            output_of_all.write(receivers.lines(exposed))
 
 
 def _told(exposed: question.Exposed) -> str:
@@ -135,10 +135,10 @@ def _told(exposed: question.Exposed) -> str:
 
 
 @dataclass(slots=True)
-class _Tally:
+class _Receivers:
     """Counts by who received it; as large as there are receivers, not lines."""
 
-    receivers: dict[tuple[str | None, str, int | None], tuple[str, str, int]] = field(
+    by_caller: dict[tuple[str | None, str, int | None], tuple[str, str, int]] = field(
         default_factory=dict
     )
 
@@ -147,12 +147,12 @@ class _Tally:
         for line in lines:
             who = line.actor, line.authn, line.version
             when = line.received_at
-            first, last, count = self.receivers.get(who, (when, when, 0))
-            self.receivers[who] = min(first, when), max(last, when), count + 1
+            first, last, count = self.by_caller.get(who, (when, when, 0))
+            self.by_caller[who] = min(first, when), max(last, when), count + 1
 
     def lines(self, exposed: question.Exposed) -> Iterator[Receiver]:
         """Who received it, the first one first."""
-        for who, (first, last, count) in sorted(self.receivers.items(), key=lambda it: it[1]):
+        for who, (first, last, count) in sorted(self.by_caller.items(), key=lambda it: it[1]):
             actor, authn, version = who
             yield Receiver(
                 actor=actor,

@@ -121,7 +121,7 @@ def _lines(
             with Output(form, kind, table, empty) as output:
                 yield output
     except BrokenPipeError:
-        raise  # whoever reads has seen enough; click ends quietly
+        raise  # the reader has seen enough; click ends quietly
     except OSError as error:
         # What still waits cannot be written either; at its end Python would try, and complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,4 +1,4 @@
-"""`secrets-broker rotate-key`: wrap every data key anew, under another KEK, at noon."""
+"""`secrets-broker rotate-key`: wrap every data key under another KEK, at noon."""
 
 import asyncio
 from dataclasses import dataclass, field

@@ -7,13 +7,12 @@ in a line are others' texts (names, reasons): none of them can steer a terminal.
   would; times to the second. Its headings come again after 500 lines. On a terminal that is too
   narrow for it, each line becomes a block of its fields.
 - JSON lines: one object a line, all ASCII. The exact form, for programs.
-- CSV: RFC 4180, UTF-8, a line of names first, every field of a line. A spreadsheet takes a cell
-  that begins with = + - @ | or %, white space before it or not, for a formula or a command, and
-  whoever may ask for a credential may choose such a name. So such a text has an apostrophe before
-  it, and so has one with characters that are not seen or turn a line's direction: it is not what it
-  looks like. One that begins with an apostrophe has a second one. Taking one apostrophe from the
-  beginning of a cell gives every value back. What some spreadsheets take for the end of a cell is
-  within quotes. On a terminal, control characters are escaped.
+- CSV: RFC 4180, UTF-8, a line of names first, every field of a line. A spreadsheet reads a cell
+  that begins with = + - @ | or %, even after white space, as a formula or a command. Any caller may
+  choose such a name, so an apostrophe is put before it. The same goes for a text with characters
+  that are invisible or change a line's direction, and for one that begins with an apostrophe. To
+  get a value back, take one apostrophe from the beginning of the cell. What some spreadsheets read
+  as the end of a cell stands in quotes. On a terminal, control characters are escaped.
 """
 
 import json

@@ -42,7 +42,7 @@ class NotAsked(click.ClickException):
     exit_code = NOT_ASKED
 
 
-class _ReaderGone(Exception):  # noqa: N818 - whoever read has seen enough
+class _ReaderGone(Exception):  # noqa: N818 - the reader has seen enough
     """Nobody reads what is printed any more."""
 
 
@@ -56,7 +56,7 @@ class Group(click.Group):
     """A group whose help has the whole of each command's first sentence."""
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """List them; a sentence that is too long for its line goes on in the next, and is whole."""
+        """List them; a sentence that is too long for its line continues on the next."""
         rows = [
             (name, command.get_short_help_str(_WHOLE))
             for name, command in sorted(self.commands.items())
@@ -125,7 +125,7 @@ def _line(text: str) -> None:
 
 
 def _be_quiet() -> None:
-    # Whoever read has gone: what still waits would fail once more when Python ends.
+    # The reader has gone: output that still waits would fail once more when Python ends.
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for number in (1, 2):
         os.dup2(nowhere, number)

@@ -16,7 +16,7 @@ LONGEST_PAUSE: Final = 60.0
 _ATTEMPTS_AT_ONCE: Final = 6
 """Of a run that is to end: some thirty seconds."""
 _SAY_EACH: Final = 10
-"""How often what goes on failing is said again, in attempts."""
+"""After how many failed attempts the failure is logged again."""
 
 
 @dataclass(slots=True)

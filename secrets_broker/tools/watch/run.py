@@ -157,6 +157,6 @@ async def prepare(
     if kept is not None:  # who was seen where is the same by any threshold
         conditions.memory.sources = kept.memory.sources
     await learn(connection, conditions, place.position, plan.learn)
-    # What is learned was not told: what goes on from before is told at its next event.
+    # Learned events were not told: a condition that lasts is told at its next event.
     conditions.memory.told = kept.memory.told if kept else LastTold({})
     return conditions.memory

@@ -1,7 +1,7 @@
 """What a watch keeps in a file: how far it has told, and what it remembers of what was before.
 
-Both are of one moment, and go into the file together; so whoever goes on from it tells what the one
-before would have told, with the same ids.
+Both are of one moment and are written together. So a later run tells what this one would have told,
+with the same ids.
 """
 
 import fcntl

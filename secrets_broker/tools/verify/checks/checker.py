@@ -1,7 +1,7 @@
 """Takes examined ranges in order, and holds what reaches across them.
 
 Bounded memory: the tree's right edge, the origins, at most MAX_PROBLEMS problems, and what is kept
-of names and data keys, which goes on in temporary files past a limit. Nothing in here grows with
+of names and data keys, which continues in temporary files past a limit. Nothing in here grows with
 the number of events or of checkpoints.
 """
 

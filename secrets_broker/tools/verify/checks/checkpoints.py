@@ -50,7 +50,7 @@ class JudgedCheckpoint:
     def vouches(self) -> bool:
         """Whether it was kept by somebody who is not the ledger, as it is or as a cosignature.
 
-        All else that a ledger keeps can have been signed anew, by who took its signing key too.
+        All other checkpoints may have been signed again by a thief of the signing key.
         """
         return self.source is not None or self.witnessed
 

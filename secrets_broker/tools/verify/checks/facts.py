@@ -54,7 +54,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class Fact(NamedTuple):
-    """What the credentials' lives are followed by; plain values, so that they travel cheaply."""
+    """An event's facts for the credential histories: plain values, so that they travel cheaply."""
 
     position: int
     type: str

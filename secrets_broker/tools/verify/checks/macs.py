@@ -99,7 +99,7 @@ class MacCheck:
         positions of the events that brought a key that does not open.
         """
         for position in unopened:
-            # Whoever can take a constraint away can leave a row without a position.
+            # A superuser can drop a constraint, and so leave a row without a position.
             if position is None or self._matters(position):
                 findings.wrong(position, "key", "an event key does not open")
         findings.checked["MACs"] = self.count

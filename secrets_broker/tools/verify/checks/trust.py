@@ -5,9 +5,9 @@ A signed checkpoint that fits vouches for all positions below its size; a stored
 not fit names the positions that it covers. The position that is told is the first that can be
 wrong. A checkpoint that does not fit is told once for each time that one fitted before it.
 
-After a restore of an old backup, the ledger goes on under another origin, from a `ledger.restored`
-event on: checkpoints of the old origin must fit up to that event's position; larger ones are of
-what was lost, as far as the event names them.
+After a restore of an old backup, a `ledger.restored` event begins another origin. Checkpoints of the
+old origin must fit up to that event's position. Larger ones cover what was lost, as far as the
+event names them.
 """
 
 from base64 import b64encode

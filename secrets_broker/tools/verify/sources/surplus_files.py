@@ -1,6 +1,6 @@
 """What lies in an export beside what its checkpoint covers.
 
-Whoever is given a folder may take all that is in it for checked. So older partial tiles must be the
+A reader may believe that everything in a folder was checked. So older partial tiles must be the
 beginning of what is covered, and of all else it is said that it was not checked.
 """
 
