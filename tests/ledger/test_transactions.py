@@ -6,12 +6,16 @@ from typing import Any
 
 import pytest
 
-from secrets_broker.ledger.commands import Lookup
+from secrets_broker.ledger.access.access_key import new_grant_id
+from secrets_broker.ledger.access.grant_commands import Grant
+from secrets_broker.ledger.access.rights import Rights
+from secrets_broker.ledger.commands import Lookup, parse
 from secrets_broker.ledger.encryption.keyring import Keyring
 from secrets_broker.ledger.events import Context
 from secrets_broker.ledger.fold import Fold
 from secrets_broker.ledger.operations.disowning import disown
 from secrets_broker.ledger.operations.erasure import erase
+from secrets_broker.ledger.operations.granting import change
 from secrets_broker.ledger.operations.rekey import rekey
 from secrets_broker.ledger.operations.require_macs import authenticate
 from secrets_broker.ledger.store import MAX_BEHIND, Store
@@ -26,6 +30,12 @@ from tests.ledger.helpers import CONTEXT, login_of, lookup, record, run, send, u
 from tests.ledger.rotating import fresh_kek, rotated
 
 NEW = fresh_kek()
+GRANT = Grant(
+    grantee="reader",
+    id=new_grant_id(),
+    sha256="0" * 64,
+    rights=parse(Rights, {"rules": [{"allow": ["read"], "hosts": ["*"], "purposes": ["*"]}]}),
+)
 OPERATOR = Context(actor="operator", authn="cli")
 WAITING = """
     SELECT count(*) FROM pg_stat_activity
@@ -51,6 +61,9 @@ OPERATIONS: dict[str, Operation] = {
     "rekey": lambda database, keyring: rekey(login_of(database.owner_url, keyring), OPERATOR),
     "erase": _erased,
     "replay --reveal": _revealed,
+    "access grant": lambda database, keyring: change(
+        login_of(database.owner_url, keyring), GRANT, OPERATOR
+    ),
     "authenticate": lambda database, keyring: authenticate(
         login_of(database.owner_url, keyring), MAX_BEHIND * 4, OPERATOR
     ),

@@ -5,8 +5,8 @@ A signed checkpoint that fits vouches for all positions below its size; a stored
 not fit names the positions that it covers. The position that is told is the first that can be
 wrong. A checkpoint that does not fit is told once for each time that one fitted before it.
 
-After a restore of an old backup, a `ledger.restored` event begins another origin. Checkpoints of the
-old origin must fit up to that event's position. Larger ones cover what was lost, as far as the
+After a restore of an old backup, a `ledger.restored` event begins another origin. Checkpoints of
+the old origin must fit up to that event's position. Larger ones cover what was lost, as far as the
 event names them.
 """
 
